@@ -1,0 +1,91 @@
+//! What the kernel side offers to the rest of the agent: read back what is there, write what
+//! shall be.
+
+use nodeport_common::abi::{Addr4, Addr6, Backend, Frontend, FrontendKey};
+
+/// One write to the maps. A sequence of them is ordered such that after each one every packet
+/// meets a consistent state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Make or replace an IPv4 frontend.
+    PutFrontend4(FrontendKey<Addr4>, Frontend),
+    /// Make or replace an IPv6 frontend.
+    PutFrontend6(FrontendKey<Addr6>, Frontend),
+    /// Remove an IPv4 frontend; that it is not there is no failure.
+    RemoveFrontend4(FrontendKey<Addr4>),
+    /// Remove an IPv6 frontend.
+    RemoveFrontend6(FrontendKey<Addr6>),
+    /// Write the IPv4 backend of that index.
+    PutBackend4(u32, Backend<Addr4>),
+    /// Write the IPv6 backend of that index.
+    PutBackend6(u32, Backend<Addr6>),
+    /// Write slots (indices of backends) from `offset` on, in a region that no frontend points to.
+    WriteSlots {
+        /// First slot.
+        offset: u32,
+        /// The slots.
+        slots: Vec<u32>,
+    },
+    /// Set the `PORT_*` bits of a port.
+    SetPort(u16, u8),
+    /// Serve nodePorts on this IPv4 address of the node.
+    AddNodeAddress4(Addr4),
+    /// Serve nodePorts on this IPv6 address of the node.
+    AddNodeAddress6(Addr6),
+    /// Serve nodePorts on this IPv4 address no more.
+    RemoveNodeAddress4(Addr4),
+    /// Serve nodePorts on this IPv6 address no more.
+    RemoveNodeAddress6(Addr6),
+    /// Wait until every CPU has left programs that may have read what was replaced before: after
+    /// it, regions of slots that were freed before it may be written.
+    Barrier,
+}
+
+/// What the maps hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// IPv4 frontends.
+    pub frontends4: Vec<(FrontendKey<Addr4>, Frontend)>,
+    /// IPv6 frontends.
+    pub frontends6: Vec<(FrontendKey<Addr6>, Frontend)>,
+    /// IPv4 backends that are not all zero, by index.
+    pub backends4: Vec<(u32, Backend<Addr4>)>,
+    /// IPv6 backends that are not all zero, by index.
+    pub backends6: Vec<(u32, Backend<Addr6>)>,
+    /// IPv4 addresses on which nodePorts are served.
+    pub node_addresses4: Vec<Addr4>,
+    /// IPv6 addresses on which nodePorts are served.
+    pub node_addresses6: Vec<Addr6>,
+    /// Ports with `PORT_*` bits.
+    pub ports: Vec<(u16, u8)>,
+}
+
+/// A write that failed, by its position in the sequence, and why.
+#[derive(Debug)]
+pub struct Failure {
+    /// Index into the operations given.
+    pub index: usize,
+    /// Names the map and the key, and says what to do.
+    pub error: anyhow::Error,
+}
+
+/// The kernel side, as the rest of the agent sees it.
+pub trait Dataplane: Send {
+    /// Reads what the maps hold.
+    ///
+    /// # Errors
+    /// If a map cannot be read.
+    fn observe(&mut self) -> anyhow::Result<Observed>;
+
+    /// Reads `len` slots from `offset` on.
+    ///
+    /// # Errors
+    /// If the range is outside the map.
+    fn read_slots(&mut self, offset: u32, len: u32) -> anyhow::Result<Vec<u32>>;
+
+    /// Number of slots in the map.
+    fn slot_capacity(&self) -> u32;
+
+    /// Writes, in order, and goes on after a failure with the operations behind it.
+    fn apply(&mut self, ops: &[Op]) -> Vec<Failure>;
+}

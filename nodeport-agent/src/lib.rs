@@ -1,0 +1,2 @@
+//! The agent: watches Services and EndpointSlices and keeps the eBPF maps true to them.
+pub mod dataplane;

@@ -1,0 +1,154 @@
+//! The two halves of a flow.
+//!
+//! Each half is an entry of its own, complete in itself: the client's packets find one, the
+//! backend's packets the other. A half names its partner: the partner's key is this half's
+//! rewritten tuple turned round.
+
+use super::{Mac, Ports, plain};
+
+/// The 5-tuple of a packet, as on the wire. `A` is [`Addr4`](super::Addr4) or
+/// [`Addr6`](super::Addr6).
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FlowKey<A> {
+    /// Source address.
+    pub src: A,
+    /// Destination address.
+    pub dst: A,
+    /// Source and destination port.
+    pub ports: Ports,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+}
+plain!(FlowKey<super::Addr4> = 4, 4, 4, 1, 3);
+plain!(FlowKey<super::Addr6> = 16, 16, 4, 1, 3);
+
+impl<A: Copy> FlowKey<A> {
+    /// The tuple of a packet in the opposite direction.
+    #[inline(always)]
+    pub fn reversed(&self) -> Self {
+        Self { src: self.dst, dst: self.src, ports: self.ports.swapped(), ..*self }
+    }
+}
+
+/// The next hop is not known: look it up.
+pub const HOP_UNRESOLVED: u8 = 0;
+/// Send the frame out of `ifindex` with the entry's Ethernet addresses.
+pub const HOP_SEND: u8 = 1;
+/// Give the rewritten packet to the node's own network stack.
+pub const HOP_STACK: u8 = 2;
+
+/// Where a flow's packets go next: what the kernel's route look-up said.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NextHop {
+    /// Interface to send from; 0 with [`HOP_STACK`] and [`HOP_UNRESOLVED`].
+    pub ifindex: u32,
+    /// [`Control::epoch`](super::Control) at the time of the look-up. Another epoch now means
+    /// that a route, link or neighbour changed since: look again.
+    pub epoch: u32,
+    /// Destination Ethernet address.
+    pub dst_mac: Mac,
+    /// Source Ethernet address.
+    pub src_mac: Mac,
+    /// Largest IP packet on that path, in bytes; 0 if not known.
+    pub mtu: u16,
+    /// One of [`HOP_UNRESOLVED`], [`HOP_SEND`], [`HOP_STACK`].
+    pub kind: u8,
+    /// Zero.
+    pub pad: u8,
+}
+plain!(NextHop = 4, 4, 6, 6, 2, 1, 1);
+
+/// This half carries the backend's packets to the client.
+pub const FLOW_REPLY: u8 = 1;
+/// This half is met where packets leave the node, not where they arrive: the replies of a
+/// backend on this node.
+pub const FLOW_EGRESS: u8 = 2;
+/// The client's address was replaced by one of the node's.
+pub const FLOW_SNAT: u8 = 4;
+/// A packet without SYN, FIN or RST changes nothing about this flow, so it need not be looked
+/// at more closely.
+pub const FLOW_SETTLED: u8 = 8;
+
+/// States of a flow, the value of [`Flow::state`]. See `core::state` for the transitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum FlowState {
+    /// The client spoke, the backend has not answered.
+    Opening = 0,
+    /// TCP: the backend answered the SYN, the client has not confirmed.
+    Answered = 1,
+    /// Both spoke (TCP: the handshake is complete).
+    Established = 2,
+    /// TCP: the client sent FIN.
+    ClientClosed = 3,
+    /// TCP: the backend sent FIN.
+    BackendClosed = 4,
+    /// TCP: both sent FIN.
+    Closed = 5,
+    /// TCP: one side sent RST, and nothing followed.
+    Reset = 6,
+}
+
+impl FlowState {
+    /// The state of that number; what is none (bytes of another version) counts as
+    /// [`FlowState::Opening`], which expires soonest.
+    #[inline(always)]
+    pub const fn from_u8(value: u8) -> Self {
+        match value {
+            1 => Self::Answered,
+            2 => Self::Established,
+            3 => Self::ClientClosed,
+            4 => Self::BackendClosed,
+            5 => Self::Closed,
+            6 => Self::Reset,
+            _ => Self::Opening,
+        }
+    }
+}
+
+/// One half of a flow: all that a packet with this key needs.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow<A> {
+    /// Source address after the rewrite.
+    pub new_src: A,
+    /// Destination address after the rewrite.
+    pub new_dst: A,
+    /// Ports after the rewrite.
+    pub new_ports: Ports,
+    /// Ones'-complement difference (RFC 1624, `~m + m'`) that the two addresses make, as 16-bit
+    /// words of the host's order.
+    pub address_diff: u16,
+    /// The same for the two ports.
+    pub port_diff: u16,
+    /// Where to send it.
+    pub hop: NextHop,
+    /// Index of the backend in `backends4` or `backends6`.
+    pub backend: u32,
+    /// The backend's generation when the flow was opened. Another one now means that the backend
+    /// is gone.
+    pub generation: u32,
+    /// Index of the service in `service_stats`.
+    pub service: u32,
+    /// Jiffies (low 32 bits) of the last packet of this half.
+    pub last_seen: u32,
+    /// Jiffies (low 32 bits) of the first packet of the flow.
+    pub created: u32,
+    /// A [`FlowState`], as a number.
+    pub state: u8,
+    /// `FLOW_*` bits.
+    pub flags: u8,
+    /// Zero.
+    pub pad: u16,
+    /// Packets of this half so far. One direction of a flow is served by one CPU at a time
+    /// (RSS), so this is added to without a lock.
+    pub packets: u64,
+    /// Bytes of IP packets of this half so far.
+    pub bytes: u64,
+}
+plain!(Flow<super::Addr4> = 4, 4, 4, 2, 2, 24, 4, 4, 4, 4, 4, 1, 1, 2, 8, 8);
+plain!(Flow<super::Addr6> = 16, 16, 4, 2, 2, 24, 4, 4, 4, 4, 4, 1, 1, 2, 8, 8);

@@ -1,0 +1,65 @@
+//! Every map: its name (at most 15 characters, which the kernel keeps) and its size. Names and
+//! sizes exist nowhere else.
+//!
+//! Sizes are what the object is built with; those that the agent lets the user choose are
+//! overridden at load.
+
+/// Established flows of IPv4, both halves of each.
+pub const FLOWS4: &str = "flows4";
+/// Established flows of IPv6, both halves of each.
+pub const FLOWS6: &str = "flows6";
+/// IPv4 flows that have not proved themselves; the kernel pushes out the oldest.
+pub const NURSERY4: &str = "nursery4";
+/// IPv6 flows that have not proved themselves.
+pub const NURSERY6: &str = "nursery6";
+/// What IPv4 clients address.
+pub const FRONTENDS4: &str = "frontends4";
+/// What IPv6 clients address.
+pub const FRONTENDS6: &str = "frontends6";
+/// IPv4 endpoints.
+pub const BACKENDS4: &str = "backends4";
+/// IPv6 endpoints.
+pub const BACKENDS6: &str = "backends6";
+/// All services' Maglev tables, side by side.
+pub const SLOTS: &str = "slots";
+/// The node's IPv4 addresses on which nodePorts are served.
+pub const NODE_ADDRS4: &str = "node_addrs4";
+/// The node's IPv6 addresses on which nodePorts are served.
+pub const NODE_ADDRS6: &str = "node_addrs6";
+/// What each interface can do.
+pub const DEVICES: &str = "devices";
+/// Which ports concern us at all.
+pub const PORTS: &str = "ports";
+/// What is one for the whole data path.
+pub const CONTROL: &str = "control";
+/// Packets by [`Reason`](super::Reason), per CPU.
+pub const COUNTERS: &str = "counters";
+/// Counters of each service port, per CPU.
+pub const SERVICE_STATS: &str = "service_stats";
+/// Budget for ICMP errors, per CPU.
+pub const ERROR_BUDGET: &str = "error_budget";
+
+/// All maps that live as long as the data path, in the order in which they are pinned.
+pub const ALL: [&str; 17] = [
+    FLOWS4, FLOWS6, NURSERY4, NURSERY6, FRONTENDS4, FRONTENDS6, BACKENDS4, BACKENDS6, SLOTS,
+    NODE_ADDRS4, NODE_ADDRS6, DEVICES, PORTS, CONTROL, COUNTERS, SERVICE_STATS, ERROR_BUDGET,
+];
+
+/// Default number of halves in each of `flows4` and `flows6`: two for a flow.
+pub const FLOW_ENTRIES: usize = 524_288;
+/// Default number of halves in each of `nursery4` and `nursery6`.
+pub const NURSERY_ENTRIES: usize = 131_072;
+/// Frontends of each family.
+pub const FRONTEND_ENTRIES: usize = 65_536;
+/// Backends of each family.
+pub const BACKEND_ENTRIES: usize = 262_144;
+/// Lines of [`SLOTS_PER_LINE`](super::SLOTS_PER_LINE) slots.
+pub const SLOT_LINES: usize = 262_144;
+/// Node addresses of each family.
+pub const NODE_ADDRESS_ENTRIES: usize = 1_024;
+/// Interfaces.
+pub const DEVICE_ENTRIES: usize = 1_024;
+/// Lines of [`PORTS_PER_LINE`](super::PORTS_PER_LINE) ports.
+pub const PORT_LINES: usize = 65_536 / super::PORTS_PER_LINE;
+/// Service ports.
+pub const SERVICE_ENTRIES: usize = 65_536;

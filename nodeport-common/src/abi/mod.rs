@@ -1,0 +1,54 @@
+//! The layout of everything that lies in an eBPF map.
+//!
+//! Rules, held by the assertions beside each type and by [`Plain`]:
+//! - no implicit padding: what pads is a field;
+//! - no `bool`, no Rust `enum`: bytes written by another version may hold any value, so states
+//!   and flags are integers with named constants;
+//! - byte order is in the type: byte arrays ([`Addr4`], [`Addr6`], [`Port`], [`Mac`]) hold what
+//!   is on the wire, integers are in the host's order.
+
+mod control;
+mod device;
+mod flow;
+pub mod maps;
+mod net;
+mod reason;
+mod service;
+
+pub use control::{Control, ErrorBudget, PORT_BACKEND, PORT_FRONTEND, PORTS_PER_LINE, PortLine};
+pub use device::{DEVICE_ATTACHED, DEVICE_REDIRECT, Device};
+pub use flow::{
+    FLOW_EGRESS, FLOW_REPLY, FLOW_SETTLED, FLOW_SNAT, Flow, FlowKey, FlowState, HOP_SEND,
+    HOP_STACK, HOP_UNRESOLVED, NextHop,
+};
+pub use net::{Addr4, Addr6, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Mac, Port, Ports};
+pub use reason::Reason;
+pub use service::{
+    BACKEND_DRAINING, BACKEND_GONE, BACKEND_LOCAL, BACKEND_USABLE, Backend, Frontend, FrontendKey,
+    SLOTS_PER_LINE, ServiceStats, SlotLine,
+};
+
+/// Version of the layout of the maps. It is part of the path under which they are pinned, so
+/// that programs and agents of different layouts never meet in one map.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// A type whose every byte is a byte of one of its fields, and for which every bit pattern is a
+/// value. Only such types go into maps.
+///
+/// Implementors assert beside the type that it has no padding.
+pub trait Plain: Copy + 'static {}
+
+impl Plain for u8 {}
+impl Plain for u16 {}
+impl Plain for u32 {}
+impl Plain for u64 {}
+impl<T: Plain, const N: usize> Plain for [T; N] {}
+
+/// Asserts at compile time that the sizes of a type's fields add up to its own.
+macro_rules! plain {
+    ($type:ty = $($size:expr),+ $(,)?) => {
+        const _: () = assert!(::core::mem::size_of::<$type>() == 0 $(+ $size)+);
+        impl $crate::abi::Plain for $type {}
+    };
+}
+pub(crate) use plain;

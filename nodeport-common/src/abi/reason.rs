@@ -1,0 +1,77 @@
+//! Why a packet was not simply forwarded: one list for counters, logs, metrics and the README.
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $number:literal, $label:literal;)+) => {
+        /// Why a packet was not simply forwarded. The number is its index in `counters`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[repr(u32)]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $name = $number,)+
+        }
+
+        impl Reason {
+            /// All reasons, in the order of their numbers.
+            pub const ALL: &'static [Reason] = &[$(Reason::$name,)+];
+
+            /// The name that counters, metrics and tables show.
+            pub const fn label(self) -> &'static str {
+                match self { $(Reason::$name => $label,)+ }
+            }
+
+            /// What it means, in a sentence or two.
+            pub const fn description(self) -> &'static str {
+                match self { $(Reason::$name => concat!($($doc),+),)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Passed to the stack: a fragment of an IP packet.
+    Fragment = 0, "fragment";
+    /// Passed to the stack: a header is cut short, contradicts itself, or is not known.
+    Unparsed = 1, "unparsed";
+    /// Passed to the stack: a TCP packet to a frontend that opens no flow and belongs to none.
+    NoFlow = 2, "no_flow";
+    /// Passed to the stack, which refuses it: no backend of the service is usable.
+    NoBackend = 3, "no_backend";
+    /// Passed to the stack: the source address is one that no client can have.
+    MartianSource = 4, "martian_source";
+    /// The backend of the flow is gone: the flow was ended.
+    StaleBackend = 5, "stale_backend";
+    /// Rewritten and given to the stack: the next hop's address is not resolved yet.
+    HopUnresolved = 6, "hop_unresolved";
+    /// Answered with Time Exceeded: the TTL or hop limit ended here.
+    TtlExceeded = 7, "ttl_exceeded";
+    /// Answered with Fragmentation Needed or Packet Too Big: the path ahead is narrower.
+    TooBig = 8, "too_big";
+    /// Dropped: no SNAT port was free towards the backend.
+    NoPort = 9, "no_port";
+    /// The flow could not be stored: a table is full.
+    TableFull = 10, "table_full";
+    /// An ICMP error translated and sent along its flow.
+    IcmpTranslated = 11, "icmp_translated";
+    /// Dropped: an ICMP error of ours was due, but this second's budget is used up.
+    ErrorLimit = 12, "error_limit";
+    /// A half of a flow that had lost its partner was given it back.
+    PartnerRebuilt = 13, "partner_rebuilt";
+    /// Passed to the stack: new flows are refused while the node drains.
+    Draining = 14, "draining";
+    /// Dropped: the frame could not be changed as needed.
+    Failed = 15, "failed";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Reason;
+
+    #[test]
+    fn numbers_are_dense_and_labels_unique() {
+        for (index, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index);
+            for other in &Reason::ALL[..index] {
+                assert_ne!(reason.label(), other.label());
+            }
+        }
+    }
+}

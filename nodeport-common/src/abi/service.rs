@@ -1,0 +1,88 @@
+//! Frontends, slots and backends: what the agent plans and the packet path reads when a flow
+//! opens.
+
+use super::plain;
+
+/// What a client addresses.
+#[repr(C, align(4))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FrontendKey<A> {
+    /// The address; all zero for "any node address".
+    pub address: A,
+    /// The port, host order.
+    pub port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub pad: u8,
+}
+plain!(FrontendKey<super::Addr4> = 4, 2, 1, 1);
+plain!(FrontendKey<super::Addr6> = 16, 2, 1, 1);
+
+/// A service port, as found by its frontend: where its slots are.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Frontend {
+    /// Index of the service port in `service_stats`.
+    pub service: u32,
+    /// First slot in `slots`.
+    pub slots_offset: u32,
+    /// Number of slots; 0 if no backend is usable.
+    pub slots_len: u32,
+    /// Zero.
+    pub flags: u32,
+}
+plain!(Frontend = 4, 4, 4, 4);
+
+/// Slots in one element of the `slots` array.
+pub const SLOTS_PER_LINE: usize = 16;
+
+/// One element of the `slots` array: sixteen slots, each the index of a backend, so that the
+/// memory-mapped array wastes nothing (elements are rounded up to 8 bytes by the kernel).
+pub type SlotLine = [u32; SLOTS_PER_LINE];
+
+/// The backend takes new flows.
+pub const BACKEND_USABLE: u8 = 1;
+/// The backend keeps its flows and takes no new ones.
+pub const BACKEND_DRAINING: u8 = 2;
+/// No backend has this index now.
+pub const BACKEND_GONE: u8 = 0;
+
+/// The backend is on this node: its clients' addresses are kept, and its replies are met where
+/// they leave the node.
+pub const BACKEND_LOCAL: u8 = 1;
+
+/// One endpoint of one service port.
+#[repr(C, align(4))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backend<A> {
+    /// The endpoint's address.
+    pub address: A,
+    /// The endpoint's port, host order.
+    pub port: u16,
+    /// `BACKEND_LOCAL` or 0.
+    pub flags: u8,
+    /// One of `BACKEND_USABLE`, `BACKEND_DRAINING`, `BACKEND_GONE`.
+    pub state: u8,
+    /// Raised each time the index is given to another backend, or its backend is gone.
+    pub generation: u32,
+    /// Zero.
+    pub pad: u32,
+}
+plain!(Backend<super::Addr4> = 4, 2, 1, 1, 4, 4);
+plain!(Backend<super::Addr6> = 16, 2, 1, 1, 4, 4);
+
+/// Counters of one service port on one CPU.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServiceStats {
+    /// Flows opened.
+    pub opened: u64,
+    /// Packets that would have opened a flow while no backend was usable.
+    pub no_backend: u64,
+    /// Packets dropped because no SNAT port was free towards the backend.
+    pub no_port: u64,
+    /// Flows that could not be stored because a table was full.
+    pub table_full: u64,
+}
+plain!(ServiceStats = 8, 8, 8, 8);

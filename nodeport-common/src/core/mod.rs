@@ -1,0 +1,1 @@
+//! Every decision on a packet, as pure code.
