@@ -1,1 +1,37 @@
-fn main() {}
+//! `cargo xtask COMMAND`: everything the project does beside plain cargo.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+use xtask::{build, setup, test};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Set-up, build, tests and the lab")]
+enum Command {
+    /// Install what building and testing need; what is there already is left alone.
+    Setup(setup::Options),
+    /// Build the eBPF object and the agent that carries it.
+    Build(build::Options),
+    /// Set up, build, and run every test.
+    Test(test::Options),
+}
+
+fn main() -> ExitCode {
+    match dispatch(Command::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<()> {
+    match command {
+        Command::Setup(options) => setup::run(&options),
+        Command::Build(options) => build::run(&options),
+        Command::Test(options) => test::run(&options),
+    }
+}
