@@ -1,0 +1,145 @@
+//! The command line as it is typed; [`crate::config`] makes it into values that can be relied on.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// NodePort load balancing in the kernel's earliest hooks.
+#[derive(Debug, Parser)]
+#[command(name = "nodeport-agent", version, about)]
+pub struct Cli {
+    /// What every command understands.
+    #[command(flatten)]
+    pub common: Common,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+pub struct Common {
+    /// Name of this instance: several can live on one machine, each with its own maps.
+    #[arg(long, global = true, default_value = "default", env = "NODEPORT_INSTANCE")]
+    pub instance: String,
+    /// Where the bpf file system is mounted.
+    #[arg(long, global = true, default_value = "/sys/fs/bpf", value_name = "PATH")]
+    pub bpffs: PathBuf,
+    /// Where the agent keeps what it knows for the other commands [default: /run/nodeport/INSTANCE].
+    #[arg(long, global = true, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+    /// How to print.
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    /// How to log.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// What to log: error, warn, info, debug, trace, or a filter such as info,kube=debug.
+    #[arg(
+        long,
+        global = true,
+        default_value = "info",
+        env = "NODEPORT_LOG",
+        value_name = "FILTER"
+    )]
+    pub log: String,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch Services and EndpointSlices and keep the data path true to them.
+    Run(Box<Run>),
+    /// Show the service ports that are served.
+    Services,
+    /// Show the backends.
+    Backends,
+    /// Show the flows.
+    Flows,
+    /// Show interfaces, modes, counters and problems.
+    Status,
+    /// Detach the programs and remove everything that was pinned.
+    Cleanup,
+}
+
+/// Options of `run`.
+#[derive(Clone, Debug, Args)]
+pub struct Run {
+    /// Folder of manifests (Service, EndpointSlice, Node) to serve, instead of a cluster's API.
+    #[arg(long, value_name = "DIR", conflicts_with = "kubeconfig")]
+    pub manifests: Option<PathBuf>,
+    /// Credentials for a cluster's API; without this and --manifests, those of the pod.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Name of this machine's Node object [default: the host's name].
+    #[arg(long, env = "NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Ports that Services may use as nodePort.
+    #[arg(long, default_value = "30000-32767", value_name = "FIRST-LAST")]
+    pub node_port_range: String,
+    /// Interfaces to serve, separated by commas, or auto.
+    #[arg(long, default_value = "auto", value_name = "NAMES")]
+    pub devices: String,
+    /// Hook to use: xdp, tc, or on each interface the better one that works there.
+    #[arg(long, value_enum, default_value_t = ModeArg::Auto)]
+    pub mode: ModeArg,
+    /// Ports for connections to backends on other nodes.
+    #[arg(long, default_value = "10000-29999", value_name = "FIRST-LAST")]
+    pub snat_ports: String,
+    /// Seed of the choice of backends; the same on all nodes that serve the same addresses.
+    #[arg(long, default_value_t = DEFAULT_SEED, value_name = "NUMBER")]
+    pub seed: u32,
+    /// Largest number of established flows, in each family.
+    #[arg(long, default_value_t = 262_144, value_name = "NUMBER")]
+    pub max_flows: u32,
+    /// Largest number of slots in all services' tables; a service with 10 backends takes 1024.
+    #[arg(long, default_value_t = DEFAULT_SLOTS, value_name = "NUMBER")]
+    pub max_slots: u32,
+    /// How long an established TCP connection may be silent (RFC 5382 asks for 2h4m at least).
+    #[arg(long, default_value = "8000s", value_name = "TIME")]
+    pub tcp_timeout: String,
+    /// How long a TCP connection that is opening or closing may be silent.
+    #[arg(long, default_value = "60s", value_name = "TIME")]
+    pub tcp_transient_timeout: String,
+    /// How long a UDP flow may be silent (RFC 4787 asks for 2m at least).
+    #[arg(long, default_value = "120s", value_name = "TIME")]
+    pub udp_timeout: String,
+}
+
+/// A fixed seed, so that nodes started alike choose alike.
+const DEFAULT_SEED: u32 = 0x6e6f_6465;
+
+/// What the `slots` map is built with.
+const DEFAULT_SLOTS: u32 = {
+    use nodeport_common::abi::{SLOTS_PER_LINE, maps};
+    (maps::SLOT_LINES * SLOTS_PER_LINE) as u32
+};
+
+/// Value of `--mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ModeArg {
+    /// XDP where it attaches, else TC.
+    Auto,
+    /// XDP or fail.
+    Xdp,
+    /// TC only.
+    Tc,
+}
+
+/// Value of `--output`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// Value of `--log-format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// A line for people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
