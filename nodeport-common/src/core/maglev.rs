@@ -1,0 +1,226 @@
+//! Maglev tables (Eisenbud et al., NSDI 2016, section 3.4): which backend a slot names.
+//!
+//! A table depends on nothing but the backends' addresses and ports, the seed and the length, so
+//! all nodes that see the same backends make the same table, and one that takes over another's
+//! connections finds the same backends for them. The length follows the number of backends in
+//! steps of two, so that most changes of that number leave it, and with it most slots, as it was.
+
+use super::hash::{finish, index, mix};
+
+/// Lengths of tables: the largest primes below powers of two, so that regions of them pack well.
+const LENGTHS: [u32; 9] = [251, 509, 1021, 2039, 4093, 8191, 16381, 32749, LONGEST];
+
+/// The longest table. With more than 655 backends there are fewer than a hundred slots for each.
+pub const LONGEST: u32 = 65521;
+
+/// Slots for each backend, at least, as long as the table is not the longest: then the shares
+/// of two backends differ by one percent at most.
+pub const SLOTS_PER_BACKEND: u32 = 100;
+
+/// Says that a slot names no backend. Only a table for no backends holds it.
+pub const NOBODY: u32 = u32::MAX;
+
+/// Length of the table for that many backends; 0 for none.
+pub const fn table_len(backends: usize) -> u32 {
+    if backends == 0 {
+        return 0;
+    }
+    let mut step = 0;
+    while step < LENGTHS.len() - 1 {
+        if LENGTHS[step] as usize >= backends.saturating_mul(SLOTS_PER_BACKEND as usize) {
+            return LENGTHS[step];
+        }
+        step += 1;
+    }
+    LONGEST
+}
+
+/// The order in which a backend asks for slots: from `next` on in steps of `skip`, round and
+/// round. Since the length is prime, it visits every slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Preference {
+    next: u32,
+    skip: u32,
+}
+
+impl Preference {
+    /// The order of the backend at this address (as on the wire, 4 or 16 bytes) and port, in a
+    /// table of length `len`, which is one that [`table_len`] gives.
+    pub fn new(address: &[u8], port: u16, seed: u32, len: u32) -> Self {
+        let hash = identity(address, port, seed);
+        // Two independent numbers from one identity: the second is hashed again.
+        let again = finish(mix(hash, seed ^ 0x9e37_79b9));
+        Self { next: index(hash, len), skip: 1 + index(again, len.saturating_sub(1)) }
+    }
+
+    fn advance(&mut self, len: u32) {
+        self.next += self.skip;
+        if self.next >= len {
+            self.next -= len;
+        }
+    }
+}
+
+fn identity(address: &[u8], port: u16, seed: u32) -> u32 {
+    let mut hash = mix(seed, u32::from(port));
+    for bytes in address.chunks(4) {
+        hash = mix(hash, bytes.iter().fold(0, |word, byte| word << 8 | u32::from(*byte)));
+    }
+    finish(hash)
+}
+
+/// Fills the table with positions in `backends`: each in turn takes the first slot of its order
+/// that is still free. The backends must be in an order that all nodes agree on, and the table
+/// as long as the one their preferences were made for; the preferences are used up.
+///
+/// A table with fewer slots than there are backends leaves the last ones out.
+pub fn fill(backends: &mut [Preference], table: &mut [u32]) {
+    table.fill(NOBODY);
+    if backends.is_empty() {
+        return;
+    }
+    let mut left = table.len();
+    loop {
+        for (position, backend) in backends.iter_mut().enumerate() {
+            if left == 0 {
+                return;
+            }
+            claim(backend, position as u32, table);
+            left -= 1;
+        }
+    }
+}
+
+/// Takes the first free slot; there is one.
+fn claim(backend: &mut Preference, position: u32, table: &mut [u32]) {
+    let len = table.len() as u32;
+    for _ in 0..len {
+        let slot = backend.next as usize;
+        backend.advance(len);
+        if let Some(free) = table.get_mut(slot).filter(|slot| **slot == NOBODY) {
+            *free = position;
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+    use std::vec;
+    use std::vec::Vec;
+
+    use super::*;
+
+    type Identity = ([u8; 4], u16);
+
+    fn table_of(backends: &[Identity], seed: u32, len: u32) -> Vec<u32> {
+        let mut preferences: Vec<_> = backends
+            .iter()
+            .map(|(address, port)| Preference::new(address, *port, seed, len))
+            .collect();
+        let mut table = vec![0; len as usize];
+        fill(&mut preferences, &mut table);
+        table
+    }
+
+    /// The table with backends in place of their positions.
+    fn named(backends: &[Identity], seed: u32, len: u32) -> Vec<Identity> {
+        table_of(backends, seed, len).into_iter().map(|slot| backends[slot as usize]).collect()
+    }
+
+    fn backends(most: usize) -> impl Strategy<Value = Vec<Identity>> {
+        prop::collection::btree_set((any::<[u8; 4]>(), 1u16..), 1..most)
+            .prop_map(|set: BTreeSet<_>| set.into_iter().collect())
+    }
+
+    #[test]
+    fn lengths_are_primes_and_enough() {
+        for len in LENGTHS {
+            assert!((2..len).take_while(|d| d * d <= len).all(|d| len % d != 0), "{len}");
+        }
+        for count in 1..=655 {
+            assert!(table_len(count) >= count as u32 * SLOTS_PER_BACKEND, "{count}");
+        }
+        assert_eq!(table_len(0), 0);
+        assert_eq!(table_len(1), 251);
+        assert_eq!(table_len(2), 251);
+        assert_eq!(table_len(3), 509);
+        assert_eq!(table_len(10), 1021);
+        assert_eq!(table_len(10_000), LONGEST);
+        assert_eq!(table_len(usize::MAX), LONGEST);
+    }
+
+    #[test]
+    fn no_backends_fill_nothing() {
+        let mut table = [7; 5];
+        fill(&mut [], &mut table);
+        assert_eq!(table, [NOBODY; 5]);
+    }
+
+    #[test]
+    fn ten_thousand_backends_all_have_their_share() {
+        let all: Vec<Identity> =
+            (0..10_000u32).map(|n| ((0x0a00_0000 + n).to_be_bytes(), 80)).collect();
+        let table = table_of(&all, 7, table_len(all.len()));
+        let mut counts = vec![0; all.len()];
+        table.iter().for_each(|slot| counts[*slot as usize] += 1);
+        assert!(counts.iter().all(|count| (6..=7).contains(count)));
+    }
+
+    #[test]
+    fn the_table_of_a_few_backends_stays_what_it_is() {
+        // Nodes of different versions must agree: a change of this value breaks fail-over while
+        // a cluster is being upgraded.
+        let three = [([10, 0, 0, 1], 80), ([10, 0, 0, 2], 80), ([10, 0, 0, 3], 8080)];
+        let sum = table_of(&three, 42, 509).iter().fold(0, |hash, slot| mix(hash, *slot));
+        assert_eq!(finish(sum), 1_007_866_994);
+    }
+
+    #[test]
+    fn another_seed_makes_another_table() {
+        let two = [([10, 0, 0, 1], 80), ([10, 0, 0, 2], 80)];
+        assert_ne!(table_of(&two, 1, 251), table_of(&two, 2, 251));
+    }
+
+    proptest! {
+        #[test]
+        fn shares_differ_by_one_slot_at_most(backends in backends(60), seed: u32) {
+            let table = table_of(&backends, seed, table_len(backends.len()));
+            let mut counts = vec![0u32; backends.len()];
+            for slot in table {
+                counts[slot as usize] += 1;
+            }
+            let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+            prop_assert!(most - least <= 1, "{least} to {most}");
+        }
+
+        #[test]
+        fn each_preference_visits_every_slot(address: [u8; 16], port: u16, seed: u32) {
+            let mut preference = Preference::new(&address, port, seed, 251);
+            let mut seen = BTreeSet::new();
+            for _ in 0..251 {
+                seen.insert(preference.next);
+                preference.advance(251);
+            }
+            prop_assert_eq!(seen.len(), 251);
+        }
+
+        #[test]
+        fn one_that_goes_disturbs_few_of_the_others(
+            backends in backends(60), seed: u32, which: prop::sample::Index,
+        ) {
+            prop_assume!(backends.len() > 2);
+            let len = table_len(backends.len());
+            let before = named(&backends, seed, len);
+            let gone = backends[which.index(backends.len())];
+            let rest: Vec<_> = backends.iter().copied().filter(|one| *one != gone).collect();
+            let after = named(&rest, seed, len);
+            let moved = before.iter().zip(&after).filter(|(b, a)| **b != gone && a != b).count();
+            // Its own slots must go to others; what else moves is the price of even shares.
+            let limit = len as usize / 10;
+            prop_assert!(moved <= limit, "{moved} of {len} moved, {} backends", backends.len());
+        }
+    }
+}
