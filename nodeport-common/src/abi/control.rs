@@ -33,6 +33,9 @@ pub const PORT_FRONTEND: u8 = 1;
 /// Some backend on this node has this port.
 pub const PORT_BACKEND: u8 = 2;
 
+/// The port is in the SNAT range.
+pub const PORT_SNAT: u8 = 4;
+
 /// Ports in one element of the `ports` array.
 pub const PORTS_PER_LINE: usize = 64;
 
@@ -50,3 +53,22 @@ pub struct ErrorBudget {
     pub filled: u32,
 }
 plain!(ErrorBudget = 4, 4);
+
+impl ErrorBudget {
+    /// Takes a token if there is one. The bucket is filled once a second.
+    #[inline(always)]
+    pub fn spend(&mut self, now: u32, hz: u32, per_second: u32) -> bool {
+        if self.filled == 0 || now.wrapping_sub(self.filled) >= hz {
+            // 0 marks a bucket that was never filled.
+            self.filled = now | 1;
+            self.tokens = per_second;
+        }
+        match self.tokens.checked_sub(1) {
+            Some(rest) => {
+                self.tokens = rest;
+                true
+            }
+            None => false,
+        }
+    }
+}

@@ -39,6 +39,10 @@ pub const HOP_UNRESOLVED: u8 = 0;
 pub const HOP_SEND: u8 = 1;
 /// Give the rewritten packet to the node's own network stack.
 pub const HOP_STACK: u8 = 2;
+/// Send out of `ifindex`, and let the kernel find the neighbour's address: for devices that take
+/// no finished frames (tunnels), and while a neighbour is not resolved. Only TC can do that; XDP
+/// hands the packet up as it came.
+pub const HOP_NEIGHBOUR: u8 = 3;
 
 /// Where a flow's packets go next: what the kernel's route look-up said.
 #[repr(C, align(8))]
@@ -55,20 +59,31 @@ pub struct NextHop {
     pub src_mac: Mac,
     /// Largest IP packet on that path, in bytes; 0 if not known.
     pub mtu: u16,
-    /// One of [`HOP_UNRESOLVED`], [`HOP_SEND`], [`HOP_STACK`].
+    /// One of the `HOP_*` kinds.
     pub kind: u8,
     /// Zero.
     pub pad: u8,
 }
 plain!(NextHop = 4, 4, 6, 6, 2, 1, 1);
 
+impl NextHop {
+    /// Not known.
+    pub const UNRESOLVED: Self = Self {
+        ifindex: 0,
+        epoch: 0,
+        dst_mac: [0; 6],
+        src_mac: [0; 6],
+        mtu: 0,
+        kind: HOP_UNRESOLVED,
+        pad: 0,
+    };
+}
+
 /// This half carries the backend's packets to the client.
 pub const FLOW_REPLY: u8 = 1;
-/// This half is met where packets leave the node, not where they arrive: the replies of a
-/// backend on this node.
-pub const FLOW_EGRESS: u8 = 2;
-/// The client's address was replaced by one of the node's.
-pub const FLOW_SNAT: u8 = 4;
+/// The backend is on this node: the client's address is kept, and the reply half is met where
+/// packets leave the node, not where they arrive.
+pub const FLOW_LOCAL: u8 = 2;
 /// A packet without SYN, FIN or RST changes nothing about this flow, so it need not be looked
 /// at more closely.
 pub const FLOW_SETTLED: u8 = 8;

@@ -39,7 +39,7 @@ reasons! {
     MartianSource = 4, "martian_source";
     /// The backend of the flow is gone: the flow was ended.
     StaleBackend = 5, "stale_backend";
-    /// Rewritten and given to the stack: the next hop's address is not resolved yet.
+    /// Passed to the stack: there is no route to the next hop.
     HopUnresolved = 6, "hop_unresolved";
     /// Answered with Time Exceeded: the TTL or hop limit ended here.
     TtlExceeded = 7, "ttl_exceeded";
@@ -59,6 +59,8 @@ reasons! {
     Draining = 14, "draining";
     /// Dropped: the frame could not be changed as needed.
     Failed = 15, "failed";
+    /// Dropped: another CPU was opening the same flow; the sender sends again.
+    Raced = 16, "raced";
 }
 
 #[cfg(test)]

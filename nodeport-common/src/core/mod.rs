@@ -1,1 +1,33 @@
 //! Every decision on a packet, as pure code.
+//!
+//! The walk of a packet, in order:
+//!
+//! 1. [`parse`]: Ethernet, VLAN tags, IP with what may follow it, ports; or the packet that an
+//!    ICMP error quotes. What cannot be parsed goes up the stack as it came.
+//! 2. [`walk`]: a look at the port tells most packets that are none of our business. Then the
+//!    flow: one look-up, one read of the backend's generation, [`rewrite`], gone.
+//! 3. [`track`]: flows that are young, closing, idle, or lost something: the state machine
+//!    ([`state`]), the partner, the next hop.
+//! 4. [`open`]: no flow yet. Frontend, backend by Maglev ([`maglev`]), the way there, a source
+//!    port, both halves.
+//! 5. [`icmp_error`] sends errors along their flow, [`icmp_reply`] makes our own.
+//!
+//! [`env`](mod@env) has the traits that a walk is written against, [`family`] what differs between IPv4
+//! and IPv6.
+
+pub mod checksum;
+pub mod env;
+pub mod family;
+pub mod flow;
+pub mod hash;
+pub mod icmp_error;
+pub mod icmp_reply;
+pub mod maglev;
+pub mod open;
+pub mod parse;
+pub mod rewrite;
+pub mod state;
+pub mod track;
+pub mod verdict;
+pub mod walk;
+pub mod work;

@@ -1,0 +1,71 @@
+//! The Internet checksum (RFC 1071) and its incremental update (RFC 1624).
+//!
+//! Sums are taken over 16-bit words as they lie in memory. A ones'-complement sum does not
+//! depend on the byte order, so no word is ever swapped, as long as a sum and the field it goes
+//! into are read and written in the same way.
+
+/// Folds a sum into 16 bits, carries added in.
+#[inline(always)]
+pub const fn fold(sum: u32) -> u16 {
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u16
+}
+
+/// Sum of the 16-bit words of `bytes`; an odd last byte counts as if a zero followed.
+#[inline(always)]
+pub fn sum<const N: usize>(bytes: &[u8; N]) -> u32 {
+    let mut total = 0u32;
+    let mut rest: &[u8] = bytes;
+    while let [a, b, tail @ ..] = rest {
+        total += u16::from_ne_bytes([*a, *b]) as u32;
+        rest = tail;
+    }
+    if let [last] = rest {
+        total += u16::from_ne_bytes([*last, 0]) as u32;
+    }
+    total
+}
+
+/// The difference that replacing `old` by `new` makes: `~m + m'`, folded.
+#[inline(always)]
+pub fn difference<const N: usize>(old: &[u8; N], new: &[u8; N]) -> u16 {
+    // Complementing each of the N/2 words is the same as adding N/2 times 0xffff and
+    // subtracting their sum.
+    let complement = (N as u32).div_ceil(2) * 0xffff - sum(old);
+    fold(complement + sum(new))
+}
+
+/// The sum of two folded differences, folded.
+#[inline(always)]
+pub const fn combine(a: u16, b: u16) -> u16 {
+    fold(a as u32 + b as u32)
+}
+
+/// The difference that undoes `diff`.
+#[inline(always)]
+pub const fn inverse(diff: u16) -> u16 {
+    !diff
+}
+
+/// A checksum field after `diff` (RFC 1624, equation 3: `~(~HC + diff)`).
+#[inline(always)]
+pub const fn update(field: u16, diff: u16) -> u16 {
+    !fold((!field) as u32 + diff as u32)
+}
+
+/// The same for UDP: zero means "no checksum" and stays, a computed zero is sent as 0xffff
+/// (RFC 768).
+#[inline(always)]
+pub const fn update_udp(field: u16, diff: u16) -> u16 {
+    if field == 0 {
+        return 0;
+    }
+    match update(field, diff) {
+        0 => 0xffff,
+        value => value,
+    }
+}
+
+/// The difference that decrementing an IPv4 TTL makes to the header checksum: the word
+/// `TTL, protocol` falls by 0x0100 as it is on the wire.
+pub const TTL_DECREMENT: u16 = !u16::from_ne_bytes([1, 0]);

@@ -1,0 +1,220 @@
+//! What a decision needs from the outside: the packet, the clock and the kernel's routes, the
+//! tables. The kernel programs implement these over contexts, helpers and maps, the tests over
+//! byte slices and ordered maps.
+
+use super::family::Family;
+use super::work::Work;
+use crate::abi::{
+    Backend, Control, Flow, FlowKey, Frontend, FrontendKey, NextHop, Reason, ServiceStats,
+};
+
+/// What a [`Window`] loads and stores: plain words.
+pub trait Word: Copy + private::Sealed {}
+
+mod private {
+    pub trait Sealed {}
+}
+
+macro_rules! words {
+    ($($type:ty),+) => { $(impl private::Sealed for $type {} impl Word for $type {})+ };
+}
+words!(u8, u16, u32, [u8; 2], [u8; 4], [u8; 6], [u8; 16]);
+
+/// `N` bytes of the packet, checked to be there. Multi-byte integers are loaded and stored as
+/// they lie in memory: no change of byte order.
+pub trait Window<const N: usize> {
+    /// Loads the word at `OFF`, which must lie inside (checked at compile time).
+    fn load<T: Word, const OFF: usize>(&self) -> T;
+    /// Stores the word at `OFF`, which must lie inside (checked at compile time).
+    fn store<T: Word, const OFF: usize>(&mut self, value: T);
+}
+
+/// A frame, from its Ethernet header on.
+pub trait Packet {
+    /// A checked part of the frame.
+    type Window<'a, const N: usize>: Window<N>
+    where
+        Self: 'a;
+
+    /// The `N` bytes from `offset` on; `None` if the frame ends before.
+    fn window<const N: usize>(&mut self, offset: usize) -> Option<Self::Window<'_, N>>;
+
+    /// Payload bytes of each segment into which the kernel will cut the packet (GSO); 0 if it
+    /// leaves as it is.
+    fn gso_size(&self) -> u16;
+
+    /// Makes the first `bytes` bytes accessible, if there are so many and they are not yet.
+    fn make_linear(&mut self, bytes: u32);
+
+    /// Whether the walk keeps the TCP or UDP checksum itself. Where a network card may finish
+    /// the checksum later, the kernel has to do it: [`Packet::replace_checksum`].
+    const OWN_CHECKSUM: bool;
+
+    /// Adds differences to the transport checksum at `offset` by the kernel's means. `udp` keeps
+    /// a zero checksum zero. Returns false if it could not.
+    fn replace_checksum(&mut self, offset: usize, change: ChecksumChange) -> bool;
+
+    /// Notes on the packet that it is done with, so that the TC program behind XDP leaves it
+    /// alone. False if that cannot be noted: then the packet must go up as it came.
+    fn mark_done(&mut self) -> bool;
+
+    /// Cuts the frame after `keep` bytes and makes room for `room` bytes behind the Ethernet
+    /// header (which is `l3` bytes long and is moved to the front). Returns false if it could not.
+    fn open_room(&mut self, l3: usize, room: Room, keep: usize) -> bool;
+}
+
+/// How a transport checksum changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChecksumChange {
+    /// Difference of the addresses (part of the pseudo-header), ones'-complement.
+    pub address_diff: u16,
+    /// Difference of the ports, ones'-complement.
+    pub port_diff: u16,
+    /// The field is UDP's: zero means "none".
+    pub udp: bool,
+}
+
+/// Room for the headers of an ICMP error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// 28 bytes: IPv4 and ICMP.
+    V4,
+    /// 48 bytes: IPv6 and ICMPv6.
+    V6,
+}
+
+impl Room {
+    /// Its size in bytes.
+    #[inline(always)]
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::V4 => 28,
+            Self::V6 => 48,
+        }
+    }
+}
+
+/// Where a program sits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// XDP on the node's network interface.
+    Xdp,
+    /// TC where packets arrive.
+    Ingress,
+    /// TC where packets leave.
+    Egress,
+}
+
+/// A question to the kernel's routes, and the answer.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Route<A> {
+    /// Source address; all zero asks for the one that the node would use on that path, which is
+    /// then written here.
+    pub from: A,
+    /// Destination address.
+    pub to: A,
+    /// Where to send it. Epoch 0 says that the answer must not be kept.
+    pub hop: NextHop,
+    /// Whether an answer comes back through an interface that we watch.
+    pub watched: bool,
+}
+
+/// One half of a flow where it lies, shared with other CPUs.
+pub trait FlowRef<A> {
+    /// Reads it.
+    fn read(&self) -> Flow<A>;
+    /// Counts a packet of `bytes` at `now`.
+    fn touch(&mut self, now: u32, bytes: u32);
+}
+
+/// The two tables of flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Table {
+    /// Flows that have proved themselves; never pushed out.
+    Flows,
+    /// Newcomers; the oldest are pushed out when it is full.
+    Nursery,
+}
+
+/// How [`Tables::insert_flow`] treats what is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Insert {
+    /// Only if the key is free.
+    Claim,
+    /// Whatever is there.
+    Replace,
+}
+
+/// What an insert came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inserted {
+    /// It is there now.
+    Done,
+    /// The key was taken.
+    Taken,
+    /// The table is full.
+    Full,
+}
+
+/// The maps of one address family.
+pub trait Tables<F: Family> {
+    /// A half of a flow where it lies.
+    type Flow<'a>: FlowRef<F::Addr>
+    where
+        Self: 'a;
+
+    /// Looks a half up.
+    fn flow(&self, table: Table, key: &FlowKey<F::Addr>) -> Option<Self::Flow<'_>>;
+    /// Inserts a half.
+    fn insert_flow(
+        &self,
+        table: Table,
+        key: &FlowKey<F::Addr>,
+        flow: &Flow<F::Addr>,
+        how: Insert,
+    ) -> Inserted;
+    /// Removes a half, if it is there.
+    fn remove_flow(&self, table: Table, key: &FlowKey<F::Addr>);
+    /// The frontend with exactly this key.
+    fn frontend(&self, key: &FrontendKey<F::Addr>) -> Option<Frontend>;
+    /// Whether nodePorts are served on this address.
+    fn is_node_address(&self, address: &F::Addr) -> bool;
+    /// The backend of that index.
+    fn backend(&self, index: u32) -> Option<Backend<F::Addr>>;
+    /// The generation of the backend of that index, all that a live flow needs of it.
+    fn generation(&self, index: u32) -> Option<u32>;
+    /// Lends the working area; `None` if there is none.
+    fn with_work<R>(&self, body: impl FnOnce(&mut Work<F::Addr>) -> R) -> Option<R>;
+    /// Asks the kernel where a packet to `way.to` goes from here, and writes the answer into `way`.
+    fn route(&self, way: &mut Route<F::Addr>, protocol: u8);
+}
+
+/// What does not depend on the address family.
+pub trait Env {
+    /// Where this program sits.
+    const HOOK: Hook;
+
+    /// Jiffies, low 32 bits.
+    fn now(&self) -> u32;
+    /// A random word.
+    fn random(&self) -> u32;
+    /// Interface on which the packet arrived, or from which it leaves.
+    fn ifindex(&self) -> u32;
+    /// The settings of the data path; `None` before the agent has written them.
+    fn control(&self) -> Option<Control>;
+    /// The `PORT_*` bits of a port (host order).
+    fn port_bits(&self, port: u16) -> u8;
+    /// The slot of that index: an index of a backend.
+    fn slot(&self, index: u32) -> Option<u32>;
+    /// Counts a packet by reason.
+    fn count(&self, reason: Reason);
+    /// Changes the counters of a service port on this CPU.
+    fn service_stats(&self, service: u32, change: impl FnOnce(&mut ServiceStats));
+    /// Whether this CPU may send one more ICMP error in this second.
+    fn may_send_error(&self) -> bool;
+}
+
+/// All that the walk needs beside the packet.
+pub trait World<F: Family>: Env + Tables<F> {}
+impl<F: Family, W: Env + Tables<F>> World<F> for W {}

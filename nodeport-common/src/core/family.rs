@@ -1,0 +1,253 @@
+//! What differs between IPv4 and IPv6: the addresses, and the shape of the header.
+
+use super::checksum;
+use super::env::{Packet, Room, Window};
+use super::parse::{L4, Network, Parsed};
+use crate::abi::{Addr4, Addr6, FlowKey, IPPROTO_ICMP, IPPROTO_ICMPV6};
+
+mod private {
+    pub trait Sealed {}
+}
+
+/// IPv4.
+#[derive(Clone, Copy, Debug)]
+pub struct V4;
+/// IPv6.
+#[derive(Clone, Copy, Debug)]
+pub struct V6;
+
+impl private::Sealed for V4 {}
+impl private::Sealed for V6 {}
+
+/// EtherType of IPv4, as on the wire.
+pub const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+/// EtherType of IPv6, as on the wire.
+pub const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
+
+/// TTL or hop limit of packets that we make.
+const ERROR_TTL: u8 = 64;
+
+/// An address family.
+pub trait Family: private::Sealed + Copy + Sized + 'static {
+    /// An address, as on the wire.
+    type Addr: Copy + PartialEq + Eq + Ord + Default + core::fmt::Debug + 'static;
+
+    /// 4 or 6.
+    const VERSION: u8;
+    /// Length of the header without options or extensions, in bytes.
+    const HEADER: usize;
+    /// Its EtherType, as on the wire.
+    const ETHERTYPE: [u8; 2];
+    /// Protocol number of its ICMP.
+    const ICMP: u8;
+    /// The headers of an ICMP error of ours.
+    const ERROR_ROOM: Room;
+
+    /// Reads the header at `l3` if it is the plain one: no options, no extensions, no fragment.
+    fn parse_plain<P: Packet>(packet: &mut P, l3: usize) -> Option<Network<Self::Addr>>;
+    /// Reads the header at `l3` with all that may follow it before the transport header.
+    fn parse<P: Packet>(packet: &mut P, l3: usize) -> Result<Network<Self::Addr>, L4>;
+    /// Writes the addresses, brings the header checksum up to date, and takes one from the TTL or
+    /// hop limit if `hop` says so. False if the header is not there.
+    fn rewrite<P: Packet>(packet: &mut P, l3: usize, change: &HeaderChange<Self::Addr>) -> bool;
+    /// The difference that replacing one address by another makes to a checksum.
+    fn address_diff(old: &Self::Addr, new: &Self::Addr) -> u16;
+    /// Words to hash an address by.
+    fn fold_address(address: &Self::Addr) -> u32;
+    /// An address that no client can have: unspecified, loopback, multicast, broadcast.
+    fn is_martian(address: &Self::Addr) -> bool;
+    /// The address of an interface.
+    fn device_address(device: &crate::abi::Device) -> Self::Addr;
+    /// Writes the header of an ICMP error with a message of `length` bytes at `l3`: from the
+    /// address that the packet was sent to, to the one that it came from.
+    fn write_error_header<P: Packet>(
+        packet: &mut P,
+        l3: usize,
+        parsed: &Parsed<Self::Addr>,
+        length: usize,
+    ) -> bool;
+    /// What the pseudo-header of such an error adds to its checksum.
+    fn error_pseudo_sum(key: &FlowKey<Self::Addr>, length: usize) -> u32;
+}
+
+/// New addresses for a packet's header.
+#[derive(Clone, Copy, Debug)]
+pub struct HeaderChange<A> {
+    /// New source address.
+    pub src: A,
+    /// New destination address.
+    pub dst: A,
+    /// Difference that the addresses make to a checksum.
+    pub address_diff: u16,
+    /// Take one from the TTL or hop limit.
+    pub hop: bool,
+}
+
+impl Family for V4 {
+    type Addr = Addr4;
+    const VERSION: u8 = 4;
+    const HEADER: usize = 20;
+    const ETHERTYPE: [u8; 2] = ETHERTYPE_IPV4;
+    const ICMP: u8 = IPPROTO_ICMP;
+    const ERROR_ROOM: Room = Room::V4;
+
+    #[inline(always)]
+    fn parse_plain<P: Packet>(packet: &mut P, l3: usize) -> Option<Network<Addr4>> {
+        super::parse::ipv4::plain(packet, l3)
+    }
+
+    #[inline(always)]
+    fn parse<P: Packet>(packet: &mut P, l3: usize) -> Result<Network<Addr4>, L4> {
+        super::parse::ipv4::full(packet, l3)
+    }
+
+    #[inline(always)]
+    fn rewrite<P: Packet>(packet: &mut P, l3: usize, change: &HeaderChange<Addr4>) -> bool {
+        let Some(mut header) = packet.window::<20>(l3) else { return false };
+        let field = header.load::<u16, 10>();
+        let mut diff = change.address_diff;
+        if change.hop {
+            diff = checksum::combine(diff, checksum::TTL_DECREMENT);
+            let ttl = header.load::<u8, 8>();
+            header.store::<u8, 8>(ttl.wrapping_sub(1));
+        }
+        header.store::<u16, 10>(checksum::update(field, diff));
+        header.store::<[u8; 4], 12>(change.src);
+        header.store::<[u8; 4], 16>(change.dst);
+        true
+    }
+
+    #[inline(always)]
+    fn address_diff(old: &Addr4, new: &Addr4) -> u16 {
+        checksum::difference(old, new)
+    }
+
+    #[inline(always)]
+    fn fold_address(address: &Addr4) -> u32 {
+        u32::from_ne_bytes(*address)
+    }
+
+    #[inline(always)]
+    fn is_martian(address: &Addr4) -> bool {
+        // 0/8, 127/8, 224/4 and 240/4 with broadcast in it (RFC 1122, 3.2.1.3; RFC 1112).
+        matches!(address[0], 0 | 127 | 224..)
+    }
+
+    #[inline(always)]
+    fn device_address(device: &crate::abi::Device) -> Addr4 {
+        device.address4
+    }
+
+    #[inline(always)]
+    fn write_error_header<P: Packet>(
+        packet: &mut P,
+        l3: usize,
+        parsed: &Parsed<Addr4>,
+        length: usize,
+    ) -> bool {
+        let Some(mut header) = packet.window::<20>(l3) else { return false };
+        // Precedence 6 (internetwork control) as RFC 1812, 4.3.2.5 asks; no fragment.
+        header.store::<[u8; 2], 0>([0x45, 0xc0]);
+        header.store::<u16, 2>(((length + 20) as u16).to_be());
+        header.store::<u32, 4>(0);
+        header.store::<[u8; 2], 8>([ERROR_TTL, IPPROTO_ICMP]);
+        header.store::<u16, 10>(0);
+        header.store::<[u8; 4], 12>(parsed.key.dst);
+        header.store::<[u8; 4], 16>(parsed.key.src);
+        let first = u16::from_ne_bytes([0x45, 0xc0]) as u32
+            + ((length + 20) as u16).to_be() as u32
+            + u16::from_ne_bytes([ERROR_TTL, IPPROTO_ICMP]) as u32;
+        let total = first + checksum::sum(&parsed.key.dst) + checksum::sum(&parsed.key.src);
+        header.store::<u16, 10>(!checksum::fold(total));
+        true
+    }
+
+    #[inline(always)]
+    fn error_pseudo_sum(_: &FlowKey<Addr4>, _: usize) -> u32 {
+        0
+    }
+}
+
+impl Family for V6 {
+    type Addr = Addr6;
+    const VERSION: u8 = 6;
+    const HEADER: usize = 40;
+    const ETHERTYPE: [u8; 2] = ETHERTYPE_IPV6;
+    const ICMP: u8 = IPPROTO_ICMPV6;
+    const ERROR_ROOM: Room = Room::V6;
+
+    #[inline(always)]
+    fn parse_plain<P: Packet>(packet: &mut P, l3: usize) -> Option<Network<Addr6>> {
+        super::parse::ipv6::plain(packet, l3)
+    }
+
+    #[inline(always)]
+    fn parse<P: Packet>(packet: &mut P, l3: usize) -> Result<Network<Addr6>, L4> {
+        super::parse::ipv6::full(packet, l3)
+    }
+
+    #[inline(always)]
+    fn rewrite<P: Packet>(packet: &mut P, l3: usize, change: &HeaderChange<Addr6>) -> bool {
+        let Some(mut header) = packet.window::<40>(l3) else { return false };
+        if change.hop {
+            let limit = header.load::<u8, 7>();
+            header.store::<u8, 7>(limit.wrapping_sub(1));
+        }
+        header.store::<[u8; 16], 8>(change.src);
+        header.store::<[u8; 16], 24>(change.dst);
+        true
+    }
+
+    #[inline(always)]
+    fn address_diff(old: &Addr6, new: &Addr6) -> u16 {
+        checksum::difference(old, new)
+    }
+
+    #[inline(always)]
+    fn fold_address(address: &Addr6) -> u32 {
+        let mut hash = 0u32;
+        let mut rest: &[u8] = address;
+        while let [a, b, c, d, tail @ ..] = rest {
+            hash = super::hash::mix(hash, u32::from_ne_bytes([*a, *b, *c, *d]));
+            rest = tail;
+        }
+        hash
+    }
+
+    #[inline(always)]
+    fn is_martian(address: &Addr6) -> bool {
+        // Multicast, or ::/127: unspecified and loopback (RFC 4291, 2.5.2, 2.5.3, 2.7).
+        let [head @ .., last] = address;
+        address[0] == 0xff || (*head == [0; 15] && *last <= 1)
+    }
+
+    #[inline(always)]
+    fn device_address(device: &crate::abi::Device) -> Addr6 {
+        device.address6
+    }
+
+    #[inline(always)]
+    fn write_error_header<P: Packet>(
+        packet: &mut P,
+        l3: usize,
+        parsed: &Parsed<Addr6>,
+        length: usize,
+    ) -> bool {
+        let Some(mut header) = packet.window::<40>(l3) else { return false };
+        header.store::<[u8; 4], 0>([0x60, 0, 0, 0]);
+        header.store::<u16, 4>((length as u16).to_be());
+        header.store::<[u8; 2], 6>([IPPROTO_ICMPV6, ERROR_TTL]);
+        header.store::<[u8; 16], 8>(parsed.key.dst);
+        header.store::<[u8; 16], 24>(parsed.key.src);
+        true
+    }
+
+    #[inline(always)]
+    fn error_pseudo_sum(key: &FlowKey<Addr6>, length: usize) -> u32 {
+        // RFC 8200, 8.1: addresses, length and next header.
+        checksum::sum(&key.src)
+            + checksum::sum(&key.dst)
+            + (length as u16).to_be() as u32
+            + u16::from_ne_bytes([0, IPPROTO_ICMPV6]) as u32
+    }
+}

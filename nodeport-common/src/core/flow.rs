@@ -1,0 +1,138 @@
+//! The two halves of a flow as values: what each says, and how one follows from the other.
+
+use super::checksum;
+use super::family::Family;
+use super::state;
+use crate::abi::{
+    FLOW_LOCAL, FLOW_REPLY, FLOW_SETTLED, Flow, FlowKey, FlowState, IPPROTO_UDP, NextHop, Ports,
+};
+use state::Direction;
+
+/// Bits of the clock that count within one interval: a flow is looked at closely once in every
+/// 256 jiffies, whatever its packets are.
+pub const INTERVAL: u32 = 0xff;
+
+/// UDP packets of one direction after which a flow without an answer counts as proved, if they
+/// came over some time ([`ONE_WAY_SECONDS`]).
+pub const ONE_WAY_PACKETS: u64 = 8;
+/// Seconds over which they must have come.
+pub const ONE_WAY_SECONDS: u32 = 3;
+
+/// Which way the packets of this half go.
+#[inline(always)]
+pub const fn direction<A>(flow: &Flow<A>) -> Direction {
+    if flow.flags & FLOW_REPLY == 0 { Direction::Forward } else { Direction::Reply }
+}
+
+/// Whether packets of this half are met where they leave the node.
+#[inline(always)]
+pub const fn is_met_leaving<A>(flow: &Flow<A>) -> bool {
+    flow.flags & (FLOW_LOCAL | FLOW_REPLY) == FLOW_LOCAL | FLOW_REPLY
+}
+
+/// What a flow is opened with.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening<A> {
+    /// Source address that the backend sees.
+    pub new_src: A,
+    /// The backend's address.
+    pub new_dst: A,
+    /// Ports that the backend sees.
+    pub new_ports: Ports,
+    /// The backend's index and generation.
+    pub backend: (u32, u32),
+    /// The service port's index.
+    pub service: u32,
+    /// `FLOW_LOCAL` or 0.
+    pub flags: u8,
+}
+
+/// Makes the forward half of a new flow of the packet `key` at `now`; its next hop is to be found.
+#[inline(always)]
+pub fn open<F: Family>(
+    key: &FlowKey<F::Addr>,
+    to: &Opening<F::Addr>,
+    now: u32,
+    flow: &mut Flow<F::Addr>,
+) {
+    *flow = Flow {
+        new_src: to.new_src,
+        new_dst: to.new_dst,
+        new_ports: to.new_ports,
+        address_diff: checksum::combine(
+            F::address_diff(&key.src, &to.new_src),
+            F::address_diff(&key.dst, &to.new_dst),
+        ),
+        port_diff: port_diff(key.ports, to.new_ports),
+        hop: NextHop::UNRESOLVED,
+        backend: to.backend.0,
+        generation: to.backend.1,
+        service: to.service,
+        last_seen: now,
+        created: now,
+        state: FlowState::Opening as u8,
+        flags: to.flags,
+        pad: 0,
+        packets: 1,
+        bytes: 0,
+    };
+}
+
+#[inline(always)]
+fn port_diff(old: Ports, new: Ports) -> u16 {
+    checksum::difference(&old.word().to_ne_bytes(), &new.word().to_ne_bytes())
+}
+
+/// The key of the other half.
+#[inline(always)]
+pub fn partner_key<A: Copy>(key: &FlowKey<A>, flow: &Flow<A>) -> FlowKey<A> {
+    FlowKey {
+        src: flow.new_dst,
+        dst: flow.new_src,
+        ports: flow.new_ports.swapped(),
+        protocol: key.protocol,
+        pad: [0; 3],
+    }
+}
+
+/// The other half, made anew: its next hop is to be found, its counters are zero.
+#[inline(always)]
+pub fn partner<A: Copy>(key: &FlowKey<A>, flow: &Flow<A>) -> Flow<A> {
+    Flow {
+        new_src: key.dst,
+        new_dst: key.src,
+        new_ports: key.ports.swapped(),
+        address_diff: checksum::inverse(flow.address_diff),
+        port_diff: checksum::inverse(flow.port_diff),
+        hop: NextHop::UNRESOLVED,
+        flags: flow.flags ^ FLOW_REPLY,
+        packets: 0,
+        bytes: 0,
+        ..*flow
+    }
+}
+
+/// Puts a flow into a state.
+#[inline(always)]
+pub fn set_state<A>(flow: &mut Flow<A>, to: FlowState) {
+    flow.state = to as u8;
+    if state::is_settled(to) {
+        flow.flags |= FLOW_SETTLED;
+    } else {
+        flow.flags &= !FLOW_SETTLED;
+    }
+}
+
+/// The state after a packet of this half, with the rule for UDP that is never answered.
+#[inline(always)]
+pub fn next_state<A>(flow: &Flow<A>, protocol: u8, flags: u8, now: u32, hz: u32) -> FlowState {
+    let current = FlowState::from_u8(flow.state);
+    let age = now.wrapping_sub(flow.created);
+    if protocol == IPPROTO_UDP
+        && flow.packets >= ONE_WAY_PACKETS
+        && age >= hz.wrapping_mul(ONE_WAY_SECONDS)
+    {
+        return FlowState::Established;
+    }
+    state::next(current, protocol, flags, direction(flow))
+}

@@ -1,0 +1,22 @@
+//! The hash of a flow that picks its slot: seeded, the same on every node of a cluster.
+
+/// Mixes one word into a hash (the round of MurmurHash3, public domain).
+#[inline(always)]
+pub const fn mix(hash: u32, word: u32) -> u32 {
+    let word = word.wrapping_mul(0xcc9e_2d51).rotate_left(15).wrapping_mul(0x1b87_3593);
+    (hash ^ word).rotate_left(13).wrapping_mul(5).wrapping_add(0xe654_6b64)
+}
+
+/// Ends a hash: every bit of it depends on every bit that went in (MurmurHash3's finalizer).
+#[inline(always)]
+pub const fn finish(hash: u32) -> u32 {
+    let hash = (hash ^ (hash >> 16)).wrapping_mul(0x85eb_ca6b);
+    let hash = (hash ^ (hash >> 13)).wrapping_mul(0xc2b2_ae35);
+    hash ^ (hash >> 16)
+}
+
+/// Maps a hash evenly onto `0..len` without a division (Lemire's multiply-shift).
+#[inline(always)]
+pub const fn index(hash: u32, len: u32) -> u32 {
+    ((hash as u64 * len as u64) >> 32) as u32
+}

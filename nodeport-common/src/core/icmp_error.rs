@@ -1,0 +1,185 @@
+//! An ICMP error about a packet that we rewrote: it is turned back into one about the packet that
+//! was sent, and goes to whoever sent it (RFC 5508, section 4).
+//!
+//! The rule is one for both directions. The quoted packet turned round is a packet that the
+//! error's receiver might have got: its flow, if there is one, says how addresses and ports change.
+//! Errors neither make nor end a flow: they are easily forged.
+
+use super::checksum;
+use super::env::{Hook, Packet, Window, World};
+use super::family::{Family, HeaderChange};
+use super::flow::is_met_leaving;
+use super::parse::{Network, Parsed, icmp};
+use super::rewrite;
+use super::track::{find, refresh_hop};
+use super::verdict::Verdict;
+use super::walk::concerns_us;
+use super::work::Work;
+use crate::abi::{
+    Flow, HOP_NEIGHBOUR, HOP_SEND, HOP_STACK, HOP_UNRESOLVED, IPPROTO_UDP, Reason,
+};
+
+/// Offset of the checksum in an ICMP header.
+const ICMP_CHECKSUM: usize = 2;
+
+/// Sends the error along its flow; up the stack if it is about none.
+#[inline(never)]
+pub fn forward<F: Family, P: Packet, W: World<F>>(
+    packet: &mut P,
+    world: &W,
+    l3: usize,
+    outer: &Network<F::Addr>,
+) -> Verdict {
+    let verdict = world.with_work(|work| {
+        work.outer = *outer;
+        work.control = world.control()?;
+        work.parsed = icmp::quoted::<F, P>(packet, outer.l4 as usize)?;
+        work.key = work.parsed.key.reversed();
+        find_flow::<F, W>(world, work)?;
+        Some(send_on::<F, P, W>(packet, world, work, l3))
+    });
+    verdict.flatten().unwrap_or(Verdict::PASS)
+}
+
+/// Finds the live flow that the error is about, if its packets are met at this hook.
+#[inline(always)]
+fn find_flow<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Option<()> {
+    if !concerns_us::<F, W>(world, &work.key) {
+        return None;
+    }
+    find::<F, W>(world, work)?;
+    let here = is_met_leaving(&work.flow) == (W::HOOK == Hook::Egress);
+    (here && world.generation(work.flow.backend)? == work.flow.generation).then_some(())
+}
+
+#[inline(always)]
+fn send_on<F: Family, P: Packet, W: World<F>>(
+    packet: &mut P,
+    world: &W,
+    work: &mut Work<F::Addr>,
+    l3: usize,
+) -> Verdict {
+    refresh_hop::<F, W>(world, work);
+    let verdict = match work.flow.hop.kind {
+        HOP_UNRESOLVED => return Verdict::PASS,
+        HOP_NEIGHBOUR if W::HOOK == Hook::Xdp => return Verdict::PASS,
+        HOP_STACK if packet.mark_done() => Verdict::STACK,
+        HOP_STACK => return Verdict::PASS,
+        // An error about an error is never sent (RFC 1122, 3.2.2): this one ends here.
+        _ if work.outer.ttl <= 1 => return Verdict::DROP,
+        HOP_NEIGHBOUR => Verdict::neighbour(work.flow.hop.ifindex),
+        _ => Verdict::send(work.flow.hop.ifindex),
+    };
+    if !translate::<F, P>(packet, work, l3) {
+        world.count(Reason::Failed);
+        return Verdict::DROP;
+    }
+    world.count(Reason::IcmpTranslated);
+    verdict
+}
+
+/// Rewrites the outer header, the quoted packet and the checksums of both.
+#[inline(never)]
+fn translate<F: Family, P: Packet>(packet: &mut P, work: &Work<F::Addr>, l3: usize) -> bool {
+    let (flow, quote) = (&work.flow, &work.parsed);
+    let inner = HeaderChange {
+        src: flow.new_dst,
+        dst: flow.new_src,
+        address_diff: flow.address_diff,
+        hop: false,
+    };
+    let Some(quoted_diff) = quoted_transport::<F, P>(packet, quote, flow) else { return false };
+    let outer_diff = outer_diff::<F>(work);
+    F::rewrite(packet, quote.l3 as usize, &inner)
+        && outer_header::<F, P>(packet, work, l3, outer_diff)
+        && icmp_checksum::<F, P>(packet, work, quoted_diff, outer_diff)
+        && (flow.hop.kind != HOP_SEND
+            || rewrite::ethernet(packet, &flow.hop.dst_mac, &flow.hop.src_mac))
+}
+
+/// Source of the error as its receiver shall see it: who is in the middle of the path and reports
+/// keeps its address, unless the flow hides that side.
+#[inline(always)]
+fn outer_src<A: Copy + PartialEq>(work: &Work<A>) -> A {
+    if work.flow.new_src == work.key.src { work.outer.src } else { work.flow.new_src }
+}
+
+#[inline(always)]
+fn outer_diff<F: Family>(work: &Work<F::Addr>) -> u16 {
+    checksum::combine(
+        F::address_diff(&work.outer.src, &outer_src(work)),
+        F::address_diff(&work.outer.dst, &work.flow.new_dst),
+    )
+}
+
+#[inline(always)]
+fn outer_header<F: Family, P: Packet>(
+    packet: &mut P,
+    work: &Work<F::Addr>,
+    l3: usize,
+    address_diff: u16,
+) -> bool {
+    let hop = work.flow.hop.kind != HOP_STACK;
+    let (src, dst) = (outer_src(work), work.flow.new_dst);
+    F::rewrite(packet, l3, &HeaderChange { src, dst, address_diff, hop })
+}
+
+/// Rewrites ports and, where the quote reaches so far, the checksum of the quoted packet.
+/// Returns the difference that both make to the sum of the quoted transport header.
+#[inline(always)]
+fn quoted_transport<F: Family, P: Packet>(
+    packet: &mut P,
+    quote: &Parsed<F::Addr>,
+    flow: &Flow<F::Addr>,
+) -> Option<u16> {
+    let l4 = quote.l4 as usize;
+    let ports = flow.new_ports.swapped().word();
+    packet.window::<8>(l4)?.store::<u32, 0>(ports);
+    let diff = checksum::combine(flow.address_diff, flow.port_diff);
+    let updated = if quote.key.protocol == IPPROTO_UDP {
+        quoted_udp(packet, l4, diff)
+    } else {
+        quoted_tcp(packet, l4, diff)
+    };
+    // The ports add their difference, the checksum takes away its own, which has that in it.
+    let rest = if updated { checksum::inverse(flow.address_diff) } else { flow.port_diff };
+    Some(rest)
+}
+
+#[inline(always)]
+fn quoted_udp<P: Packet>(packet: &mut P, l4: usize, diff: u16) -> bool {
+    let Some(mut header) = packet.window::<8>(l4) else { return false };
+    let field = header.load::<u16, 6>();
+    header.store::<u16, 6>(checksum::update_udp(field, diff));
+    field != 0
+}
+
+#[inline(always)]
+fn quoted_tcp<P: Packet>(packet: &mut P, l4: usize, diff: u16) -> bool {
+    let Some(mut header) = packet.window::<18>(l4) else { return false };
+    let field = header.load::<u16, 16>();
+    header.store::<u16, 16>(checksum::update(field, diff));
+    true
+}
+
+/// Brings the ICMP checksum up to date. An IPv4 header sums to the same with its own checksum, so
+/// only what stands behind it counts; IPv6 has none, and ICMPv6 covers the outer addresses as well.
+#[inline(always)]
+fn icmp_checksum<F: Family, P: Packet>(
+    packet: &mut P,
+    work: &Work<F::Addr>,
+    quoted_diff: u16,
+    outer_diff: u16,
+) -> bool {
+    let Some(mut header) = packet.window::<8>(work.outer.l4 as usize) else { return false };
+    let diff = match F::VERSION {
+        4 => quoted_diff,
+        _ => {
+            let addresses = checksum::combine(outer_diff, work.flow.address_diff);
+            checksum::combine(addresses, quoted_diff)
+        }
+    };
+    let field = header.load::<u16, ICMP_CHECKSUM>();
+    header.store::<u16, ICMP_CHECKSUM>(checksum::update(field, diff));
+    true
+}

@@ -1,0 +1,126 @@
+//! ICMP errors of our own: what the kernel would answer, had it seen the packet.
+
+use super::checksum;
+use super::env::{Packet, Window, World};
+use super::family::Family;
+use super::parse::{Parsed, icmp};
+use super::rewrite;
+use super::verdict::Verdict;
+use super::work::Work;
+use crate::abi::{IPPROTO_TCP, Reason};
+
+/// Words of 4 bytes of the packet that are quoted at most.
+const MAX_QUOTE_WORDS: usize = 32;
+
+/// Why a packet cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// Its TTL or hop limit ended.
+    Expired,
+    /// The path takes at most so many bytes.
+    TooBig(u16),
+}
+
+impl Problem {
+    const fn reason(self) -> Reason {
+        match self {
+            Self::Expired => Reason::TtlExceeded,
+            Self::TooBig(_) => Reason::TooBig,
+        }
+    }
+
+    /// Type, code and the word behind the checksum, as on the wire.
+    const fn message<F: Family>(self) -> ([u8; 2], [u8; 4]) {
+        match (self, F::VERSION) {
+            (Self::Expired, 4) => ([11, 0], [0; 4]),
+            (Self::Expired, _) => ([3, 0], [0; 4]),
+            (Self::TooBig(mtu), 4) => {
+                let [a, b] = mtu.to_be_bytes();
+                ([3, 4], [0, 0, a, b])
+            }
+            (Self::TooBig(mtu), _) => {
+                let [a, b] = mtu.to_be_bytes();
+                ([2, 0], [0, 0, a, b])
+            }
+        }
+    }
+}
+
+/// Turns the packet into an ICMP error to its sender, from the address that it was sent to, and
+/// sends it back the way it came.
+#[inline(never)]
+pub fn answer<F: Family, P: Packet, W: World<F>>(
+    packet: &mut P,
+    world: &W,
+    work: &Work<F::Addr>,
+) -> Verdict {
+    if !world.may_send_error() {
+        world.count(Reason::ErrorLimit);
+        return Verdict::DROP;
+    }
+    let problem = match work.parsed.ttl {
+        0 | 1 => Problem::Expired,
+        _ => Problem::TooBig(work.flow.hop.mtu),
+    };
+    world.count(problem.reason());
+    if build::<F, P>(packet, &work.parsed, problem) {
+        return Verdict::send(world.ifindex());
+    }
+    world.count(Reason::Failed);
+    Verdict::DROP
+}
+
+#[inline(always)]
+fn build<F: Family, P: Packet>(
+    packet: &mut P,
+    parsed: &Parsed<F::Addr>,
+    problem: Problem,
+) -> bool {
+    let l3 = parsed.l3 as usize;
+    // All of TCP's header, so that a card that finishes checksums finds its field.
+    let transport = if parsed.key.protocol == IPPROTO_TCP { 20 } else { 8 };
+    let keep = parsed.l4 as usize + transport;
+    if !packet.open_room(l3, F::ERROR_ROOM, keep) || !rewrite::turn_round(packet) {
+        return false;
+    }
+    let quoted = keep.saturating_sub(l3);
+    let icmp = l3 + F::HEADER;
+    F::write_error_header(packet, l3, parsed, quoted + icmp::HEADER)
+        && write_message::<F, P>(packet, icmp, problem)
+        && finish::<F, P>(packet, icmp, quoted, parsed)
+}
+
+#[inline(always)]
+fn write_message<F: Family, P: Packet>(packet: &mut P, icmp: usize, problem: Problem) -> bool {
+    let Some(mut header) = packet.window::<8>(icmp) else { return false };
+    let (kind, word) = problem.message::<F>();
+    header.store::<[u8; 2], 0>(kind);
+    header.store::<u16, 2>(0);
+    header.store::<[u8; 4], 4>(word);
+    true
+}
+
+/// Sums the message and writes its checksum.
+#[inline(always)]
+fn finish<F: Family, P: Packet>(
+    packet: &mut P,
+    icmp: usize,
+    quoted: usize,
+    parsed: &Parsed<F::Addr>,
+) -> bool {
+    let words = (quoted + icmp::HEADER) / 4;
+    let mut total = F::error_pseudo_sum(&parsed.key, quoted + icmp::HEADER);
+    if words > MAX_QUOTE_WORDS {
+        return false;
+    }
+    for index in 0..MAX_QUOTE_WORDS {
+        if index >= words {
+            break;
+        }
+        let Some(word) = packet.window::<4>(icmp + index * 4) else { return false };
+        total += word.load::<u16, 0>() as u32 + word.load::<u16, 2>() as u32;
+    }
+    let Some(mut header) = packet.window::<8>(icmp) else { return false };
+    header.store::<u16, 2>(!checksum::fold(total));
+    true
+}

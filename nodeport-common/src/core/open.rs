@@ -1,0 +1,239 @@
+//! A packet that belongs to no flow: does it open one?
+
+use super::checksum;
+use super::env::{Hook, Insert, Inserted, Packet, Table, World};
+use super::family::Family;
+use super::flow::{self, Opening, partner, partner_key};
+use super::hash;
+use super::state::may_open;
+use super::track::{self, count_full, find_way, refresh_hop};
+use super::verdict::Verdict;
+use super::walk;
+use super::work::Work;
+use crate::abi::{
+    BACKEND_LOCAL, BACKEND_USABLE, FLOW_LOCAL, Flow, FlowKey, FrontendKey, HOP_UNRESOLVED, Port,
+    Ports, Reason,
+};
+
+/// Slots that are tried before a service counts as having no backend: a slot may name one that
+/// went a moment ago.
+const PICKS: u32 = 4;
+
+/// Ports that are tried before we give up. With `n` of `m` ports taken, all tries fail with
+/// probability `(n/m)^16`: less than one in ten million while a third is taken.
+const PORT_TRIES: u32 = 16;
+
+/// Stride between two candidates: not the next port, which a busy client took as well.
+const PORT_STRIDE: u32 = 1_021;
+
+/// Opens a flow if the packet is for a frontend and may.
+#[inline(never)]
+pub fn open<F: Family, P: Packet, W: World<F>>(
+    packet: &mut P,
+    world: &W,
+    work: &mut Work<F::Addr>,
+) -> Verdict {
+    if W::HOOK == Hook::Egress || !find_frontend::<F, W>(world, work) {
+        return Verdict::PASS;
+    }
+    if let Err(reason) = admit::<F, W>(world, work).and_then(|()| reach::<F, W>(world, work)) {
+        world.count(reason);
+        if reason == Reason::NoBackend {
+            world.service_stats(work.frontend.service, |stats| stats.no_backend += 1);
+        }
+        return Verdict::PASS;
+    }
+    if let Some(verdict) = track::obstacle::<F, P, W>(packet, world, work) {
+        return verdict;
+    }
+    match claim::<F, W>(world, work) {
+        Ok(()) => walk::deliver::<F, P, W>(packet, world, &work.parsed, &work.flow),
+        Err(reason) => refuse::<F, W>(world, work.frontend.service, reason),
+    }
+}
+
+/// Finds the frontend that the packet addresses: its exact address, or any address of the node.
+#[inline(never)]
+fn find_frontend<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> bool {
+    let key = &work.key;
+    let port = u16::from_be_bytes(key.ports.dst);
+    let mut wanted = FrontendKey { address: key.dst, port, protocol: key.protocol, pad: 0 };
+    let mut found = world.frontend(&wanted);
+    if found.is_none() && world.is_node_address(&key.dst) {
+        wanted.address = F::Addr::default();
+        found = world.frontend(&wanted);
+    }
+    match found {
+        Some(frontend) => {
+            work.frontend = frontend;
+            true
+        }
+        None => false,
+    }
+}
+
+/// Picks a backend, if the packet may open a flow; the reason if it may not.
+#[inline(never)]
+fn admit<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Result<(), Reason> {
+    if !may_open(work.key.protocol, work.parsed.tcp_flags) {
+        return Err(Reason::NoFlow);
+    }
+    if work.control.draining != 0 {
+        return Err(Reason::Draining);
+    }
+    if F::is_martian(&work.key.src) || world.is_node_address(&work.key.src) {
+        return Err(Reason::MartianSource);
+    }
+    if pick::<F, W>(world, work) { Ok(()) } else { Err(Reason::NoBackend) }
+}
+
+/// Reads the backend that the flow's hash names; false if none is usable.
+#[inline(always)]
+fn pick<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> bool {
+    let (frontend, seed) = (work.frontend, work.control.hash_seed);
+    if frontend.slots_len == 0 {
+        return false;
+    }
+    let mut flow_hash = flow_hash::<F>(&work.key, seed);
+    for _ in 0..PICKS {
+        let slot = hash::index(flow_hash, frontend.slots_len);
+        let Some(index) = world.slot(frontend.slots_offset.wrapping_add(slot)) else {
+            return false;
+        };
+        if let Some(backend) = world.backend(index)
+            && backend.state == BACKEND_USABLE
+        {
+            (work.backend, work.backend_index) = (backend, index);
+            return true;
+        }
+        flow_hash = hash::finish(hash::mix(flow_hash, seed));
+    }
+    false
+}
+
+/// The hash of a 5-tuple: the same on every node that has the seed.
+#[inline(always)]
+pub fn flow_hash<F: Family>(key: &FlowKey<F::Addr>, seed: u32) -> u32 {
+    let hash = hash::mix(seed, F::fold_address(&key.src));
+    let hash = hash::mix(hash, F::fold_address(&key.dst));
+    let hash = hash::mix(hash, key.ports.word());
+    hash::finish(hash::mix(hash, key.protocol as u32))
+}
+
+/// Makes the forward half with its next hop. A backend on this node sees the client's address,
+/// and so does one that is reached through an interface that we do not watch: its answers would
+/// come back to the node unseen.
+#[inline(never)]
+fn reach<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Result<(), Reason> {
+    let hides_client = work.backend.flags & BACKEND_LOCAL == 0 && find_source::<F, W>(world, work)?;
+    let opening = Opening {
+        new_src: if hides_client { work.way.from } else { work.key.src },
+        new_dst: work.backend.address,
+        new_ports: Ports { src: work.key.ports.src, dst: work.backend.port.to_be_bytes() },
+        backend: (work.backend_index, work.backend.generation),
+        service: work.frontend.service,
+        flags: if hides_client { 0 } else { FLOW_LOCAL },
+    };
+    flow::open::<F>(&work.key, &opening, world.now(), &mut work.flow);
+    work.flow.bytes = work.parsed.total as u64;
+    if hides_client {
+        work.flow.hop = work.way.hop;
+    } else {
+        refresh_hop::<F, W>(world, work);
+    }
+    Ok(())
+}
+
+/// Finds the way to the backend and the node's own address on it; false if answers would come
+/// back through an interface that we do not watch.
+#[inline(always)]
+fn find_source<F: Family, W: World<F>>(
+    world: &W,
+    work: &mut Work<F::Addr>,
+) -> Result<bool, Reason> {
+    (work.way.from, work.way.to) = (F::Addr::default(), work.backend.address);
+    find_way::<F, W>(world, work);
+    if work.way.hop.kind == HOP_UNRESOLVED {
+        return Err(Reason::HopUnresolved);
+    }
+    Ok(work.way.watched)
+}
+
+/// Claims the key of the backend's answers, by a source port that no other flow to the backend
+/// has, and stores both halves.
+#[inline(never)]
+fn claim<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Result<(), Reason> {
+    let keeps_port = work.flow.flags & FLOW_LOCAL != 0;
+    let count = (work.control.snat_count as u32).max(1);
+    let mut candidate = hash::index(world.random(), count);
+    for attempt in 0..PORT_TRIES {
+        if attempt > 0 || !keeps_port {
+            candidate = (candidate + PORT_STRIDE) % count;
+            let port = work.control.snat_first.wrapping_add(candidate as u16);
+            set_source_port(&work.key, &mut work.flow, port.to_be_bytes());
+        }
+        if claim_answers::<F, W>(world, work)? {
+            return insert_forward::<F, W>(world, work);
+        }
+    }
+    Err(Reason::NoPort)
+}
+
+#[inline(always)]
+fn set_source_port<A>(key: &FlowKey<A>, flow: &mut Flow<A>, port: Port) {
+    flow.new_ports.src = port;
+    let (old, new) = (key.ports.word(), flow.new_ports.word());
+    flow.port_diff = checksum::difference(&old.to_ne_bytes(), &new.to_ne_bytes());
+}
+
+/// Inserts the reply half among the newcomers; false if a flow has that key. The claim comes
+/// before the look at the established flows, so that one which is on its way from the nursery to
+/// them cannot slip between.
+#[inline(never)]
+fn claim_answers<F: Family, W: World<F>>(
+    world: &W,
+    work: &mut Work<F::Addr>,
+) -> Result<bool, Reason> {
+    work.other_key = partner_key(&work.key, &work.flow);
+    work.other = partner(&work.key, &work.flow);
+    match world.insert_flow(Table::Nursery, &work.other_key, &work.other, Insert::Claim) {
+        Inserted::Taken => return Ok(false),
+        Inserted::Full => return Err(Reason::TableFull),
+        Inserted::Done => {}
+    }
+    if world.flow(Table::Flows, &work.other_key).is_none() {
+        return Ok(true);
+    }
+    world.remove_flow(Table::Nursery, &work.other_key);
+    Ok(false)
+}
+
+#[inline(always)]
+fn insert_forward<F: Family, W: World<F>>(
+    world: &W,
+    work: &Work<F::Addr>,
+) -> Result<(), Reason> {
+    let reason = match world.insert_flow(Table::Nursery, &work.key, &work.flow, Insert::Claim) {
+        Inserted::Done => {
+            world.service_stats(work.flow.service, |stats| stats.opened += 1);
+            return Ok(());
+        }
+        Inserted::Taken => Reason::Raced,
+        Inserted::Full => Reason::TableFull,
+    };
+    world.remove_flow(Table::Nursery, &work.other_key);
+    Err(reason)
+}
+
+#[inline(always)]
+fn refuse<F: Family, W: World<F>>(world: &W, service: u32, reason: Reason) -> Verdict {
+    match reason {
+        Reason::TableFull => count_full::<F, W>(world, service),
+        Reason::NoPort => {
+            world.count(reason);
+            world.service_stats(service, |stats| stats.no_port += 1);
+        }
+        _ => world.count(reason),
+    }
+    Verdict::DROP
+}

@@ -1,0 +1,83 @@
+//! The IPv6 header and the extension headers that may stand before the transport header
+//! (RFC 8200).
+
+use super::{L4, Network};
+use crate::abi::{Addr6, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP};
+use crate::core::env::{Packet, Window};
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION: u8 = 60;
+
+/// Extension headers that are walked before we give up: more than the six that RFC 8200
+/// recommends at most once each.
+pub const MAX_EXTENSIONS: usize = 8;
+
+/// The common header: TCP, UDP or ICMPv6 follows at once.
+#[inline(always)]
+pub fn plain<P: Packet>(packet: &mut P, l3: usize) -> Option<Network<Addr6>> {
+    let header = packet.window::<40>(l3)?;
+    let protocol = header.load::<u8, 6>();
+    if header.load::<u8, 0>() >> 4 != 6 || !matches!(protocol, IPPROTO_TCP | IPPROTO_UDP) {
+        return None;
+    }
+    Some(read::<P>(&header, protocol, l3 + 40))
+}
+
+/// Any header, with its extensions.
+#[inline(always)]
+pub fn full<P: Packet>(packet: &mut P, l3: usize) -> Result<Network<Addr6>, L4> {
+    let network = {
+        let header = packet.window::<40>(l3).ok_or(L4::Unparsed)?;
+        if header.load::<u8, 0>() >> 4 != 6 {
+            return Err(L4::Unparsed);
+        }
+        read::<P>(&header, header.load::<u8, 6>(), l3 + 40)
+    };
+    let (protocol, l4) = skip_extensions(packet, network.protocol, l3 + 40)?;
+    Ok(Network { protocol, l4: l4 as u16, ..network })
+}
+
+#[inline(always)]
+fn skip_extensions<P: Packet>(
+    packet: &mut P,
+    mut protocol: u8,
+    mut offset: usize,
+) -> Result<(u8, usize), L4> {
+    for _ in 0..MAX_EXTENSIONS {
+        let unit = match protocol {
+            IPPROTO_TCP | IPPROTO_UDP | IPPROTO_ICMPV6 => return Ok((protocol, offset)),
+            FRAGMENT => return Err(L4::Fragment),
+            HOP_BY_HOP | DESTINATION => 8,
+            // Segments left: the header's destination is not the last one, which the transport
+            // checksum covers. That is the kernel's business.
+            ROUTING if packet.window::<4>(offset).is_none_or(|h| h.load::<u8, 3>() != 0) => {
+                return Err(L4::Unparsed);
+            }
+            ROUTING => 8,
+            // RFC 4302 counts in 4-byte units, less two of them.
+            AUTHENTICATION => 4,
+            _ => return Ok((protocol, offset)),
+        };
+        let header = packet.window::<2>(offset).ok_or(L4::Unparsed)?;
+        let length = header.load::<u8, 1>() as usize * unit + 8;
+        protocol = header.load::<u8, 0>();
+        offset += length;
+    }
+    Err(L4::Unparsed)
+}
+
+#[inline(always)]
+fn read<P: Packet>(header: &P::Window<'_, 40>, protocol: u8, l4: usize) -> Network<Addr6> {
+    let payload = u16::from_be(header.load::<u16, 4>());
+    Network {
+        src: header.load::<[u8; 16], 8>(),
+        dst: header.load::<[u8; 16], 24>(),
+        protocol,
+        ttl: header.load::<u8, 7>(),
+        total: if payload == 0 { 0 } else { payload.saturating_add(40) },
+        l4: l4 as u16,
+    }
+}

@@ -1,0 +1,122 @@
+//! From the bytes of a frame to its flow key: offsets are found once, later stages use them.
+
+pub mod icmp;
+pub mod ipv4;
+pub mod ipv6;
+
+use super::env::{Packet, Window};
+use super::family::Family;
+use crate::abi::{FlowKey, IPPROTO_TCP, IPPROTO_UDP, Ports};
+
+/// Length of an Ethernet header without tags, in bytes.
+pub const ETHERNET: usize = 14;
+
+/// What an IP header and its options or extensions say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Network<A> {
+    /// Source address.
+    pub src: A,
+    /// Destination address.
+    pub dst: A,
+    /// Protocol of what follows.
+    pub protocol: u8,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// Length of the whole IP packet in bytes, as the header says; 0 for an IPv6 jumbogram.
+    pub total: u16,
+    /// Offset of the transport header in the frame.
+    pub l4: u16,
+}
+
+/// Why there is no transport header to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum L4 {
+    /// A fragment: only the first has ports, and not even that is sure.
+    Fragment,
+    /// A header is cut short, contradicts itself or is not known.
+    Unparsed,
+}
+
+/// A packet that may belong to a flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parsed<A> {
+    /// Its 5-tuple.
+    pub key: FlowKey<A>,
+    /// Offset of the IP header.
+    pub l3: u16,
+    /// Offset of the transport header.
+    pub l4: u16,
+    /// Length of the IP packet in bytes.
+    pub total: u16,
+    /// TCP flags; 0 for UDP.
+    pub tcp_flags: u8,
+    /// TTL or hop limit.
+    pub ttl: u8,
+}
+
+/// What a frame is to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// TCP or UDP.
+    Transport,
+    /// An ICMP error, whose quoted packet may belong to a flow.
+    IcmpError,
+    /// Nothing that we look at.
+    Other,
+}
+
+/// EtherType of the frame and offset of what follows, behind at most two VLAN tags (IEEE
+/// 802.1Q, 802.1ad).
+#[inline(always)]
+pub fn ethernet<P: Packet>(packet: &mut P) -> Option<([u8; 2], usize)> {
+    let kind = packet.window::<ETHERNET>(0)?.load::<[u8; 2], 12>();
+    if !is_tag(kind) {
+        return Some((kind, ETHERNET));
+    }
+    let kind = packet.window::<4>(ETHERNET)?.load::<[u8; 2], 2>();
+    if !is_tag(kind) {
+        return Some((kind, ETHERNET + 4));
+    }
+    let kind = packet.window::<4>(ETHERNET + 4)?.load::<[u8; 2], 2>();
+    Some((kind, ETHERNET + 8))
+}
+
+#[inline(always)]
+const fn is_tag(ethertype: [u8; 2]) -> bool {
+    matches!(ethertype, [0x81, 0x00] | [0x88, 0xa8])
+}
+
+/// What a protocol number is to us; `error_type` tells an ICMP type that quotes a packet.
+#[inline(always)]
+pub fn kind<F: Family, P: Packet>(packet: &mut P, network: &Network<F::Addr>) -> Kind {
+    match network.protocol {
+        IPPROTO_TCP | IPPROTO_UDP => Kind::Transport,
+        protocol if protocol == F::ICMP => icmp::kind::<F, P>(packet, network.l4 as usize),
+        _ => Kind::Other,
+    }
+}
+
+/// Reads ports and flags behind an IP header.
+#[inline(always)]
+pub fn transport<A: Copy, P: Packet>(
+    packet: &mut P,
+    l3: usize,
+    network: &Network<A>,
+) -> Option<Parsed<A>> {
+    let l4 = network.l4 as usize;
+    let (ports, tcp_flags) = if network.protocol == IPPROTO_TCP {
+        let header = packet.window::<20>(l4)?;
+        (header.load::<u32, 0>(), header.load::<u8, 13>())
+    } else {
+        (packet.window::<8>(l4)?.load::<u32, 0>(), 0)
+    };
+    let key = FlowKey {
+        src: network.src,
+        dst: network.dst,
+        ports: Ports::from_word(ports),
+        protocol: network.protocol,
+        pad: [0; 3],
+    };
+    let Network { total, ttl, l4, .. } = *network;
+    Some(Parsed { key, l3: l3 as u16, l4, total, tcp_flags, ttl })
+}

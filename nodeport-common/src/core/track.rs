@@ -1,0 +1,226 @@
+//! Packets that are not routine: of young flows, of flows that begin, close or lost something.
+
+use super::env::{FlowRef, Hook, Insert, Inserted, Packet, Table, World};
+use super::family::Family;
+use super::flow::{self, direction, is_met_leaving, next_state, partner, partner_key};
+use super::icmp_reply;
+use super::parse::Parsed;
+use super::state::{Direction, is_reusable, is_settled, may_open, opens};
+use super::verdict::Verdict;
+use super::work::Work;
+use super::{open, walk};
+use crate::abi::{
+    FLOW_LOCAL, Flow, FlowKey, FlowState, HOP_NEIGHBOUR, HOP_STACK, HOP_UNRESOLVED, IPPROTO_TCP,
+    NextHop, Reason,
+};
+
+/// Decides on a packet whose port concerns us and that is not routine.
+#[inline(never)]
+pub fn track<F: Family, P: Packet, W: World<F>>(
+    packet: &mut P,
+    world: &W,
+    parsed: &Parsed<F::Addr>,
+) -> Verdict {
+    let verdict = world.with_work(|work| {
+        work.control = world.control()?;
+        work.parsed = *parsed;
+        work.key = parsed.key;
+        Some(decide::<F, P, W>(packet, world, work))
+    });
+    verdict.flatten().unwrap_or(Verdict::PASS)
+}
+
+#[inline(always)]
+fn decide<F: Family, P: Packet, W: World<F>>(
+    packet: &mut P,
+    world: &W,
+    work: &mut Work<F::Addr>,
+) -> Verdict {
+    let Some(table) = find::<F, W>(world, work) else {
+        return open::open::<F, P, W>(packet, world, work);
+    };
+    if is_met_leaving(&work.flow) != (W::HOOK == Hook::Egress) {
+        return Verdict::PASS;
+    }
+    if !is_over::<F, W>(world, work) {
+        return follow::<F, P, W>(packet, world, work, table);
+    }
+    forget::<F, W>(world, work);
+    if may_open(work.parsed.key.protocol, work.parsed.tcp_flags) {
+        return open::open::<F, P, W>(packet, world, work);
+    }
+    Verdict::PASS
+}
+
+/// Reads the half of `work.key` into `work.flow`, and says in which table it is.
+#[inline(always)]
+pub fn find<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Option<Table> {
+    for table in [Table::Flows, Table::Nursery] {
+        if let Some(entry) = world.flow(table, &work.key) {
+            work.flow = entry.read();
+            return Some(table);
+        }
+    }
+    None
+}
+
+/// Whether the flow has ended: its backend is gone, or its client begins anew on its ports.
+#[inline(always)]
+fn is_over<F: Family, W: World<F>>(world: &W, work: &Work<F::Addr>) -> bool {
+    let flow = &work.flow;
+    if world.generation(flow.backend) != Some(flow.generation) {
+        world.count(Reason::StaleBackend);
+        return true;
+    }
+    work.key.protocol == IPPROTO_TCP
+        && opens(work.parsed.tcp_flags)
+        && direction(flow) == Direction::Forward
+        && is_reusable(FlowState::from_u8(flow.state))
+}
+
+/// Removes both halves from both tables.
+#[inline(never)]
+fn forget<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) {
+    work.other_key = partner_key(&work.key, &work.flow);
+    for table in [Table::Flows, Table::Nursery] {
+        world.remove_flow(table, &work.key);
+        world.remove_flow(table, &work.other_key);
+    }
+}
+
+/// Takes the flow one step further and delivers the packet.
+#[inline(never)]
+fn follow<F: Family, P: Packet, W: World<F>>(
+    packet: &mut P,
+    world: &W,
+    work: &mut Work<F::Addr>,
+    table: Table,
+) -> Verdict {
+    refresh_hop::<F, W>(world, work);
+    if let Some(verdict) = obstacle::<F, P, W>(packet, world, work) {
+        return verdict;
+    }
+    let (now, flow) = (world.now(), &mut work.flow);
+    let Parsed { tcp_flags, total, .. } = work.parsed;
+    let state = next_state(flow, work.key.protocol, tcp_flags, now, work.control.hz);
+    flow::set_state(flow, state);
+    flow.last_seen = now;
+    flow.packets += 1;
+    flow.bytes += total as u64;
+    store::<F, W>(world, work, table);
+    walk::deliver::<F, P, W>(packet, world, &work.parsed, &work.flow)
+}
+
+/// What stands in the packet's way: no route, no hop left, a narrower path, or that XDP cannot
+/// deliver it. The verdict, if there is such.
+#[inline(always)]
+pub fn obstacle<F: Family, P: Packet, W: World<F>>(
+    packet: &mut P,
+    world: &W,
+    work: &Work<F::Addr>,
+) -> Option<Verdict> {
+    match work.flow.hop.kind {
+        HOP_STACK => return None,
+        HOP_UNRESOLVED => {
+            world.count(Reason::HopUnresolved);
+            return Some(Verdict::PASS);
+        }
+        HOP_NEIGHBOUR if W::HOOK == Hook::Xdp => return Some(Verdict::PASS),
+        _ => {}
+    }
+    if walk::may_leave(packet, &work.parsed, &work.flow) {
+        return None;
+    }
+    Some(icmp_reply::answer::<F, P, W>(packet, world, work))
+}
+
+/// Looks the next hop up again if something on the node's paths has changed.
+#[inline(never)]
+pub fn refresh_hop<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) {
+    let (flow, epoch) = (&mut work.flow, work.control.epoch);
+    if flow.hop.epoch == epoch {
+        return;
+    }
+    let by_stack = is_met_leaving(flow) || direction(flow) == Direction::Forward;
+    if flow.flags & FLOW_LOCAL != 0 && by_stack {
+        flow.hop = NextHop { kind: HOP_STACK, epoch, ..NextHop::default() };
+        return;
+    }
+    (work.way.from, work.way.to) = (flow.new_src, flow.new_dst);
+    find_way::<F, W>(world, work);
+    work.flow.hop = work.way.hop;
+}
+
+/// Asks for the way; an answer that may be kept is good for this epoch.
+#[inline(never)]
+pub fn find_way<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) {
+    world.route(&mut work.way, work.key.protocol);
+    if work.way.hop.epoch != 0 {
+        work.way.hop.epoch = work.control.epoch;
+    }
+}
+
+/// Writes the half back, its partner beside it, and moves both on once they have proved
+/// themselves.
+#[inline(never)]
+fn store<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, table: Table) {
+    let promote = table == Table::Nursery && is_settled(FlowState::from_u8(work.flow.state));
+    let target = if promote { Table::Flows } else { table };
+    if !put::<F, W>(world, target, &work.key, &work.flow) {
+        return;
+    }
+    work.other_key = partner_key(&work.key, &work.flow);
+    if put_partner::<F, W>(world, work, table, target) {
+        if promote {
+            world.remove_flow(Table::Nursery, &work.key);
+            world.remove_flow(Table::Nursery, &work.other_key);
+        }
+    } else if promote {
+        world.remove_flow(Table::Flows, &work.key);
+    }
+}
+
+#[inline(always)]
+fn put<F: Family, W: World<F>>(
+    world: &W,
+    table: Table,
+    key: &FlowKey<F::Addr>,
+    flow: &Flow<F::Addr>,
+) -> bool {
+    let stored = world.insert_flow(table, key, flow, Insert::Replace) != Inserted::Full;
+    if !stored {
+        count_full::<F, W>(world, flow.service);
+    }
+    stored
+}
+
+/// Counts a flow that no table had room for.
+#[inline(always)]
+pub fn count_full<F: Family, W: World<F>>(world: &W, service: u32) {
+    world.count(Reason::TableFull);
+    world.service_stats(service, |stats| stats.table_full += 1);
+}
+
+/// Brings the partner to the same state and table; makes it anew if it is lost.
+#[inline(never)]
+fn put_partner<F: Family, W: World<F>>(
+    world: &W,
+    work: &mut Work<F::Addr>,
+    from: Table,
+    to: Table,
+) -> bool {
+    match world.flow(from, &work.other_key) {
+        Some(entry) => {
+            work.other = entry.read();
+            if from == to && work.other.state == work.flow.state {
+                return true;
+            }
+        }
+        None => {
+            world.count(Reason::PartnerRebuilt);
+            work.other = partner(&work.key, &work.flow);
+        }
+    }
+    flow::set_state(&mut work.other, FlowState::from_u8(work.flow.state));
+    put::<F, W>(world, to, &work.other_key, &work.other)
+}

@@ -1,0 +1,182 @@
+//! The walk of a packet: parse, find its flow, rewrite, send.
+//!
+//! What millions of packets need is one straight line: [`routine`]. Whatever is not routine
+//! leaves it for functions of their own, which may look again at what the straight line saw.
+
+use super::env::{FlowRef, Hook, Packet, Table, Window, World};
+use super::family::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Family, V4, V6};
+use super::flow::{INTERVAL, is_met_leaving};
+use super::parse::{self, ETHERNET, Kind, L4, Parsed};
+use super::state::{FIN, RST, SYN};
+use super::verdict::Verdict;
+use super::{icmp_error, rewrite, track};
+use crate::abi::{
+    Flow, FlowKey, FLOW_SETTLED, HOP_NEIGHBOUR, HOP_SEND, HOP_STACK, IPPROTO_TCP, IPPROTO_UDP,
+    PORT_BACKEND, PORT_FRONTEND, PORT_SNAT, Reason,
+};
+
+/// Bytes of a frame that uncommon packets are parsed in: tags, options, extensions, and the
+/// headers that an ICMP error quotes.
+const MAX_HEADERS: u32 = 256;
+
+/// Decides on a frame.
+#[inline(always)]
+pub fn walk<P: Packet, W: World<V4> + World<V6>>(packet: &mut P, world: &W) -> Verdict {
+    let Some((ethertype, l3)) = parse::ethernet(packet) else { return Verdict::PASS };
+    match ethertype {
+        ETHERTYPE_IPV4 if l3 == ETHERNET => plain::<V4, P, W>(packet, world),
+        ETHERTYPE_IPV6 if l3 == ETHERNET => plain::<V6, P, W>(packet, world),
+        ETHERTYPE_IPV4 => any::<V4, P, W>(packet, world, l3),
+        ETHERTYPE_IPV6 => any::<V6, P, W>(packet, world, l3),
+        _ => Verdict::PASS,
+    }
+}
+
+/// The common frame: no tags, options or extensions, so that every offset is a constant.
+#[inline(always)]
+fn plain<F: Family, P: Packet, W: World<F>>(packet: &mut P, world: &W) -> Verdict {
+    let Some(network) = F::parse_plain(packet, ETHERNET) else {
+        return any::<F, P, W>(packet, world, ETHERNET);
+    };
+    if !matches!(network.protocol, IPPROTO_TCP | IPPROTO_UDP) {
+        return any::<F, P, W>(packet, world, ETHERNET);
+    }
+    match parse::transport(packet, ETHERNET, &network) {
+        Some(parsed) => transport::<F, P, W>(packet, world, &parsed),
+        None => any::<F, P, W>(packet, world, ETHERNET),
+    }
+}
+
+/// Any frame of the family.
+#[inline(never)]
+fn any<F: Family, P: Packet, W: World<F>>(packet: &mut P, world: &W, l3: usize) -> Verdict {
+    packet.make_linear(MAX_HEADERS);
+    let network = match F::parse(packet, l3) {
+        Ok(network) => network,
+        Err(L4::Fragment) => return pass(world, Reason::Fragment),
+        Err(L4::Unparsed) => return pass(world, Reason::Unparsed),
+    };
+    match parse::kind::<F, P>(packet, &network) {
+        Kind::Other => Verdict::PASS,
+        Kind::IcmpError => icmp_error::forward::<F, P, W>(packet, world, l3, &network),
+        Kind::Transport => match parse::transport(packet, l3, &network) {
+            Some(parsed) => transport::<F, P, W>(packet, world, &parsed),
+            None => pass(world, Reason::Unparsed),
+        },
+    }
+}
+
+#[inline(always)]
+fn pass<F: Family, W: World<F>>(world: &W, reason: Reason) -> Verdict {
+    world.count(reason);
+    Verdict::PASS
+}
+
+#[inline(always)]
+fn transport<F: Family, P: Packet, W: World<F>>(
+    packet: &mut P,
+    world: &W,
+    parsed: &Parsed<F::Addr>,
+) -> Verdict {
+    if !concerns_us::<F, W>(world, &parsed.key) {
+        return Verdict::PASS;
+    }
+    match routine::<F, P, W>(packet, world, parsed) {
+        Some(verdict) => verdict,
+        None => track::track::<F, P, W>(packet, world, parsed),
+    }
+}
+
+/// Whether a packet with this key may be ours, told by its port alone.
+#[inline(always)]
+pub fn concerns_us<F: Family, W: World<F>>(world: &W, key: &FlowKey<F::Addr>) -> bool {
+    let (port, bits) = match W::HOOK {
+        Hook::Xdp | Hook::Ingress => (key.ports.dst, PORT_FRONTEND | PORT_SNAT),
+        Hook::Egress => (key.ports.src, PORT_BACKEND),
+    };
+    world.port_bits(u16::from_be_bytes(port)) & bits != 0
+}
+
+/// A packet of an established flow that changes nothing about it. `None` if it is not that.
+#[inline(always)]
+fn routine<F: Family, P: Packet, W: World<F>>(
+    packet: &mut P,
+    world: &W,
+    parsed: &Parsed<F::Addr>,
+) -> Option<Verdict> {
+    let epoch = world.control()?.epoch;
+    let now = world.now();
+    let mut entry = world.flow(Table::Flows, &parsed.key)?;
+    let flow = entry.read();
+    if !is_routine::<F, P, W>(packet, parsed, &flow, now, epoch)
+        || world.generation(flow.backend)? != flow.generation
+    {
+        return None;
+    }
+    if W::HOOK == Hook::Xdp && flow.hop.kind == HOP_NEIGHBOUR {
+        return Some(Verdict::PASS);
+    }
+    entry.touch(now, parsed.total as u32);
+    Some(deliver::<F, P, W>(packet, world, parsed, &flow))
+}
+
+#[inline(always)]
+fn is_routine<F: Family, P: Packet, W: World<F>>(
+    packet: &mut P,
+    parsed: &Parsed<F::Addr>,
+    flow: &Flow<F::Addr>,
+    now: u32,
+    epoch: u32,
+) -> bool {
+    flow.flags & FLOW_SETTLED != 0
+        && parsed.tcp_flags & (SYN | FIN | RST) == 0
+        && flow.hop.epoch == epoch
+        && (now ^ flow.last_seen) & !INTERVAL == 0
+        && is_met_leaving(flow) == (W::HOOK == Hook::Egress)
+        && (flow.hop.kind == HOP_STACK || may_leave(packet, parsed, flow))
+}
+
+/// Whether the packet may be forwarded as it is: it has hops left, and fits the path.
+#[inline(always)]
+pub fn may_leave<A, P: Packet>(packet: &mut P, parsed: &Parsed<A>, flow: &Flow<A>) -> bool {
+    parsed.ttl > 1
+        && (parsed.total <= flow.hop.mtu || segments_fit(packet, parsed, flow.hop.mtu))
+}
+
+/// Whether the segments fit into which the kernel will cut the packet.
+#[inline(never)]
+fn segments_fit<A, P: Packet>(packet: &mut P, parsed: &Parsed<A>, mtu: u16) -> bool {
+    let payload = packet.gso_size();
+    if payload == 0 {
+        return false;
+    }
+    let transport = match packet.window::<20>(parsed.l4 as usize) {
+        Some(tcp) if parsed.key.protocol == IPPROTO_TCP => tcp.load::<u8, 12>() >> 4 << 2,
+        _ => 8,
+    };
+    let headers = parsed.l4.saturating_sub(parsed.l3).saturating_add(transport as u16);
+    headers.saturating_add(payload) <= mtu
+}
+
+/// Rewrites the packet and says where it goes. In XDP, what only TC can deliver goes up as it
+/// came.
+#[inline(always)]
+pub fn deliver<F: Family, P: Packet, W: World<F>>(
+    packet: &mut P,
+    world: &W,
+    parsed: &Parsed<F::Addr>,
+    flow: &Flow<F::Addr>,
+) -> Verdict {
+    let verdict = match flow.hop.kind {
+        HOP_SEND => Verdict::send(flow.hop.ifindex),
+        HOP_NEIGHBOUR if W::HOOK == Hook::Xdp => return Verdict::PASS,
+        HOP_NEIGHBOUR => Verdict::neighbour(flow.hop.ifindex),
+        _ if !packet.mark_done() => return Verdict::PASS,
+        _ => Verdict::STACK,
+    };
+    if !rewrite::rewrite::<F, P>(packet, parsed, flow) {
+        world.count(Reason::Failed);
+        return Verdict::DROP;
+    }
+    verdict
+}

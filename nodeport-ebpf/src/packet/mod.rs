@@ -1,0 +1,104 @@
+//! `Packet` over the two kinds of context, and the windows that both share.
+
+pub(crate) mod skb;
+pub(crate) mod xdp;
+
+use nodeport_common::core::env::{Window, Word};
+
+/// Largest offset at which a window may stand: what the verifier is told of offsets that are not
+/// constants.
+const MAX_OFFSET: usize = 0x3ff;
+
+/// `N` bytes of a packet, checked to be there.
+pub(crate) struct Bytes<'a, const N: usize> {
+    start: *mut u8,
+    packet: core::marker::PhantomData<&'a mut [u8; N]>,
+}
+
+impl<const N: usize> Bytes<'_, N> {
+    /// The window at `offset` of the packet between `data` and `end`.
+    #[inline(always)]
+    fn new(data: usize, end: usize, offset: usize) -> Option<Self> {
+        let start = data + (offset & MAX_OFFSET);
+        if offset > MAX_OFFSET || start + N > end {
+            return None;
+        }
+        Some(Self { start: start as *mut u8, packet: core::marker::PhantomData })
+    }
+}
+
+impl<const N: usize> Window<N> for Bytes<'_, N> {
+    #[inline(always)]
+    fn load<T: Word, const OFF: usize>(&self) -> T {
+        const { assert!(OFF + size_of::<T>() <= N, "outside the window") };
+        // SAFETY: `new` has checked the N bytes, the assertion that the word lies inside. The
+        // architectures that we run on load words from any address.
+        unsafe { load(self.start.add(OFF)) }
+    }
+
+    #[inline(always)]
+    fn store<T: Word, const OFF: usize>(&mut self, value: T) {
+        const { assert!(OFF + size_of::<T>() <= N, "outside the window") };
+        // SAFETY: as in `load`.
+        unsafe { store(self.start.add(OFF), value) }
+    }
+}
+
+/// Loads a word in as few pieces as its size allows: of a byte array, the compiler would load
+/// byte after byte, since it knows nothing of the address.
+///
+/// # Safety
+/// `at` must be readable for the size of `T`.
+#[inline(always)]
+unsafe fn load<T: Word>(at: *const u8) -> T {
+    // SAFETY: the caller's promise; sizes are equal in each branch, and every bit pattern is a
+    // value of a `Word`.
+    unsafe {
+        match size_of::<T>() {
+            1 => core::mem::transmute_copy(&*at),
+            2 => core::mem::transmute_copy(&*at.cast::<u16>()),
+            4 => core::mem::transmute_copy(&*at.cast::<u32>()),
+            6 => {
+                let (a, b) = (*at.cast::<u32>(), *at.add(4).cast::<u16>());
+                core::mem::transmute_copy(&Six { a, b })
+            }
+            _ => {
+                let pair = [*at.cast::<u64>(), *at.add(8).cast::<u64>()];
+                core::mem::transmute_copy(&pair)
+            }
+        }
+    }
+}
+
+/// Stores a word in as few pieces as its size allows.
+///
+/// # Safety
+/// `at` must be writable for the size of `T`.
+#[inline(always)]
+unsafe fn store<T: Word>(at: *mut u8, value: T) {
+    // SAFETY: as in `load`.
+    unsafe {
+        match size_of::<T>() {
+            1 => *at = core::mem::transmute_copy(&value),
+            2 => *at.cast::<u16>() = core::mem::transmute_copy(&value),
+            4 => *at.cast::<u32>() = core::mem::transmute_copy(&value),
+            6 => {
+                let six: Six = core::mem::transmute_copy(&value);
+                *at.cast::<u32>() = six.a;
+                *at.add(4).cast::<u16>() = six.b;
+            }
+            _ => {
+                let pair: [u64; 2] = core::mem::transmute_copy(&value);
+                *at.cast::<u64>() = pair[0];
+                *at.add(8).cast::<u64>() = pair[1];
+            }
+        }
+    }
+}
+
+/// An Ethernet address, as two words.
+#[repr(C, packed)]
+struct Six {
+    a: u32,
+    b: u16,
+}

@@ -1,0 +1,116 @@
+//! A frame in TC.
+
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::{__sk_buff, BPF_F_PSEUDO_HDR, bpf_adj_room_mode};
+use aya_ebpf::helpers::generated::{
+    bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data,
+};
+use nodeport_common::core::env::{ChecksumChange, Packet, Room};
+
+use super::{Bytes, xdp::DONE};
+use crate::route::RouteContext;
+
+/// `BPF_F_MARK_MANGLED_0`: a UDP checksum of zero stays, a computed zero becomes 0xffff.
+const MARK_MANGLED_0: u64 = 1 << 5;
+
+/// The context of a TC program.
+#[derive(Clone, Copy)]
+pub(crate) struct Skb(pub(crate) *mut __sk_buff);
+
+impl RouteContext for Skb {
+    #[inline(always)]
+    fn pointer(&self) -> *mut c_void {
+        self.0.cast()
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        // SAFETY: the kernel gave the context to the program that runs now.
+        unsafe { (*self.0).ifindex }
+    }
+}
+
+impl Skb {
+    #[inline(always)]
+    fn bounds(&self) -> (usize, usize) {
+        // SAFETY: as in `ifindex`.
+        unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) }
+    }
+
+    /// Whether XDP before us has done all there was to do.
+    #[inline(always)]
+    pub(crate) fn is_done(&self) -> bool {
+        // SAFETY: as in `ifindex`.
+        let (meta, data) = unsafe { ((*self.0).data_meta as usize, (*self.0).data as usize) };
+        // SAFETY: read only if the four bytes are there.
+        meta + 4 <= data && unsafe { *(meta as *const u32) } == DONE
+    }
+}
+
+impl Packet for Skb {
+    type Window<'a, const N: usize> = Bytes<'a, N>;
+
+    /// The network card may finish the checksum later.
+    const OWN_CHECKSUM: bool = false;
+
+    #[inline(always)]
+    fn window<const N: usize>(&mut self, offset: usize) -> Option<Bytes<'_, N>> {
+        let (data, end) = self.bounds();
+        Bytes::new(data, end, offset)
+    }
+
+    #[inline(always)]
+    fn gso_size(&self) -> u16 {
+        // SAFETY: as in `ifindex`.
+        unsafe { (*self.0).gso_size as u16 }
+    }
+
+    #[inline(always)]
+    fn make_linear(&mut self, bytes: u32) {
+        let (data, end) = self.bounds();
+        // SAFETY: as in `ifindex`.
+        let length = unsafe { (*self.0).len };
+        let wanted = if length < bytes { length } else { bytes };
+        if data + (wanted as usize) > end {
+            // That it fails shows in the next window.
+            // SAFETY: the context is the program's own; windows are not held across the call.
+            let _ = unsafe { bpf_skb_pull_data(self.0, wanted) };
+        }
+    }
+
+    #[inline(always)]
+    fn replace_checksum(&mut self, offset: usize, change: ChecksumChange) -> bool {
+        let udp = if change.udp { MARK_MANGLED_0 } else { 0 };
+        let addresses = change.address_diff as u64;
+        let ports = change.port_diff as u64;
+        let pseudo = BPF_F_PSEUDO_HDR as u64 | udp;
+        // SAFETY: the context is the program's own; the helper checks the offset.
+        unsafe {
+            bpf_l4_csum_replace(self.0, offset as u32, 0, addresses, pseudo) == 0
+                && (ports == 0 || bpf_l4_csum_replace(self.0, offset as u32, 0, ports, udp) == 0)
+        }
+    }
+
+    #[inline(always)]
+    fn mark_done(&mut self) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn open_room(&mut self, _: usize, room: Room, keep: usize) -> bool {
+        // SAFETY: as in `ifindex`.
+        let length = unsafe { (*self.0).len };
+        // SAFETY: the context is the program's own; both calls check what they are asked for.
+        if (keep as u32) < length && unsafe { bpf_skb_change_tail(self.0, keep as u32, 0) } != 0 {
+            return false;
+        }
+        let mode = bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
+        // SAFETY: as above.
+        if unsafe { bpf_skb_adjust_room(self.0, room.bytes() as i32, mode, 0) } != 0 {
+            return false;
+        }
+        self.make_linear(256);
+        true
+    }
+}

@@ -1,0 +1,4 @@
+//! The entry points: one for each hook.
+
+mod tc;
+mod xdp;
