@@ -11,28 +11,32 @@ pub const fn fold(sum: u32) -> u16 {
     ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
-/// Sum of the 16-bit words of `bytes`; an odd last byte counts as if a zero followed.
+/// Folds a sum of 32-bit words into 16 bits.
 #[inline(always)]
-pub fn sum<const N: usize>(bytes: &[u8; N]) -> u32 {
-    let mut total = 0u32;
-    let mut rest: &[u8] = bytes;
-    while let [a, b, tail @ ..] = rest {
-        total += u16::from_ne_bytes([*a, *b]) as u32;
-        rest = tail;
-    }
-    if let [last] = rest {
-        total += u16::from_ne_bytes([*last, 0]) as u32;
+pub const fn fold_wide(sum: u64) -> u16 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
+    fold(sum as u32)
+}
+
+/// Sum of 32-bit words, which folds to the same as that of their 16-bit halves.
+#[inline(always)]
+pub fn sum<const N: usize>(words: &[u32; N]) -> u64 {
+    let mut total = 0;
+    for word in words {
+        total += *word as u64;
     }
     total
 }
 
 /// The difference that replacing `old` by `new` makes: `~m + m'`, folded.
 #[inline(always)]
-pub fn difference<const N: usize>(old: &[u8; N], new: &[u8; N]) -> u16 {
-    // Complementing each of the N/2 words is the same as adding N/2 times 0xffff and
-    // subtracting their sum.
-    let complement = (N as u32).div_ceil(2) * 0xffff - sum(old);
-    fold(complement + sum(new))
+pub fn difference<const N: usize>(old: &[u32; N], new: &[u32; N]) -> u16 {
+    let mut total = sum(new);
+    for word in old {
+        total += !*word as u64;
+    }
+    fold_wide(total)
 }
 
 /// The sum of two folded differences, folded.

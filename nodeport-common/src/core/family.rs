@@ -19,10 +19,20 @@ pub struct V6;
 impl private::Sealed for V4 {}
 impl private::Sealed for V6 {}
 
-/// EtherType of IPv4, as on the wire.
-pub const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
-/// EtherType of IPv6, as on the wire.
-pub const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
+/// EtherType of IPv4, as it lies in memory.
+pub const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
+/// EtherType of IPv6, as it lies in memory.
+pub const ETHERTYPE_IPV6: u16 = 0x86dd_u16.to_be();
+
+#[inline(always)]
+fn words4(address: &Addr4) -> [u32; 1] {
+    [u32::from_ne_bytes(*address)]
+}
+
+#[inline(always)]
+fn words6(address: &Addr6) -> [u32; 4] {
+    zerocopy::transmute!(*address)
+}
 
 /// TTL or hop limit of packets that we make.
 const ERROR_TTL: u8 = 64;
@@ -36,8 +46,6 @@ pub trait Family: private::Sealed + Copy + Sized + 'static {
     const VERSION: u8;
     /// Length of the header without options or extensions, in bytes.
     const HEADER: usize;
-    /// Its EtherType, as on the wire.
-    const ETHERTYPE: [u8; 2];
     /// Protocol number of its ICMP.
     const ICMP: u8;
     /// The headers of an ICMP error of ours.
@@ -46,7 +54,11 @@ pub trait Family: private::Sealed + Copy + Sized + 'static {
     /// Reads the header at `l3` if it is the plain one: no options, no extensions, no fragment.
     fn parse_plain<P: Packet>(packet: &mut P, l3: usize) -> Option<Network<Self::Addr>>;
     /// Reads the header at `l3` with all that may follow it before the transport header.
-    fn parse<P: Packet>(packet: &mut P, l3: usize) -> Result<Network<Self::Addr>, L4>;
+    fn parse<P: Packet>(
+        packet: &mut P,
+        l3: usize,
+        network: &mut Network<Self::Addr>,
+    ) -> Result<(), L4>;
     /// Writes the addresses, brings the header checksum up to date, and takes one from the TTL or
     /// hop limit if `hop` says so. False if the header is not there.
     fn rewrite<P: Packet>(packet: &mut P, l3: usize, change: &HeaderChange<Self::Addr>) -> bool;
@@ -67,7 +79,7 @@ pub trait Family: private::Sealed + Copy + Sized + 'static {
         length: usize,
     ) -> bool;
     /// What the pseudo-header of such an error adds to its checksum.
-    fn error_pseudo_sum(key: &FlowKey<Self::Addr>, length: usize) -> u32;
+    fn error_pseudo_sum(key: &FlowKey<Self::Addr>, length: usize) -> u64;
 }
 
 /// New addresses for a packet's header.
@@ -87,7 +99,6 @@ impl Family for V4 {
     type Addr = Addr4;
     const VERSION: u8 = 4;
     const HEADER: usize = 20;
-    const ETHERTYPE: [u8; 2] = ETHERTYPE_IPV4;
     const ICMP: u8 = IPPROTO_ICMP;
     const ERROR_ROOM: Room = Room::V4;
 
@@ -97,8 +108,12 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn parse<P: Packet>(packet: &mut P, l3: usize) -> Result<Network<Addr4>, L4> {
-        super::parse::ipv4::full(packet, l3)
+    fn parse<P: Packet>(
+        packet: &mut P,
+        l3: usize,
+        network: &mut Network<Addr4>,
+    ) -> Result<(), L4> {
+        super::parse::ipv4::full(packet, l3, network)
     }
 
     #[inline(always)]
@@ -119,7 +134,7 @@ impl Family for V4 {
 
     #[inline(always)]
     fn address_diff(old: &Addr4, new: &Addr4) -> u16 {
-        checksum::difference(old, new)
+        checksum::difference(&words4(old), &words4(new))
     }
 
     #[inline(always)]
@@ -154,16 +169,16 @@ impl Family for V4 {
         header.store::<u16, 10>(0);
         header.store::<[u8; 4], 12>(parsed.key.dst);
         header.store::<[u8; 4], 16>(parsed.key.src);
-        let first = u16::from_ne_bytes([0x45, 0xc0]) as u32
-            + ((length + 20) as u16).to_be() as u32
-            + u16::from_ne_bytes([ERROR_TTL, IPPROTO_ICMP]) as u32;
-        let total = first + checksum::sum(&parsed.key.dst) + checksum::sum(&parsed.key.src);
-        header.store::<u16, 10>(!checksum::fold(total));
+        let first = u16::from_ne_bytes([0x45, 0xc0]) as u64
+            + ((length + 20) as u16).to_be() as u64
+            + u16::from_ne_bytes([ERROR_TTL, IPPROTO_ICMP]) as u64;
+        let addresses = checksum::sum(&words4(&parsed.key.dst)) + checksum::sum(&words4(&parsed.key.src));
+        header.store::<u16, 10>(!checksum::fold_wide(first + addresses));
         true
     }
 
     #[inline(always)]
-    fn error_pseudo_sum(_: &FlowKey<Addr4>, _: usize) -> u32 {
+    fn error_pseudo_sum(_: &FlowKey<Addr4>, _: usize) -> u64 {
         0
     }
 }
@@ -172,7 +187,6 @@ impl Family for V6 {
     type Addr = Addr6;
     const VERSION: u8 = 6;
     const HEADER: usize = 40;
-    const ETHERTYPE: [u8; 2] = ETHERTYPE_IPV6;
     const ICMP: u8 = IPPROTO_ICMPV6;
     const ERROR_ROOM: Room = Room::V6;
 
@@ -182,8 +196,12 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn parse<P: Packet>(packet: &mut P, l3: usize) -> Result<Network<Addr6>, L4> {
-        super::parse::ipv6::full(packet, l3)
+    fn parse<P: Packet>(
+        packet: &mut P,
+        l3: usize,
+        network: &mut Network<Addr6>,
+    ) -> Result<(), L4> {
+        super::parse::ipv6::full(packet, l3, network)
     }
 
     #[inline(always)]
@@ -200,16 +218,14 @@ impl Family for V6 {
 
     #[inline(always)]
     fn address_diff(old: &Addr6, new: &Addr6) -> u16 {
-        checksum::difference(old, new)
+        checksum::difference(&words6(old), &words6(new))
     }
 
     #[inline(always)]
     fn fold_address(address: &Addr6) -> u32 {
-        let mut hash = 0u32;
-        let mut rest: &[u8] = address;
-        while let [a, b, c, d, tail @ ..] = rest {
-            hash = super::hash::mix(hash, u32::from_ne_bytes([*a, *b, *c, *d]));
-            rest = tail;
+        let mut hash = 0;
+        for word in words6(address) {
+            hash = super::hash::mix(hash, word);
         }
         hash
     }
@@ -217,8 +233,8 @@ impl Family for V6 {
     #[inline(always)]
     fn is_martian(address: &Addr6) -> bool {
         // Multicast, or ::/127: unspecified and loopback (RFC 4291, 2.5.2, 2.5.3, 2.7).
-        let [head @ .., last] = address;
-        address[0] == 0xff || (*head == [0; 15] && *last <= 1)
+        let [a, b, c, last] = words6(address);
+        address[0] == 0xff || (a | b | c == 0 && u32::from_be(last) <= 1)
     }
 
     #[inline(always)]
@@ -243,11 +259,11 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn error_pseudo_sum(key: &FlowKey<Addr6>, length: usize) -> u32 {
+    fn error_pseudo_sum(key: &FlowKey<Addr6>, length: usize) -> u64 {
         // RFC 8200, 8.1: addresses, length and next header.
-        checksum::sum(&key.src)
-            + checksum::sum(&key.dst)
-            + (length as u16).to_be() as u32
-            + u16::from_ne_bytes([0, IPPROTO_ICMPV6]) as u32
+        checksum::sum(&words6(&key.src))
+            + checksum::sum(&words6(&key.dst))
+            + (length as u16).to_be() as u64
+            + u16::from_ne_bytes([0, IPPROTO_ICMPV6]) as u64
     }
 }

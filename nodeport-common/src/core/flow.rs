@@ -80,7 +80,7 @@ pub fn open<F: Family>(
 
 #[inline(always)]
 fn port_diff(old: Ports, new: Ports) -> u16 {
-    checksum::difference(&old.word().to_ne_bytes(), &new.word().to_ne_bytes())
+    checksum::difference(&[old.word()], &[new.word()])
 }
 
 /// The key of the other half.

@@ -9,7 +9,7 @@ use super::checksum;
 use super::env::{Hook, Packet, Window, World};
 use super::family::{Family, HeaderChange};
 use super::flow::is_met_leaving;
-use super::parse::{Network, Parsed, icmp};
+use super::parse::{Parsed, icmp};
 use super::rewrite;
 use super::track::{find, refresh_hop};
 use super::verdict::Verdict;
@@ -22,23 +22,23 @@ use crate::abi::{
 /// Offset of the checksum in an ICMP header.
 const ICMP_CHECKSUM: usize = 2;
 
-/// Sends the error along its flow; up the stack if it is about none.
+/// Sends the error whose header `work.outer` is along its flow; up the stack if it is about none.
 #[inline(never)]
 pub fn forward<F: Family, P: Packet, W: World<F>>(
     packet: &mut P,
     world: &W,
+    work: &mut Work<F::Addr>,
     l3: usize,
-    outer: &Network<F::Addr>,
 ) -> Verdict {
-    let verdict = world.with_work(|work| {
-        work.outer = *outer;
-        work.control = world.control()?;
-        work.parsed = icmp::quoted::<F, P>(packet, outer.l4 as usize)?;
-        work.key = work.parsed.key.reversed();
-        find_flow::<F, W>(world, work)?;
-        Some(send_on::<F, P, W>(packet, world, work, l3))
-    });
-    verdict.flatten().unwrap_or(Verdict::PASS)
+    let l4 = work.outer.l4 as usize;
+    if !icmp::quoted::<F, P>(packet, l4, &mut work.quote, &mut work.parsed) {
+        return Verdict::PASS;
+    }
+    work.key = work.parsed.key.reversed();
+    match find_flow::<F, W>(world, work) {
+        Some(()) => send_on::<F, P, W>(packet, world, work, l3),
+        None => Verdict::PASS,
+    }
 }
 
 /// Finds the live flow that the error is about, if its packets are met at this hook.

@@ -118,9 +118,9 @@ fn finish<F: Family, P: Packet>(
             break;
         }
         let Some(word) = packet.window::<4>(icmp + index * 4) else { return false };
-        total += word.load::<u16, 0>() as u32 + word.load::<u16, 2>() as u32;
+        total += word.load::<u32, 0>() as u64;
     }
     let Some(mut header) = packet.window::<8>(icmp) else { return false };
-    header.store::<u16, 2>(!checksum::fold(total));
+    header.store::<u16, 2>(!checksum::fold_wide(total));
     true
 }

@@ -183,7 +183,7 @@ fn claim<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Result<
 fn set_source_port<A>(key: &FlowKey<A>, flow: &mut Flow<A>, port: Port) {
     flow.new_ports.src = port;
     let (old, new) = (key.ports.word(), flow.new_ports.word());
-    flow.port_diff = checksum::difference(&old.to_ne_bytes(), &new.to_ne_bytes());
+    flow.port_diff = checksum::difference(&[old], &[new]);
 }
 
 /// Inserts the reply half among the newcomers; false if a flow has that key. The claim comes

@@ -14,28 +14,14 @@ use crate::abi::{
     NextHop, Reason,
 };
 
-/// Decides on a packet whose port concerns us and that is not routine.
+/// Decides on `work.parsed`, a packet whose port concerns us and that is not routine.
 #[inline(never)]
 pub fn track<F: Family, P: Packet, W: World<F>>(
     packet: &mut P,
     world: &W,
-    parsed: &Parsed<F::Addr>,
-) -> Verdict {
-    let verdict = world.with_work(|work| {
-        work.control = world.control()?;
-        work.parsed = *parsed;
-        work.key = parsed.key;
-        Some(decide::<F, P, W>(packet, world, work))
-    });
-    verdict.flatten().unwrap_or(Verdict::PASS)
-}
-
-#[inline(always)]
-fn decide<F: Family, P: Packet, W: World<F>>(
-    packet: &mut P,
-    world: &W,
     work: &mut Work<F::Addr>,
 ) -> Verdict {
+    work.key = work.parsed.key;
     let Some(table) = find::<F, W>(world, work) else {
         return open::open::<F, P, W>(packet, world, work);
     };

@@ -1,9 +1,12 @@
 //! What becomes of a packet.
 
-/// What becomes of a packet, in one word so that it can be returned in a register.
+use core::num::NonZeroU64;
+
+/// What becomes of a packet, in one word so that it, and an `Option` of it, can be returned in a
+/// register.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verdict(u64);
+pub struct Verdict(NonZeroU64);
 
 /// A [`Verdict`], taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,34 +23,50 @@ pub enum Action {
     Drop,
 }
 
+const STACK: u64 = 1;
+const DROP: u64 = 2;
+const SEND: u64 = 3;
+const NEIGHBOUR: u64 = 4;
+const PASS: u64 = 5;
+
 impl Verdict {
     /// To the stack, as it came.
-    pub const PASS: Self = Self(0);
+    pub const PASS: Self = Self::new(PASS, 0);
     /// To the stack, rewritten.
-    pub const STACK: Self = Self(1 << 32);
+    pub const STACK: Self = Self::new(STACK, 0);
     /// Nowhere.
-    pub const DROP: Self = Self(2 << 32);
+    pub const DROP: Self = Self::new(DROP, 0);
+
+    #[inline(always)]
+    const fn new(action: u64, ifindex: u32) -> Self {
+        match NonZeroU64::new((action << 32) | ifindex as u64) {
+            Some(word) => Self(word),
+            // Not reached: no action is 0.
+            None => Self(NonZeroU64::MAX),
+        }
+    }
 
     /// Out of the interface, with its Ethernet header written.
     #[inline(always)]
     pub const fn send(ifindex: u32) -> Self {
-        Self((3 << 32) | ifindex as u64)
+        Self::new(SEND, ifindex)
     }
 
     /// Out of the interface, by the kernel's neighbour table.
     #[inline(always)]
     pub const fn neighbour(ifindex: u32) -> Self {
-        Self((4 << 32) | ifindex as u64)
+        Self::new(NEIGHBOUR, ifindex)
     }
 
     /// Takes it apart.
     #[inline(always)]
     pub const fn action(self) -> Action {
-        match self.0 >> 32 {
-            1 => Action::Stack,
-            2 => Action::Drop,
-            3 => Action::Send(self.0 as u32),
-            4 => Action::Neighbour(self.0 as u32),
+        let ifindex = self.0.get() as u32;
+        match self.0.get() >> 32 {
+            STACK => Action::Stack,
+            DROP => Action::Drop,
+            SEND => Action::Send(ifindex),
+            NEIGHBOUR => Action::Neighbour(ifindex),
             _ => Action::Pass,
         }
     }

@@ -9,9 +9,10 @@ use super::flow::{INTERVAL, is_met_leaving};
 use super::parse::{self, ETHERNET, Kind, L4, Parsed};
 use super::state::{FIN, RST, SYN};
 use super::verdict::Verdict;
+use super::work::Work;
 use super::{icmp_error, rewrite, track};
 use crate::abi::{
-    Flow, FlowKey, FLOW_SETTLED, HOP_NEIGHBOUR, HOP_SEND, HOP_STACK, IPPROTO_TCP, IPPROTO_UDP,
+    FLOW_SETTLED, Flow, FlowKey, HOP_NEIGHBOUR, HOP_SEND, HOP_STACK, IPPROTO_TCP, IPPROTO_UDP,
     PORT_BACKEND, PORT_FRONTEND, PORT_SNAT, Reason,
 };
 
@@ -47,31 +48,7 @@ fn plain<F: Family, P: Packet, W: World<F>>(packet: &mut P, world: &W) -> Verdic
     }
 }
 
-/// Any frame of the family.
-#[inline(never)]
-fn any<F: Family, P: Packet, W: World<F>>(packet: &mut P, world: &W, l3: usize) -> Verdict {
-    packet.make_linear(MAX_HEADERS);
-    let network = match F::parse(packet, l3) {
-        Ok(network) => network,
-        Err(L4::Fragment) => return pass(world, Reason::Fragment),
-        Err(L4::Unparsed) => return pass(world, Reason::Unparsed),
-    };
-    match parse::kind::<F, P>(packet, &network) {
-        Kind::Other => Verdict::PASS,
-        Kind::IcmpError => icmp_error::forward::<F, P, W>(packet, world, l3, &network),
-        Kind::Transport => match parse::transport(packet, l3, &network) {
-            Some(parsed) => transport::<F, P, W>(packet, world, &parsed),
-            None => pass(world, Reason::Unparsed),
-        },
-    }
-}
-
-#[inline(always)]
-fn pass<F: Family, W: World<F>>(world: &W, reason: Reason) -> Verdict {
-    world.count(reason);
-    Verdict::PASS
-}
-
+/// The common packet: what is routine is done here, the rest leaves for the working area.
 #[inline(always)]
 fn transport<F: Family, P: Packet, W: World<F>>(
     packet: &mut P,
@@ -83,8 +60,70 @@ fn transport<F: Family, P: Packet, W: World<F>>(
     }
     match routine::<F, P, W>(packet, world, parsed) {
         Some(verdict) => verdict,
-        None => track::track::<F, P, W>(packet, world, parsed),
+        None => not_routine::<F, P, W>(packet, world, parsed),
     }
+}
+
+#[inline(never)]
+fn not_routine<F: Family, P: Packet, W: World<F>>(
+    packet: &mut P,
+    world: &W,
+    parsed: &Parsed<F::Addr>,
+) -> Verdict {
+    let verdict = world.with_work(|work| {
+        work.control = world.control()?;
+        work.parsed = *parsed;
+        Some(track::track::<F, P, W>(packet, world, work))
+    });
+    verdict.flatten().unwrap_or(Verdict::PASS)
+}
+
+/// Any frame of the family.
+#[inline(never)]
+fn any<F: Family, P: Packet, W: World<F>>(packet: &mut P, world: &W, l3: usize) -> Verdict {
+    packet.make_linear(MAX_HEADERS);
+    let verdict = world.with_work(|work| {
+        work.control = world.control()?;
+        if let Err(error) = F::parse(packet, l3, &mut work.outer) {
+            return pass(world, error);
+        }
+        match parse::kind::<F, P>(packet, &work.outer) {
+            Kind::Other => None,
+            Kind::IcmpError => Some(icmp_error::forward::<F, P, W>(packet, world, work, l3)),
+            Kind::Transport => any_routine::<F, P, W>(packet, world, work, l3)
+                .or_else(|| Some(track::track::<F, P, W>(packet, world, work))),
+        }
+    });
+    verdict.flatten().unwrap_or(Verdict::PASS)
+}
+
+#[inline(always)]
+fn pass<F: Family, W: World<F>>(world: &W, error: L4) -> Option<Verdict> {
+    world.count(match error {
+        L4::Fragment => Reason::Fragment,
+        L4::Unparsed => Reason::Unparsed,
+    });
+    None
+}
+
+/// A TCP or UDP packet behind tags, options or extensions: into `work.parsed`. The verdict, if it
+/// is routine or none of our business.
+#[inline(never)]
+fn any_routine<F: Family, P: Packet, W: World<F>>(
+    packet: &mut P,
+    world: &W,
+    work: &mut Work<F::Addr>,
+    l3: usize,
+) -> Option<Verdict> {
+    let Some(parsed) = parse::transport(packet, l3, &work.outer) else {
+        world.count(Reason::Unparsed);
+        return Some(Verdict::PASS);
+    };
+    if !concerns_us::<F, W>(world, &parsed.key) {
+        return Some(Verdict::PASS);
+    }
+    work.parsed = parsed;
+    routine::<F, P, W>(packet, world, &parsed)
 }
 
 /// Whether a packet with this key may be ours, told by its port alone.

@@ -32,6 +32,8 @@ pub struct Work<A> {
     pub backend_index: u32,
     /// The way to where the packet goes.
     pub way: Route<A>,
-    /// The IP header of an ICMP error itself.
+    /// The packet's IP header.
     pub outer: Network<A>,
+    /// The IP header of the packet that an ICMP error quotes.
+    pub quote: Network<A>,
 }

@@ -9,6 +9,18 @@ use nodeport_common::core::env::{Window, Word};
 /// constants.
 const MAX_OFFSET: usize = 0x3ff;
 
+/// Begin and end of a packet, from the two words of its context. They are read anew for each
+/// window: a value that the compiler carried into another function would arrive there as a plain
+/// 32-bit number, which the verifier does not take for a pointer.
+///
+/// # Safety
+/// Both must be fields of the context that the running program was given.
+#[inline(always)]
+unsafe fn bounds(data: *const u32, end: *const u32) -> (usize, usize) {
+    // SAFETY: the caller's promise.
+    unsafe { (data.read_volatile() as usize, end.read_volatile() as usize) }
+}
+
 /// `N` bytes of a packet, checked to be there.
 pub(crate) struct Bytes<'a, const N: usize> {
     start: *mut u8,

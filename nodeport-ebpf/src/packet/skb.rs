@@ -8,7 +8,7 @@ use aya_ebpf::helpers::generated::{
 };
 use nodeport_common::core::env::{ChecksumChange, Packet, Room};
 
-use super::{Bytes, xdp::DONE};
+use super::{Bytes, bounds, xdp::DONE};
 use crate::route::RouteContext;
 
 /// `BPF_F_MARK_MANGLED_0`: a UDP checksum of zero stays, a computed zero becomes 0xffff.
@@ -35,7 +35,7 @@ impl Skb {
     #[inline(always)]
     fn bounds(&self) -> (usize, usize) {
         // SAFETY: as in `ifindex`.
-        unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) }
+        unsafe { bounds(&raw const (*self.0).data, &raw const (*self.0).data_end) }
     }
 
     /// Whether XDP before us has done all there was to do.

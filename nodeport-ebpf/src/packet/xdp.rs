@@ -8,7 +8,7 @@ use aya_ebpf::helpers::generated::{
 };
 use nodeport_common::core::env::{ChecksumChange, Packet, Room};
 
-use super::Bytes;
+use super::{Bytes, bounds};
 use crate::route::RouteContext;
 
 /// What XDP writes before a frame that TC behind it shall leave alone: "done", as bytes.
@@ -35,7 +35,7 @@ impl Frame {
     #[inline(always)]
     fn bounds(&self) -> (usize, usize) {
         // SAFETY: as in `ifindex`.
-        unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) }
+        unsafe { bounds(&raw const (*self.0).data, &raw const (*self.0).data_end) }
     }
 }
 

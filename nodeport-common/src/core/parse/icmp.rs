@@ -1,7 +1,7 @@
 //! ICMP and ICMPv6: which messages are errors, and whose packet they quote (RFC 792, RFC 4443).
 
-use super::{Kind, Parsed};
-use crate::abi::{FlowKey, IPPROTO_TCP, IPPROTO_UDP, Ports};
+use super::{Kind, Network, Parsed};
+use crate::abi::{IPPROTO_TCP, IPPROTO_UDP, Ports};
 use crate::core::env::{Packet, Window};
 use crate::core::family::Family;
 
@@ -29,21 +29,19 @@ const fn is_error<F: Family>(kind: u8) -> bool {
 
 /// Reads the packet that the error at `l4` quotes. Of the quoted transport header only the ports
 /// need to be there: 8 bytes are all that RFC 792 asks for.
-#[inline(always)]
-pub fn quoted<F: Family, P: Packet>(packet: &mut P, l4: usize) -> Option<Parsed<F::Addr>> {
+#[inline(never)]
+pub fn quoted<F: Family, P: Packet>(
+    packet: &mut P,
+    l4: usize,
+    quote: &mut Network<F::Addr>,
+    parsed: &mut Parsed<F::Addr>,
+) -> bool {
     let l3 = l4 + HEADER;
-    let network = F::parse(packet, l3).ok()?;
-    if !matches!(network.protocol, IPPROTO_TCP | IPPROTO_UDP) {
-        return None;
+    if F::parse(packet, l3, quote).is_err() || !matches!(quote.protocol, IPPROTO_TCP | IPPROTO_UDP)
+    {
+        return false;
     }
-    let ports = packet.window::<8>(network.l4 as usize)?.load::<u32, 0>();
-    let key = FlowKey {
-        src: network.src,
-        dst: network.dst,
-        ports: Ports::from_word(ports),
-        protocol: network.protocol,
-        pad: [0; 3],
-    };
-    let (l4, total, ttl) = (network.l4, network.total, network.ttl);
-    Some(Parsed { key, l3: l3 as u16, l4, total, tcp_flags: 0, ttl })
+    let Some(header) = packet.window::<8>(quote.l4 as usize) else { return false };
+    *parsed = Parsed::new(quote, l3, Ports::from_word(header.load::<u32, 0>()), 0);
+    true
 }

@@ -19,7 +19,11 @@ pub fn plain<P: Packet>(packet: &mut P, l3: usize) -> Option<Network<Addr4>> {
 
 /// Any header.
 #[inline(always)]
-pub fn full<P: Packet>(packet: &mut P, l3: usize) -> Result<Network<Addr4>, L4> {
+pub fn full<P: Packet>(
+    packet: &mut P,
+    l3: usize,
+    network: &mut Network<Addr4>,
+) -> Result<(), L4> {
     let header = packet.window::<20>(l3).ok_or(L4::Unparsed)?;
     let first = header.load::<u8, 0>();
     let length = ((first & 0x0f) as usize) * 4;
@@ -29,8 +33,8 @@ pub fn full<P: Packet>(packet: &mut P, l3: usize) -> Result<Network<Addr4>, L4> 
     if header.load::<u16, 6>() & FRAGMENT != 0 {
         return Err(L4::Fragment);
     }
-    let network = read::<P>(&header, l3 + length);
-    if (network.total as usize) < length { Err(L4::Unparsed) } else { Ok(network) }
+    *network = read::<P>(&header, l3 + length);
+    if (network.total as usize) < length { Err(L4::Unparsed) } else { Ok(()) }
 }
 
 #[inline(always)]

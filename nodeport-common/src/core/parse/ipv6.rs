@@ -28,16 +28,21 @@ pub fn plain<P: Packet>(packet: &mut P, l3: usize) -> Option<Network<Addr6>> {
 
 /// Any header, with its extensions.
 #[inline(always)]
-pub fn full<P: Packet>(packet: &mut P, l3: usize) -> Result<Network<Addr6>, L4> {
-    let network = {
+pub fn full<P: Packet>(
+    packet: &mut P,
+    l3: usize,
+    network: &mut Network<Addr6>,
+) -> Result<(), L4> {
+    {
         let header = packet.window::<40>(l3).ok_or(L4::Unparsed)?;
         if header.load::<u8, 0>() >> 4 != 6 {
             return Err(L4::Unparsed);
         }
-        read::<P>(&header, header.load::<u8, 6>(), l3 + 40)
-    };
+        *network = read::<P>(&header, header.load::<u8, 6>(), l3 + 40);
+    }
     let (protocol, l4) = skip_extensions(packet, network.protocol, l3 + 40)?;
-    Ok(Network { protocol, l4: l4 as u16, ..network })
+    (network.protocol, network.l4) = (protocol, l4 as u16);
+    Ok(())
 }
 
 #[inline(always)]

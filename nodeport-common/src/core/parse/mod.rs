@@ -65,25 +65,25 @@ pub enum Kind {
     Other,
 }
 
-/// EtherType of the frame and offset of what follows, behind at most two VLAN tags (IEEE
+/// EtherType of the frame, as it lies in memory, and offset of what follows, behind at most two VLAN tags (IEEE
 /// 802.1Q, 802.1ad).
 #[inline(always)]
-pub fn ethernet<P: Packet>(packet: &mut P) -> Option<([u8; 2], usize)> {
-    let kind = packet.window::<ETHERNET>(0)?.load::<[u8; 2], 12>();
+pub fn ethernet<P: Packet>(packet: &mut P) -> Option<(u16, usize)> {
+    let kind = packet.window::<ETHERNET>(0)?.load::<u16, 12>();
     if !is_tag(kind) {
         return Some((kind, ETHERNET));
     }
-    let kind = packet.window::<4>(ETHERNET)?.load::<[u8; 2], 2>();
+    let kind = packet.window::<4>(ETHERNET)?.load::<u16, 2>();
     if !is_tag(kind) {
         return Some((kind, ETHERNET + 4));
     }
-    let kind = packet.window::<4>(ETHERNET + 4)?.load::<[u8; 2], 2>();
+    let kind = packet.window::<4>(ETHERNET + 4)?.load::<u16, 2>();
     Some((kind, ETHERNET + 8))
 }
 
 #[inline(always)]
-const fn is_tag(ethertype: [u8; 2]) -> bool {
-    matches!(ethertype, [0x81, 0x00] | [0x88, 0xa8])
+const fn is_tag(ethertype: u16) -> bool {
+    ethertype == 0x8100_u16.to_be() || ethertype == 0x88a8_u16.to_be()
 }
 
 /// What a protocol number is to us; `error_type` tells an ICMP type that quotes a packet.
@@ -110,13 +110,14 @@ pub fn transport<A: Copy, P: Packet>(
     } else {
         (packet.window::<8>(l4)?.load::<u32, 0>(), 0)
     };
-    let key = FlowKey {
-        src: network.src,
-        dst: network.dst,
-        ports: Ports::from_word(ports),
-        protocol: network.protocol,
-        pad: [0; 3],
-    };
-    let Network { total, ttl, l4, .. } = *network;
-    Some(Parsed { key, l3: l3 as u16, l4, total, tcp_flags, ttl })
+    Some(Parsed::new(network, l3, Ports::from_word(ports), tcp_flags))
+}
+
+impl<A: Copy> Parsed<A> {
+    #[inline(always)]
+    fn new(network: &Network<A>, l3: usize, ports: Ports, tcp_flags: u8) -> Self {
+        let Network { src, dst, protocol, ttl, total, l4 } = *network;
+        let key = FlowKey { src, dst, ports, protocol, pad: [0; 3] };
+        Self { key, l3: l3 as u16, l4, total, tcp_flags, ttl }
+    }
 }
