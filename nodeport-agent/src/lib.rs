@@ -2,3 +2,5 @@
 pub mod args;
 pub mod config;
 pub mod dataplane;
+pub mod model;
+pub mod plan;

@@ -1,0 +1,317 @@
+//! A Service, and which of its ports have a nodePort.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1 as core;
+
+use super::address::port as port_number;
+use super::{Family, Finding, Findings, Kind, Name, Origin, Protocol};
+use crate::config::PortRange;
+
+const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
+const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
+
+/// What a Service is held against.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Ports that may be nodePorts.
+    pub node_ports: PortRange,
+}
+
+/// What counts of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its name.
+    pub name: Name,
+    /// Where it came from.
+    pub origin: Origin,
+    /// When it was made, in microseconds since 1970; of two that want one nodePort, the older
+    /// one has it.
+    pub created: Option<i64>,
+    /// Its UID; empty in a manifest.
+    pub uid: Arc<str>,
+    /// Its families; none given means every family that has a slice.
+    pub families: Option<Vec<Family>>,
+    /// Traffic from outside may go to endpoints on this node only.
+    pub external_local: bool,
+    /// The ports that have a nodePort.
+    pub ports: Vec<ServicePort>,
+    /// What is wrong with it.
+    pub findings: Vec<Finding>,
+}
+
+/// A port of a Service that has a nodePort.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Where it stands in `spec.ports`.
+    pub position: usize,
+    /// Its name; may be empty.
+    pub name: Arc<str>,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Its number.
+    pub port: u16,
+    /// The port on every node.
+    pub node_port: u16,
+}
+
+impl Service {
+    /// Reads a Service.
+    #[must_use]
+    pub fn new(service: &core::Service, origin: Origin, rules: Rules) -> Self {
+        let name = name(&service.metadata);
+        let mut findings = Findings::new(origin.clone(), Kind::Service, name.clone());
+        let spec = service.spec.clone().unwrap_or_default();
+        let ports = match is_ours(service, &spec) {
+            true => ports(&spec, rules, &mut findings),
+            false => Vec::new(),
+        };
+        if !ports.is_empty() {
+            report_unserved(&spec, &mut findings);
+        }
+        Self {
+            created: service.metadata.creation_timestamp.as_ref().map(|t| t.0.as_microsecond()),
+            uid: service.metadata.uid.as_deref().unwrap_or_default().into(),
+            families: families(&spec, &mut findings),
+            external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
+            name,
+            origin,
+            ports,
+            findings: findings.finish(),
+        }
+    }
+}
+
+/// Name of an object; a manifest without a namespace means `default`, as the API would.
+pub(super) fn name(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Name {
+    let namespace = metadata.namespace.as_deref().filter(|namespace| !namespace.is_empty());
+    Name::new(namespace.unwrap_or("default"), metadata.name.as_deref().unwrap_or_default())
+}
+
+/// Whether it is for us, and of a type that has nodePorts.
+fn is_ours(service: &core::Service, spec: &core::ServiceSpec) -> bool {
+    let labels = service.metadata.labels.as_ref();
+    let elsewhere = labels.is_some_and(|labels| {
+        labels.contains_key(PROXY_NAME_LABEL) || labels.contains_key(HEADLESS_LABEL)
+    });
+    let headless = spec.cluster_ip.as_deref() == Some("None");
+    let exposed = matches!(spec.type_.as_deref(), Some("NodePort" | "LoadBalancer"));
+    exposed && !elsewhere && !headless
+}
+
+fn families(spec: &core::ServiceSpec, findings: &mut Findings) -> Option<Vec<Family>> {
+    let listed = spec.ip_families.as_ref().filter(|families| !families.is_empty())?;
+    let mut families = Vec::new();
+    for (index, text) in listed.iter().enumerate() {
+        match Family::parse(text) {
+            Some(family) => families.push(family),
+            None => findings.error(
+                format!("spec.ipFamilies[{index}]"),
+                format!("{text:?} is no family; write IPv4 or IPv6"),
+            ),
+        }
+    }
+    Some(families)
+}
+
+/// What the Service asks for and does not get.
+fn report_unserved(spec: &core::ServiceSpec, findings: &mut Findings) {
+    if spec.session_affinity.as_deref() == Some("ClientIP") {
+        findings.warn(
+            "spec.sessionAffinity",
+            "ClientIP is not kept yet: each connection may go to another endpoint",
+        );
+    }
+    if let Some(policy) =
+        spec.external_traffic_policy.as_deref().filter(|p| !matches!(*p, "Cluster" | "Local" | ""))
+    {
+        findings.error(
+            "spec.externalTrafficPolicy",
+            format!("{policy:?} is not known and counts as Cluster; write Cluster or Local"),
+        );
+    }
+}
+
+/// Reads the ports one after the other and keeps those that can be served.
+fn ports(spec: &core::ServiceSpec, rules: Rules, findings: &mut Findings) -> Vec<ServicePort> {
+    let mut reader =
+        Reader { spec, rules, findings, names: BTreeSet::new(), taken: BTreeSet::new() };
+    let listed = spec.ports.iter().flatten().enumerate();
+    listed.filter_map(|(position, port)| reader.port(position, port)).collect()
+}
+
+struct Reader<'a> {
+    spec: &'a core::ServiceSpec,
+    rules: Rules,
+    findings: &'a mut Findings,
+    names: BTreeSet<(Arc<str>, Protocol)>,
+    taken: BTreeSet<(u16, Protocol)>,
+}
+
+impl Reader<'_> {
+    fn port(&mut self, position: usize, port: &core::ServicePort) -> Option<ServicePort> {
+        let at = |field: &str| format!("spec.ports[{position}].{field}");
+        let protocol = self.or_report(at("protocol"), Protocol::parse(port.protocol.as_deref()))?;
+        let number = self.or_report(at("port"), port_number(port.port))?;
+        let node_port = self.node_port(at("nodePort"), port.node_port)?;
+        let name: Arc<str> = port.name.as_deref().unwrap_or_default().into();
+        if !self.names.insert((name.clone(), protocol)) {
+            let problem = format!("{name:?} is the name of an earlier port; give each its own");
+            self.findings.error(at("name"), problem);
+            return None;
+        }
+        if !self.taken.insert((node_port, protocol)) {
+            let problem = format!("{node_port} is taken by an earlier port; choose another");
+            self.findings.error(at("nodePort"), problem);
+            return None;
+        }
+        Some(ServicePort { position, name, protocol, port: number, node_port })
+    }
+
+    fn or_report<T>(&mut self, field: String, read: Result<T, String>) -> Option<T> {
+        read.map_err(|problem| self.findings.error(field, problem)).ok()
+    }
+
+    fn node_port(&mut self, field: String, number: Option<i32>) -> Option<u16> {
+        let number = number.unwrap_or(0);
+        if number == 0 {
+            self.no_node_port(field);
+            return None;
+        }
+        let port = self.or_report(field.clone(), port_number(number))?;
+        if self.rules.node_ports.contains(port) {
+            return Some(port);
+        }
+        let problem = format!(
+            "{port} is outside --node-port-range {}; choose a port in it, or widen it",
+            self.rules.node_ports
+        );
+        self.findings.broken_rule(field, problem);
+        // The API server accepted it, so somebody relies on it.
+        (*self.findings.origin() == Origin::Api).then_some(port)
+    }
+
+    /// A LoadBalancer may do without; in a manifest of a NodePort nobody fills it in.
+    fn no_node_port(&mut self, field: String) {
+        let manifest = *self.findings.origin() != Origin::Api;
+        if manifest && self.spec.type_.as_deref() == Some("NodePort") {
+            let range = self.rules.node_ports;
+            let problem = format!(
+                "none given, and without a cluster nobody allocates one; choose one in {range}"
+            );
+            self.findings.error(field, problem);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::Severity;
+
+    fn rules() -> Rules {
+        Rules { node_ports: PortRange::new(30000, 32767).unwrap() }
+    }
+
+    fn file() -> Origin {
+        Origin::File(Arc::new("web.yaml".into()))
+    }
+
+    fn service(spec: serde_json::Value, origin: Origin) -> Service {
+        let object = json!({"metadata": {"name": "web"}, "spec": spec});
+        Service::new(&serde_json::from_value(object).unwrap(), origin, rules())
+    }
+
+    fn one_port(port: serde_json::Value, origin: Origin) -> Service {
+        service(json!({"type": "NodePort", "ports": [port]}), origin)
+    }
+
+    #[test]
+    fn what_a_manifest_leaves_out_means_what_the_api_would_put() {
+        let service = one_port(json!({"port": 80, "nodePort": 30007}), file());
+        assert_eq!(service.name, Name::new("default", "web"));
+        assert_eq!((service.families, service.external_local), (None, false));
+        let port = &service.ports[0];
+        assert_eq!((port.protocol, port.port, port.node_port), (Protocol::Tcp, 80, 30007));
+        assert_eq!(service.findings, []);
+    }
+
+    #[test]
+    fn ports_that_cannot_be_are_refused_by_field() {
+        for (port, field) in [
+            (json!({"port": 0, "nodePort": 30007}), "spec.ports[0].port"),
+            (json!({"port": 70000, "nodePort": 30007}), "spec.ports[0].port"),
+            (json!({"nodePort": 30007}), "spec.ports[0].port"),
+            (json!({"port": 80, "nodePort": 70000}), "spec.ports[0].nodePort"),
+            (json!({"port": 80, "nodePort": -1}), "spec.ports[0].nodePort"),
+            (json!({"port": 80, "nodePort": 29999}), "spec.ports[0].nodePort"),
+            (json!({"port": 80}), "spec.ports[0].nodePort"),
+            (json!({"port": 80, "nodePort": 30007, "protocol": "SCTP"}), "spec.ports[0].protocol"),
+        ] {
+            let service = one_port(port.clone(), file());
+            assert_eq!(service.ports, [], "{port}");
+            assert_eq!(service.findings.len(), 1, "{port}");
+            assert_eq!(service.findings[0].field, field);
+            assert_eq!(service.findings[0].severity, Severity::Error);
+        }
+    }
+    #[test]
+    fn what_the_api_accepted_outside_the_range_is_served_with_a_warning() {
+        let service = one_port(json!({"port": 80, "nodePort": 8080}), Origin::Api);
+        assert_eq!(service.ports[0].node_port, 8080);
+        assert_eq!(service.findings[0].severity, Severity::Warning);
+    }
+
+    #[test]
+    fn a_bad_port_leaves_the_others() {
+        let ports = json!([
+            {"name": "a", "port": 80, "nodePort": 30001},
+            {"name": "a", "port": 81, "nodePort": 30002},
+            {"name": "c", "port": 82, "nodePort": 30001},
+            {"name": "c", "port": 82, "nodePort": 30001, "protocol": "UDP"},
+        ]);
+        let service = service(json!({"type": "NodePort", "ports": ports}), file());
+        let kept: Vec<_> = service.ports.iter().map(|port| port.position).collect();
+        assert_eq!(kept, [0, 3]);
+        assert_eq!(service.findings.len(), 2);
+    }
+
+    #[test]
+    fn services_that_are_not_ours_have_no_ports() {
+        let ports = json!([{"port": 80, "nodePort": 30007}]);
+        for spec in [
+            json!({"type": "ClusterIP", "ports": ports}),
+            json!({"ports": ports}),
+            json!({"type": "ExternalName", "ports": ports}),
+            json!({"type": "NodePort", "clusterIP": "None", "ports": ports}),
+        ] {
+            assert_eq!(service(spec, file()).ports, []);
+        }
+        for label in [PROXY_NAME_LABEL, HEADLESS_LABEL] {
+            let object = json!({
+                "metadata": {"name": "web", "labels": {label: ""}},
+                "spec": {"type": "NodePort", "ports": ports},
+            });
+            let object = serde_json::from_value(object).unwrap();
+            assert_eq!(Service::new(&object, file(), rules()).ports, []);
+        }
+    }
+
+    #[test]
+    fn a_load_balancer_may_do_without_node_ports() {
+        let spec = json!({"type": "LoadBalancer", "ports": [{"port": 80}]});
+        let service = service(spec, file());
+        assert_eq!((service.ports.len(), service.findings.len()), (0, 0));
+    }
+
+    #[test]
+    fn families_are_read_and_checked() {
+        let spec = json!({"type": "NodePort", "ipFamilies": ["IPv6", "IPv5"]});
+        let service = service(spec, file());
+        assert_eq!(service.families, Some(vec![Family::V6]));
+        assert_eq!(service.findings[0].field, "spec.ipFamilies[1]");
+    }
+}

@@ -1,0 +1,253 @@
+//! An EndpointSlice: some endpoints of a Service, of one family.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::discovery::v1 as discovery;
+
+use super::address;
+use super::service::name;
+use super::{Family, Finding, Findings, Kind, Name, Origin, Protocol};
+
+/// The label that says to which Service a slice belongs.
+pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+
+/// What counts of an EndpointSlice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// Its name.
+    pub name: Name,
+    /// Where it came from.
+    pub origin: Origin,
+    /// The Service that it belongs to, if it says.
+    pub service: Option<Name>,
+    /// Its family; none for names instead of addresses, which are not served.
+    pub family: Option<Family>,
+    /// Its ports.
+    pub ports: Vec<SlicePort>,
+    /// Its endpoints.
+    pub endpoints: Vec<Endpoint>,
+    /// What is wrong with it.
+    pub findings: Vec<Finding>,
+}
+
+/// A port of a slice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlicePort {
+    /// Name of the service port that it belongs to.
+    pub name: Arc<str>,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// The port on the endpoints.
+    pub port: u16,
+}
+
+/// An endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where it stands in `endpoints`.
+    pub position: usize,
+    /// Its address.
+    pub address: IpAddr,
+    /// The node that it is on, if it is on one.
+    pub node: Option<Arc<str>>,
+    /// It wants new connections.
+    pub ready: bool,
+    /// It answers, ready or not.
+    pub serving: bool,
+    /// It is going away.
+    pub terminating: bool,
+    /// Zones whose clients it is meant for.
+    pub zones: Vec<Arc<str>>,
+    /// Nodes whose clients it is meant for.
+    pub nodes: Vec<Arc<str>>,
+}
+
+impl Slice {
+    /// Reads an EndpointSlice.
+    #[must_use]
+    pub fn new(slice: &discovery::EndpointSlice, origin: Origin) -> Self {
+        let name = name(&slice.metadata);
+        let mut findings = Findings::new(origin.clone(), Kind::EndpointSlice, name.clone());
+        let family = family(&slice.address_type, &mut findings);
+        Self {
+            service: service(slice, &name, &mut findings),
+            family,
+            ports: family.map(|_| ports(slice, &mut findings)).unwrap_or_default(),
+            endpoints: family
+                .map(|family| endpoints(slice, family, &mut findings))
+                .unwrap_or_default(),
+            name,
+            origin,
+            findings: findings.finish(),
+        }
+    }
+}
+
+fn service(slice: &discovery::EndpointSlice, name: &Name, findings: &mut Findings) -> Option<Name> {
+    let labels = slice.metadata.labels.as_ref();
+    let service = labels.and_then(|labels| labels.get(SERVICE_NAME_LABEL));
+    match service.filter(|service| !service.is_empty()) {
+        Some(service) => {
+            Some(Name { namespace: name.namespace.clone(), name: service.as_str().into() })
+        }
+        None => {
+            let problem =
+                format!("no label {SERVICE_NAME_LABEL}: it belongs to no Service; add it");
+            findings.warn("metadata.labels", problem);
+            None
+        }
+    }
+}
+
+fn family(address_type: &str, findings: &mut Findings) -> Option<Family> {
+    let family = Family::parse(address_type);
+    // Names are for consumers other than a proxy: their being ignored is no fault.
+    if family.is_none() && address_type != "FQDN" {
+        let problem = format!("{address_type:?} is not an address type; write IPv4 or IPv6");
+        findings.error("addressType", problem);
+    }
+    family
+}
+
+fn ports(slice: &discovery::EndpointSlice, findings: &mut Findings) -> Vec<SlicePort> {
+    let mut ports = Vec::new();
+    for (position, port) in slice.ports.iter().flatten().enumerate() {
+        // Without a number it means all ports, which is not for proxies.
+        let Some(number) = port.port else { continue };
+        let name = port.name.as_deref().unwrap_or_default().into();
+        match (Protocol::parse(port.protocol.as_deref()), address::port(number)) {
+            (Ok(protocol), Ok(port)) => ports.push(SlicePort { name, protocol, port }),
+            (Err(problem), _) => findings.error(format!("ports[{position}].protocol"), problem),
+            (_, Err(problem)) => findings.error(format!("ports[{position}].port"), problem),
+        }
+    }
+    ports
+}
+
+fn endpoints(
+    slice: &discovery::EndpointSlice,
+    family: Family,
+    findings: &mut Findings,
+) -> Vec<Endpoint> {
+    let listed = slice.endpoints.iter().enumerate();
+    listed.filter_map(|(position, one)| endpoint(position, one, family, findings)).collect()
+}
+
+fn endpoint(
+    position: usize,
+    endpoint: &discovery::Endpoint,
+    family: Family,
+    findings: &mut Findings,
+) -> Option<Endpoint> {
+    // An endpoint may list several addresses; all consumers take the first.
+    let Some(text) = endpoint.addresses.first() else {
+        findings.error(format!("endpoints[{position}].addresses"), "no address; give one");
+        return None;
+    };
+    let read = address::endpoint(text, family);
+    let field = || format!("endpoints[{position}].addresses[0]");
+    let address = read.map_err(|problem| findings.error(field(), problem)).ok()?;
+    let conditions = endpoint.conditions.clone().unwrap_or_default();
+    let ready = conditions.ready.unwrap_or(true);
+    let hints = endpoint.hints.clone().unwrap_or_default();
+    Some(Endpoint {
+        position,
+        address,
+        node: endpoint.node_name.as_deref().map(Into::into),
+        ready,
+        serving: conditions.serving.unwrap_or(ready),
+        terminating: conditions.terminating.unwrap_or(false),
+        zones: hints.for_zones.iter().flatten().map(|zone| zone.name.as_str().into()).collect(),
+        nodes: hints.for_nodes.iter().flatten().map(|node| node.name.as_str().into()).collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn slice(value: serde_json::Value) -> Slice {
+        Slice::new(&serde_json::from_value(value).unwrap(), Origin::Api)
+    }
+
+    #[test]
+    fn what_is_left_out_means_what_the_api_would_put() {
+        let slice = slice(json!({
+            "metadata": {"name": "web-1", "labels": {SERVICE_NAME_LABEL: "web"}},
+            "addressType": "IPv4",
+            "ports": [{"port": 8080}, {"name": "all"}],
+            "endpoints": [{"addresses": ["10.0.0.1", "10.0.0.9"]}],
+        }));
+        assert_eq!(slice.service, Some(Name::new("default", "web")));
+        assert_eq!(slice.ports.len(), 1);
+        assert_eq!((&*slice.ports[0].name, slice.ports[0].protocol), ("", Protocol::Tcp));
+        let endpoint = &slice.endpoints[0];
+        assert_eq!(endpoint.address.to_string(), "10.0.0.1");
+        assert!(endpoint.ready && endpoint.serving && !endpoint.terminating);
+        assert_eq!((&endpoint.node, slice.findings.len()), (&None, 0));
+    }
+
+    #[test]
+    fn serving_follows_ready_where_it_is_not_said() {
+        let slice = slice(json!({
+            "metadata": {"name": "web-1", "labels": {SERVICE_NAME_LABEL: "web"}},
+            "addressType": "IPv4",
+            "endpoints": [
+                {"addresses": ["10.0.0.1"], "conditions": {"ready": false}},
+                {"addresses": ["10.0.0.2"],
+                 "conditions": {"ready": false, "serving": true, "terminating": true}},
+            ],
+        }));
+        let told: Vec<_> =
+            slice.endpoints.iter().map(|e| (e.ready, e.serving, e.terminating)).collect();
+        assert_eq!(told, [(false, false, false), (false, true, true)]);
+    }
+
+    #[test]
+    fn a_bad_endpoint_leaves_the_others() {
+        let slice = slice(json!({
+            "metadata": {"name": "web-1", "labels": {SERVICE_NAME_LABEL: "web"}},
+            "addressType": "IPv4",
+            "ports": [{"port": 0}, {"port": 70000}, {"port": 80, "protocol": "SCTP"}, {"port": 80}],
+            "endpoints": [
+                {"addresses": ["127.0.0.1"]},
+                {"addresses": []},
+                {"addresses": ["10.0.0.1"]},
+            ],
+        }));
+        assert_eq!((slice.ports.len(), slice.endpoints.len()), (1, 1));
+        assert_eq!(slice.endpoints[0].position, 2);
+        let fields: Vec<_> = slice.findings.iter().map(|f| f.field.as_str()).collect();
+        let wanted = [
+            "ports[0].port",
+            "ports[1].port",
+            "ports[2].protocol",
+            "endpoints[0].addresses[0]",
+            "endpoints[1].addresses",
+        ];
+        assert_eq!(fields, wanted);
+    }
+
+    #[test]
+    fn names_are_ignored_and_unknown_types_reported() {
+        let of = |kind: &str| {
+            slice(json!({
+                "metadata": {"name": "web-1", "labels": {SERVICE_NAME_LABEL: "web"}},
+                "addressType": kind,
+                "endpoints": [{"addresses": ["pod.example"]}],
+            }))
+        };
+        assert_eq!((of("FQDN").endpoints.len(), of("FQDN").findings.len()), (0, 0));
+        assert_eq!(of("IPv5").findings[0].field, "addressType");
+    }
+
+    #[test]
+    fn a_slice_of_nobody_is_reported() {
+        let slice = slice(json!({"metadata": {"name": "web-1"}, "addressType": "IPv4"}));
+        assert_eq!(slice.service, None);
+        assert_eq!(slice.findings[0].field, "metadata.labels");
+    }
+}

@@ -1,0 +1,98 @@
+//! What shall be, in terms of meaning: which frontend leads to which endpoints. Indices of
+//! backends and places of slots are not part of it; `sync` gives them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use crate::model::{Family, PortName, Protocol};
+
+/// The desired state of the data path.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// All groups.
+    pub groups: BTreeMap<GroupKey, Arc<Group>>,
+    /// Addresses of the node on which nodePorts are served.
+    pub node_addresses: BTreeSet<IpAddr>,
+}
+
+/// What names a group: the two families of a service port live apart, so that what fails in one
+/// leaves the other alone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupKey {
+    /// The service port.
+    pub port: PortName,
+    /// The family.
+    pub family: Family,
+}
+
+impl fmt::Display for GroupKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Service {}, {}", self.port, self.family)
+    }
+}
+
+/// Frontends that share one table, and the endpoints behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// The service port's own number.
+    pub port: u16,
+    /// What clients address.
+    pub frontends: BTreeSet<FrontendAt>,
+    /// Endpoints that take new flows, sorted by address: the table is made of them.
+    pub usable: Vec<Target>,
+    /// Endpoints that keep the flows they have and take no new ones, sorted by address. One that
+    /// never took a flow needs no place in the maps.
+    pub lingering: Vec<Target>,
+}
+
+/// What a client addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FrontendAt {
+    /// The address; the unspecified one for any address of the node.
+    pub address: IpAddr,
+    /// The port.
+    pub port: u16,
+    /// The protocol.
+    pub protocol: Protocol,
+}
+
+impl FrontendAt {
+    /// A nodePort: on any address of the node of that family.
+    #[must_use]
+    pub const fn node_port(family: Family, port: u16, protocol: Protocol) -> Self {
+        let address = match family {
+            Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        Self { address, port, protocol }
+    }
+
+    /// Its family.
+    #[must_use]
+    pub const fn family(&self) -> Family {
+        Family::of(self.address)
+    }
+}
+
+impl fmt::Display for FrontendAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, port, protocol } = self;
+        if address.is_unspecified() {
+            return write!(f, "nodePort {port}/{protocol} ({})", self.family());
+        }
+        write!(f, "{}/{protocol}", SocketAddr::new(*address, *port))
+    }
+}
+
+/// An endpoint of a group.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Target {
+    /// Where it listens.
+    pub at: SocketAddr,
+    /// It is on this node.
+    pub local: bool,
+    /// The node it is on, if it is on one.
+    pub node: Option<Arc<str>>,
+}

@@ -1,0 +1,190 @@
+//! From what is known to what shall be: pure, without clock or input and output.
+//!
+//! [`plan`] makes the whole of it from nothing. [`Planner`] does the same work step by step: it
+//! keeps what it planned last and plans again only the services that a change touches.
+
+pub mod check;
+mod claims;
+mod desired;
+pub mod policy;
+mod service;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+pub use claims::NodePort;
+pub use desired::{Desired, FrontendAt, Group, GroupKey, Target};
+
+use crate::model::{Entry, Finding, Model, Name, Node};
+use claims::Claims;
+use service::View;
+
+/// What the plan depends on beside the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Name of this machine's node: endpoints on it are local.
+    pub node_name: Arc<str>,
+}
+
+/// Plans the whole world from nothing.
+#[must_use]
+pub fn plan(model: &Model, settings: &Settings) -> Desired {
+    let mut planner = Planner::new(settings.clone());
+    planner.update(Update { node: model.node.clone(), entries: model.entries.clone() });
+    planner.desired
+}
+
+/// What changed in the world: the new state of everything that differs.
+#[derive(Clone, Debug, Default)]
+pub struct Update {
+    /// The node, if it is known.
+    pub node: Option<Arc<Node>>,
+    /// Services that changed or whose slices did; an empty entry for one that went.
+    pub entries: HashMap<Name, Entry>,
+}
+
+/// What an update changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Groups that came, changed or went.
+    pub groups: BTreeSet<GroupKey>,
+    /// All that is now wrong with the services that were planned again.
+    pub findings: BTreeMap<Name, Vec<Finding>>,
+    /// What is now wrong with the node, if it changed.
+    pub node: Option<Vec<Finding>>,
+}
+
+/// Plans, and remembers what it planned.
+#[derive(Debug)]
+pub struct Planner {
+    settings: Settings,
+    model: Model,
+    claims: Claims,
+    /// Groups of each service, and the node's own ports among its endpoints.
+    planned: HashMap<Name, Planned>,
+    /// Services with an endpoint at this node's own address and that port.
+    at_node: HashMap<NodePort, BTreeSet<Name>>,
+    desired: Desired,
+}
+
+#[derive(Debug, Default)]
+struct Planned {
+    groups: Vec<GroupKey>,
+    at_node: BTreeSet<NodePort>,
+}
+
+impl Planner {
+    /// A planner that knows nothing yet.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            model: Model::default(),
+            claims: Claims::default(),
+            planned: HashMap::new(),
+            at_node: HashMap::new(),
+            desired: Desired::default(),
+        }
+    }
+
+    /// What shall be.
+    #[must_use]
+    pub const fn desired(&self) -> &Desired {
+        &self.desired
+    }
+
+    /// What it was made from.
+    #[must_use]
+    pub const fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Takes in what changed and plans again what that touches.
+    pub fn update(&mut self, update: Update) -> Changed {
+        let Update { node, entries } = update;
+        let mut dirty: BTreeSet<Name> = entries.keys().cloned().collect();
+        let mut changed = Changed::default();
+        if node != self.model.node {
+            // Addresses, zone: everything may depend on them. It happens seldom.
+            dirty.extend(self.model.entries.keys().cloned());
+            changed.node = Some(node.iter().flat_map(|node| node.findings.clone()).collect());
+            self.desired.node_addresses =
+                node.iter().flat_map(|node| node.addresses.iter().copied()).collect();
+            self.model.node = node;
+        }
+        for (name, entry) in entries {
+            dirty.extend(self.take(name, entry));
+        }
+        for name in dirty {
+            self.plan_again(name, &mut changed);
+        }
+        changed
+    }
+
+    /// Takes in one service; returns the services that it touches through a nodePort.
+    fn take(&mut self, name: Name, entry: Entry) -> BTreeSet<Name> {
+        let moved = self.claims.replace(&name, entry.service.as_deref());
+        if entry == Entry::default() {
+            self.model.entries.remove(&name);
+        } else {
+            self.model.entries.insert(name, entry);
+        }
+        let mut touched = moved.services;
+        for port in moved.ports {
+            touched.extend(self.at_node.get(&port).into_iter().flatten().cloned());
+        }
+        touched
+    }
+
+    fn plan_again(&mut self, name: Name, changed: &mut Changed) {
+        let view = View {
+            node_name: &self.settings.node_name,
+            node: self.model.node.as_deref(),
+            claims: &self.claims,
+        };
+        let plan = self.model.entries.get(&name).map(|entry| service::plan(entry, &view));
+        let service::Plan { groups, findings, at_node } = plan.unwrap_or_default();
+        let old = self.planned.remove(&name).unwrap_or_default();
+        self.replace_groups(&old.groups, &groups, changed);
+        self.replace_at_node(&name, &old.at_node, &at_node);
+        changed.findings.insert(name.clone(), findings);
+        if self.model.entries.contains_key(&name) {
+            let groups = groups.into_keys().collect();
+            self.planned.insert(name, Planned { groups, at_node });
+        }
+    }
+
+    fn replace_groups(
+        &mut self,
+        old: &[GroupKey],
+        new: &BTreeMap<GroupKey, Group>,
+        changed: &mut Changed,
+    ) {
+        for key in old.iter().filter(|key| !new.contains_key(key)) {
+            self.desired.groups.remove(key);
+            changed.groups.insert(key.clone());
+        }
+        for (key, group) in new {
+            let known = self.desired.groups.get(key);
+            if known.is_none_or(|known| **known != *group) {
+                self.desired.groups.insert(key.clone(), Arc::new(group.clone()));
+                changed.groups.insert(key.clone());
+            }
+        }
+    }
+
+    fn replace_at_node(&mut self, name: &Name, old: &BTreeSet<NodePort>, new: &BTreeSet<NodePort>) {
+        for port in old.difference(new) {
+            let Some(names) = self.at_node.get_mut(port) else { continue };
+            names.remove(name);
+            if names.is_empty() {
+                self.at_node.remove(port);
+            }
+        }
+        for port in new.difference(old) {
+            self.at_node.entry(*port).or_default().insert(name.clone());
+        }
+    }
+}

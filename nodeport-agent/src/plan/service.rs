@@ -1,0 +1,214 @@
+//! The plan for one service: its ports, with the endpoints that each may use.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::claims::{Claims, NodePort};
+use super::desired::{FrontendAt, Group, GroupKey, Target};
+use super::policy::{Policy, categorize};
+use crate::model::{
+    Endpoint, Entry, Family, Finding, Kind, Node, PortName, Protocol, Service, ServicePort,
+    Severity, Slice,
+};
+
+/// What a service is planned against.
+pub(super) struct View<'a> {
+    pub(super) node_name: &'a Arc<str>,
+    pub(super) node: Option<&'a Node>,
+    pub(super) claims: &'a Claims,
+}
+
+/// The plan for one service.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    pub(super) groups: BTreeMap<GroupKey, Group>,
+    /// All that is wrong with the Service and its slices.
+    pub(super) findings: Vec<Finding>,
+    /// Ports at this node's own addresses among its endpoints: if one becomes or ceases to be a
+    /// nodePort, the service must be planned again.
+    pub(super) at_node: BTreeSet<NodePort>,
+}
+
+/// An endpoint with the slice that it stands in.
+type Found<'a> = (&'a Slice, &'a Endpoint);
+
+/// Plans one service.
+pub(super) fn plan(entry: &Entry, view: &View<'_>) -> Plan {
+    let mut plan = Plan::default();
+    if let Some(service) = &entry.service {
+        plan.findings.extend(service.findings.iter().cloned());
+        for port in &service.ports {
+            plan.port(service, port, &entry.slices, view);
+        }
+    }
+    plan.findings.extend(entry.slices.iter().flat_map(|slice| slice.findings.iter().cloned()));
+    plan
+}
+
+impl Plan {
+    fn port(
+        &mut self,
+        service: &Service,
+        port: &ServicePort,
+        slices: &[Arc<Slice>],
+        view: &View<'_>,
+    ) {
+        let owner = view.claims.owner((port.node_port, port.protocol));
+        if let Some(owner) = owner.filter(|owner| **owner != service.name) {
+            let problem = format!(
+                "{} is taken by Service {owner}, which comes first; choose another port",
+                port.node_port
+            );
+            self.findings.push(of_service(service, port, problem));
+            return;
+        }
+        for family in families(service, slices) {
+            let group = self.group(service, port, family, slices, view);
+            let name = PortName {
+                service: service.name.clone(),
+                port: port.name.clone(),
+                protocol: port.protocol,
+            };
+            self.groups.insert(GroupKey { port: name, family }, group);
+        }
+    }
+
+    fn group(
+        &mut self,
+        service: &Service,
+        port: &ServicePort,
+        family: Family,
+        slices: &[Arc<Slice>],
+        view: &View<'_>,
+    ) -> Group {
+        let mut found = endpoints(port, family, slices, view);
+        found.retain(|at, (slice, endpoint)| self.may_use(*at, slice, endpoint, port, view));
+        let all: Vec<_> = found.values().map(|(_, endpoint)| *endpoint).collect();
+        let usable = usable(&all, service, view);
+        let targets =
+            found.iter().map(|(at, (_, endpoint))| (target(*at, endpoint, view), *endpoint));
+        let (usable, rest): (Vec<_>, Vec<_>) =
+            targets.partition(|(_, endpoint)| usable.contains(&std::ptr::from_ref(*endpoint)));
+        let lingering = rest.into_iter().filter(|(_, endpoint)| lingers(endpoint, port.protocol));
+        Group {
+            port: port.port,
+            frontends: [FrontendAt::node_port(family, port.node_port, port.protocol)].into(),
+            lingering: lingering.map(|(target, _)| target).collect(),
+            usable: usable.into_iter().map(|(target, _)| target).collect(),
+        }
+    }
+
+    /// Refuses an endpoint that is a nodePort of this very node: its packets would go in a circle.
+    fn may_use(
+        &mut self,
+        at: SocketAddr,
+        slice: &Slice,
+        endpoint: &Endpoint,
+        port: &ServicePort,
+        view: &View<'_>,
+    ) -> bool {
+        if !view.node.is_some_and(|node| node.has_address(at.ip())) {
+            return true;
+        }
+        let node_port = (at.port(), port.protocol);
+        self.at_node.insert(node_port);
+        let Some(owner) = view.claims.owner(node_port) else { return true };
+        let problem = format!(
+            "{at} is the nodePort of Service {owner} on this very node: packets would go in a \
+             circle; give the address of the endpoint itself"
+        );
+        let field = format!("endpoints[{}].addresses[0]", endpoint.position);
+        let finding = of_slice(slice, field, problem);
+        if !self.findings.contains(&finding) {
+            self.findings.push(finding);
+        }
+        false
+    }
+}
+
+/// Its families; where it does not say, those of its slices.
+fn families(service: &Service, slices: &[Arc<Slice>]) -> Vec<Family> {
+    let has_slice = |family: &Family| slices.iter().any(|slice| slice.family == Some(*family));
+    let wanted = |family: &Family| match &service.families {
+        Some(families) => families.contains(family),
+        None => has_slice(family),
+    };
+    Family::ALL.into_iter().filter(wanted).collect()
+}
+
+/// The endpoints behind a port, each once. Where two slices list the same one, as happens while
+/// slices are packed anew, the account that says more for it counts.
+fn endpoints<'a>(
+    port: &ServicePort,
+    family: Family,
+    slices: &'a [Arc<Slice>],
+    view: &View<'_>,
+) -> BTreeMap<SocketAddr, Found<'a>> {
+    let rank = |endpoint: &Endpoint| (is_local(endpoint, view), endpoint.ready, endpoint.serving);
+    let mut found: BTreeMap<SocketAddr, Found<'a>> = BTreeMap::new();
+    for slice in slices.iter().filter(|slice| slice.family == Some(family)) {
+        let ports =
+            slice.ports.iter().filter(|p| p.name == port.name && p.protocol == port.protocol);
+        for (number, endpoint) in
+            ports.flat_map(|port| slice.endpoints.iter().map(|endpoint| (port.port, endpoint)))
+        {
+            let at = SocketAddr::new(endpoint.address, number);
+            let known = found.entry(at).or_insert((slice, endpoint));
+            if rank(endpoint) > rank(known.1) {
+                *known = (slice, endpoint);
+            }
+        }
+    }
+    found
+}
+
+/// Those that new flows from outside may go to, by identity.
+fn usable(all: &[&Endpoint], service: &Service, view: &View<'_>) -> HashSet<*const Endpoint> {
+    let policy = Policy {
+        node: view.node_name,
+        zone: view.node.and_then(|node| node.zone.as_deref()),
+        external_local: service.external_local,
+        internal_local: false,
+        external: true,
+    };
+    let categories = categorize(all, &policy);
+    let chosen = if service.external_local { categories.local } else { categories.cluster };
+    chosen.into_iter().map(std::ptr::from_ref).collect()
+}
+
+/// Whether its flows go on although it takes no new ones. A UDP client notices nothing of an
+/// endpoint that does not serve, so its flow must find another.
+fn lingers(endpoint: &Endpoint, protocol: Protocol) -> bool {
+    protocol == Protocol::Tcp || endpoint.serving
+}
+
+fn is_local(endpoint: &Endpoint, view: &View<'_>) -> bool {
+    endpoint.node.as_ref() == Some(view.node_name)
+}
+
+fn target(at: SocketAddr, endpoint: &Endpoint, view: &View<'_>) -> Target {
+    Target { at, local: is_local(endpoint, view), node: endpoint.node.clone() }
+}
+
+fn of_service(service: &Service, port: &ServicePort, problem: String) -> Finding {
+    Finding {
+        severity: Severity::Error,
+        origin: service.origin.clone(),
+        kind: Kind::Service,
+        object: service.name.clone(),
+        field: format!("spec.ports[{}].nodePort", port.position),
+        problem,
+    }
+}
+
+fn of_slice(slice: &Slice, field: String, problem: String) -> Finding {
+    Finding {
+        severity: Severity::Error,
+        origin: slice.origin.clone(),
+        kind: Kind::EndpointSlice,
+        object: slice.name.clone(),
+        field,
+        problem,
+    }
+}
