@@ -3,6 +3,7 @@
 
 pub mod build;
 pub mod command;
+pub mod lab;
 pub mod progress;
 pub mod setup;
 pub mod test;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use xtask::{build, setup, test};
+use xtask::{build, lab, setup, test};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Set-up, build, tests and the lab")]
@@ -16,6 +16,12 @@ enum Command {
     Build(build::Options),
     /// Set up, build, and run every test.
     Test(test::Options),
+    /// Build a cluster's network from namespaces, or take it away.
+    #[command(subcommand)]
+    Lab(lab::commands::Command),
+    /// The server in the lab's pods.
+    #[command(hide = true)]
+    LabServer(lab::server::Options),
 }
 
 fn main() -> ExitCode {
@@ -33,5 +39,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Setup(options) => setup::run(&options),
         Command::Build(options) => build::run(&options),
         Command::Test(options) => test::run(&options),
+        Command::Lab(command) => lab::commands::run(&command),
+        Command::LabServer(options) => lab::server::run(&options),
     }
 }
