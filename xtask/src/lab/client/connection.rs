@@ -1,7 +1,8 @@
 //! TCP connections to the pods' server.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -10,6 +11,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::super::server::hex;
 use super::{Answer, PATIENCE};
+
+const PORT_FREE_WITHIN: Duration = Duration::from_secs(1);
 
 /// A connection that stays open between requests.
 #[derive(Debug)]
@@ -38,7 +41,8 @@ impl Connection {
     /// If it is not accepted in time.
     pub fn open(source: Option<SocketAddr>, target: SocketAddr) -> Result<Self> {
         let opened = Instant::now();
-        let stream = connect(source, target).with_context(|| format!("connect to {target}"))?;
+        let stream = connect_patiently(source, target);
+        let stream = stream.with_context(|| format!("connect to {target}"))?;
         let local = stream.local_addr().context("own address")?;
         Ok(Self { stream: BufReader::with_capacity(64 * 1024, stream), local, target, opened })
     }
@@ -104,7 +108,7 @@ impl Connection {
             })?;
             hash.update(&*piece);
             left -= want as u64;
-            std::thread::sleep(pause);
+            sleep(pause);
         }
         Ok(Download { bytes: count, sha256: hex(&hash.finalize()), took: started.elapsed() })
     }
@@ -139,7 +143,23 @@ impl Connection {
     }
 }
 
-fn connect(source: Option<SocketAddr>, target: SocketAddr) -> std::io::Result<TcpStream> {
+/// The last acknowledgement of the connection before on this very port may still be under way;
+/// until then, the client's own kernel refuses the port.
+fn connect_patiently(source: Option<SocketAddr>, target: SocketAddr) -> io::Result<TcpStream> {
+    let deadline = Instant::now() + PORT_FREE_WITHIN;
+    loop {
+        match connect(source, target) {
+            Err(error)
+                if error.kind() == ErrorKind::AddrNotAvailable && Instant::now() < deadline =>
+            {
+                sleep(Duration::from_millis(1));
+            }
+            result => return result,
+        }
+    }
+}
+
+fn connect(source: Option<SocketAddr>, target: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
     if let Some(source) = source {
         // A given port may be in TIME_WAIT from the connection before.
