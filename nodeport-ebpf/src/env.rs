@@ -3,8 +3,8 @@
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64};
 use nodeport_common::abi::{
-    Addr4, Addr6, Backend, Control, Flow, FlowKey, Frontend, FrontendKey, PORTS_PER_LINE,
-    Reason, SLOTS_PER_LINE, ServiceStats,
+    Addr4, Addr6, Backend, Control, Flow, FlowKey, Frontend, FrontendKey, PORTS_PER_LINE, Reason,
+    SLOTS_PER_LINE, ServiceStats,
 };
 use nodeport_common::core::env::{Env, FlowRef, Hook, Insert, Inserted, Route, Table, Tables};
 use nodeport_common::core::family::{V4, V6};

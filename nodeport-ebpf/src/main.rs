@@ -9,6 +9,7 @@ mod maps;
 mod packet;
 mod program;
 mod route;
+mod verdict;
 
 /// The kernel offers some helpers only to programs under a licence that goes with the GPL.
 #[unsafe(link_section = "license")]

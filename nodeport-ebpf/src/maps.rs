@@ -39,11 +39,9 @@ pub(crate) static BACKENDS6: Array<Backend<Addr6>, { maps::BACKEND_ENTRIES }, SH
 #[btf_map(name = "slots")]
 pub(crate) static SLOTS: Array<SlotLine, { maps::SLOT_LINES }, SHARED> = Array::new();
 #[btf_map(name = "node_addrs4")]
-pub(crate) static NODE_ADDRS4: HashMap<Addr4, u32, { maps::NODE_ADDRESS_ENTRIES }> =
-    HashMap::new();
+pub(crate) static NODE_ADDRS4: HashMap<Addr4, u32, { maps::NODE_ADDRESS_ENTRIES }> = HashMap::new();
 #[btf_map(name = "node_addrs6")]
-pub(crate) static NODE_ADDRS6: HashMap<Addr6, u32, { maps::NODE_ADDRESS_ENTRIES }> =
-    HashMap::new();
+pub(crate) static NODE_ADDRS6: HashMap<Addr6, u32, { maps::NODE_ADDRESS_ENTRIES }> = HashMap::new();
 #[btf_map(name = "devices")]
 pub(crate) static DEVICES: HashMap<u32, Device, { maps::DEVICE_ENTRIES }> = HashMap::new();
 #[btf_map(name = "ports")]

@@ -45,12 +45,14 @@ pub fn object(ready: &Ready) -> Result<()> {
     let folder = workspace::target().join("bpf");
     let mut cargo = ready.toolchain.cargo();
     cargo.current_dir(workspace::root());
-    cargo.args(["build", "--package", "nodeport-ebpf", "--bin", "nodeport", "--profile", "bpf"]);
+    cargo.args(["build", "--package", "nodeport-ebpf", "--bins", "--profile", "bpf"]);
     cargo.args(["--target", TARGET, "-Zbuild-std=core", "--target-dir"]).arg(&folder);
     cargo.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", RUSTFLAGS);
     cargo.env("PATH", path_with(std::slice::from_ref(&ready.linker_dir)));
     command::run(&mut cargo)?;
-    copy_if_changed(&folder.join(TARGET).join("bpf/nodeport"), &workspace::object())
+    let built = folder.join(TARGET).join("bpf");
+    copy_if_changed(&built.join("bench"), &workspace::bench_object())?;
+    copy_if_changed(&built.join("nodeport"), &workspace::object())
 }
 
 /// Builds the agent with the object inside.

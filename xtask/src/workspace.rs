@@ -25,6 +25,12 @@ pub fn object() -> PathBuf {
     target().join("bpf/nodeport.o")
 }
 
+/// The eBPF object of the programs that `bench packet` measures.
+#[must_use]
+pub fn bench_object() -> PathBuf {
+    target().join("bpf/bench.o")
+}
+
 /// The agent that `build` makes.
 #[must_use]
 pub fn agent() -> PathBuf {

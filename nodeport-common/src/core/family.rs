@@ -108,11 +108,7 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn parse<P: Packet>(
-        packet: &mut P,
-        l3: usize,
-        network: &mut Network<Addr4>,
-    ) -> Result<(), L4> {
+    fn parse<P: Packet>(packet: &mut P, l3: usize, network: &mut Network<Addr4>) -> Result<(), L4> {
         super::parse::ipv4::full(packet, l3, network)
     }
 
@@ -172,7 +168,8 @@ impl Family for V4 {
         let first = u16::from_ne_bytes([0x45, 0xc0]) as u64
             + ((length + 20) as u16).to_be() as u64
             + u16::from_ne_bytes([ERROR_TTL, IPPROTO_ICMP]) as u64;
-        let addresses = checksum::sum(&words4(&parsed.key.dst)) + checksum::sum(&words4(&parsed.key.src));
+        let addresses =
+            checksum::sum(&words4(&parsed.key.dst)) + checksum::sum(&words4(&parsed.key.src));
         header.store::<u16, 10>(!checksum::fold_wide(first + addresses));
         true
     }
@@ -196,11 +193,7 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn parse<P: Packet>(
-        packet: &mut P,
-        l3: usize,
-        network: &mut Network<Addr6>,
-    ) -> Result<(), L4> {
+    fn parse<P: Packet>(packet: &mut P, l3: usize, network: &mut Network<Addr6>) -> Result<(), L4> {
         super::parse::ipv6::full(packet, l3, network)
     }
 

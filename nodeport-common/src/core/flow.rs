@@ -9,8 +9,8 @@ use crate::abi::{
 use state::Direction;
 
 /// Bits of the clock that count within one interval: a flow is looked at closely once in every
-/// 256 jiffies, whatever its packets are.
-pub const INTERVAL: u32 = 0xff;
+/// 1,024 jiffies (1 to 10 seconds), whatever its packets are.
+pub const INTERVAL: u32 = 0x3ff;
 
 /// UDP packets of one direction after which a flow without an answer counts as proved, if they
 /// came over some time ([`ONE_WAY_SECONDS`]).

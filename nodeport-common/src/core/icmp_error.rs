@@ -15,9 +15,7 @@ use super::track::{find, refresh_hop};
 use super::verdict::Verdict;
 use super::walk::concerns_us;
 use super::work::Work;
-use crate::abi::{
-    Flow, HOP_NEIGHBOUR, HOP_SEND, HOP_STACK, HOP_UNRESOLVED, IPPROTO_UDP, Reason,
-};
+use crate::abi::{Flow, HOP_NEIGHBOUR, HOP_SEND, HOP_STACK, HOP_UNRESOLVED, IPPROTO_UDP, Reason};
 
 /// Offset of the checksum in an ICMP header.
 const ICMP_CHECKSUM: usize = 2;

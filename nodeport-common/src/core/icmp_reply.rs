@@ -71,11 +71,7 @@ pub fn answer<F: Family, P: Packet, W: World<F>>(
 }
 
 #[inline(always)]
-fn build<F: Family, P: Packet>(
-    packet: &mut P,
-    parsed: &Parsed<F::Addr>,
-    problem: Problem,
-) -> bool {
+fn build<F: Family, P: Packet>(packet: &mut P, parsed: &Parsed<F::Addr>, problem: Problem) -> bool {
     let l3 = parsed.l3 as usize;
     // All of TCP's header, so that a card that finishes checksums finds its field.
     let transport = if parsed.key.protocol == IPPROTO_TCP { 20 } else { 8 };

@@ -209,10 +209,7 @@ fn claim_answers<F: Family, W: World<F>>(
 }
 
 #[inline(always)]
-fn insert_forward<F: Family, W: World<F>>(
-    world: &W,
-    work: &Work<F::Addr>,
-) -> Result<(), Reason> {
+fn insert_forward<F: Family, W: World<F>>(world: &W, work: &Work<F::Addr>) -> Result<(), Reason> {
     let reason = match world.insert_flow(Table::Nursery, &work.key, &work.flow, Insert::Claim) {
         Inserted::Done => {
             world.service_stats(work.flow.service, |stats| stats.opened += 1);

@@ -88,4 +88,3 @@ fn udp_header<P: Packet>(packet: &mut P, l4: usize, ports: u32, diff: u16) -> bo
     header.store::<u16, UDP_CHECKSUM>(checksum::update_udp(field, diff));
     true
 }
-

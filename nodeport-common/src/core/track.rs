@@ -82,19 +82,27 @@ fn follow<F: Family, P: Packet, W: World<F>>(
     work: &mut Work<F::Addr>,
     table: Table,
 ) -> Verdict {
-    refresh_hop::<F, W>(world, work);
+    let hop_changed = refresh_hop::<F, W>(world, work);
     if let Some(verdict) = obstacle::<F, P, W>(packet, world, work) {
         return verdict;
     }
+    let state_changed = step::<F, W>(world, work);
+    store::<F, W>(world, work, table, hop_changed || state_changed);
+    walk::deliver::<F, P, W>(packet, world, &work.parsed, &work.flow)
+}
+
+/// Counts the packet and puts the flow into its next state; true if that is another.
+#[inline(always)]
+fn step<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> bool {
     let (now, flow) = (world.now(), &mut work.flow);
     let Parsed { tcp_flags, total, .. } = work.parsed;
-    let state = next_state(flow, work.key.protocol, tcp_flags, now, work.control.hz);
+    let (old, hz) = (flow.state, work.control.hz);
+    let state = next_state(flow, work.key.protocol, tcp_flags, now, hz);
     flow::set_state(flow, state);
     flow.last_seen = now;
     flow.packets += 1;
     flow.bytes += total as u64;
-    store::<F, W>(world, work, table);
-    walk::deliver::<F, P, W>(packet, world, &work.parsed, &work.flow)
+    flow.state != old
 }
 
 /// What stands in the packet's way: no route, no hop left, a narrower path, or that XDP cannot
@@ -120,21 +128,22 @@ pub fn obstacle<F: Family, P: Packet, W: World<F>>(
     Some(icmp_reply::answer::<F, P, W>(packet, world, work))
 }
 
-/// Looks the next hop up again if something on the node's paths has changed.
+/// Looks the next hop up again if something on the node's paths has changed; true if it did.
 #[inline(never)]
-pub fn refresh_hop<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) {
+pub fn refresh_hop<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> bool {
     let (flow, epoch) = (&mut work.flow, work.control.epoch);
     if flow.hop.epoch == epoch {
-        return;
+        return false;
     }
     let by_stack = is_met_leaving(flow) || direction(flow) == Direction::Forward;
     if flow.flags & FLOW_LOCAL != 0 && by_stack {
-        flow.hop = NextHop { kind: HOP_STACK, epoch, ..NextHop::default() };
-        return;
+        flow.hop = NextHop { kind: HOP_STACK, epoch, ..NextHop::UNRESOLVED };
+        return true;
     }
     (work.way.from, work.way.to) = (flow.new_src, flow.new_dst);
     find_way::<F, W>(world, work);
     work.flow.hop = work.way.hop;
+    true
 }
 
 /// Asks for the way; an answer that may be kept is good for this epoch.
@@ -147,12 +156,17 @@ pub fn find_way<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) {
 }
 
 /// Writes the half back, its partner beside it, and moves both on once they have proved
-/// themselves.
+/// themselves. What has not `changed` is only counted.
 #[inline(never)]
-fn store<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, table: Table) {
+fn store<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, table: Table, changed: bool) {
     let promote = table == Table::Nursery && is_settled(FlowState::from_u8(work.flow.state));
     let target = if promote { Table::Flows } else { table };
-    if !put::<F, W>(world, target, &work.key, &work.flow) {
+    let stored = if changed || promote {
+        put::<F, W>(world, target, &work.key, &work.flow)
+    } else {
+        count_packet::<F, W>(world, work, table)
+    };
+    if !stored {
         return;
     }
     work.other_key = partner_key(&work.key, &work.flow);
@@ -163,6 +177,18 @@ fn store<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, table: Tab
         }
     } else if promote {
         world.remove_flow(Table::Flows, &work.key);
+    }
+}
+
+#[inline(always)]
+fn count_packet<F: Family, W: World<F>>(world: &W, work: &Work<F::Addr>, table: Table) -> bool {
+    match world.flow(table, &work.key) {
+        Some(mut entry) => {
+            entry.touch(work.flow.last_seen, work.parsed.total as u32);
+            true
+        }
+        // Pushed out a moment ago.
+        None => false,
     }
 }
 

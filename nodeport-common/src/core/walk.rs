@@ -178,8 +178,7 @@ fn is_routine<F: Family, P: Packet, W: World<F>>(
 /// Whether the packet may be forwarded as it is: it has hops left, and fits the path.
 #[inline(always)]
 pub fn may_leave<A, P: Packet>(packet: &mut P, parsed: &Parsed<A>, flow: &Flow<A>) -> bool {
-    parsed.ttl > 1
-        && (parsed.total <= flow.hop.mtu || segments_fit(packet, parsed, flow.hop.mtu))
+    parsed.ttl > 1 && (parsed.total <= flow.hop.mtu || segments_fit(packet, parsed, flow.hop.mtu))
 }
 
 /// Whether the segments fit into which the kernel will cut the packet.

@@ -1,0 +1,31 @@
+//! Programs for `cargo xtask bench packet`: the walk as the real programs have it, on a packet
+//! that is made fresh before each run, and what it is measured beside.
+//!
+//! `BPF_PROG_TEST_RUN` gives a program the same bytes again and again, as it left them itself. So
+//! each program here first writes the tuple, the TTL and the checksums of the next packet; the
+//! `fresh` programs do nothing else, which shows what that costs.
+#![no_std]
+#![no_main]
+#![expect(dead_code, reason = "the benchmark needs only a part of what the programs have")]
+
+mod bench {
+    pub(crate) mod fill;
+    pub(crate) mod fresh;
+    pub(crate) mod program;
+}
+mod env;
+mod maps;
+mod packet;
+mod route;
+mod verdict;
+
+/// The kernel offers some helpers only to programs under a licence that goes with the GPL.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// Nothing here can panic: see `main.rs`.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}

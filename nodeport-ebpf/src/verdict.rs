@@ -1,0 +1,36 @@
+//! What a verdict is to the kernel.
+
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
+use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh};
+use nodeport_common::core::verdict::{Action, Verdict};
+
+use crate::packet::xdp::Frame;
+use crate::route::RouteContext;
+
+/// The verdict of an XDP program.
+#[inline(always)]
+pub(crate) fn xdp(frame: Frame, verdict: Verdict) -> u32 {
+    match verdict.action() {
+        Action::Pass | Action::Stack | Action::Neighbour(_) => XDP_PASS,
+        Action::Drop => XDP_DROP,
+        Action::Send(ifindex) if ifindex == frame.ifindex() => XDP_TX,
+        // SAFETY: the helper takes numbers and returns XDP_REDIRECT or XDP_ABORTED.
+        Action::Send(ifindex) => unsafe { bpf_redirect(ifindex, 0) as u32 },
+    }
+}
+
+/// The verdict of a TC program. `TC_ACT_UNSPEC` lets programs behind ours have their say.
+#[inline(always)]
+pub(crate) fn tc(verdict: Verdict) -> i32 {
+    match verdict.action() {
+        Action::Pass | Action::Stack => TC_ACT_UNSPEC,
+        Action::Drop => TC_ACT_SHOT as i32,
+        // SAFETY: the helper takes numbers.
+        Action::Send(ifindex) => unsafe { bpf_redirect(ifindex, 0) as i32 },
+        // SAFETY: no parameters are given, which the helper takes as "look the neighbour up".
+        Action::Neighbour(ifindex) => unsafe {
+            bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) as i32
+        },
+    }
+}

@@ -1,0 +1,170 @@
+//! `bench packet`: the programs alone.
+//!
+//! Each round runs every program once, so that a change of the machine's speed meets all of them
+//! alike. The packet is made fresh before each run of a program: `fresh` shows what that costs,
+//! and it is part of all figures but those of `empty`.
+
+use std::thread;
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use indicatif::ProgressBar;
+
+use super::Options;
+use super::frames::{ack, syn};
+use super::report::{self, Figure};
+use super::runner::{Hook, Runner, XDP_TX, isolate};
+use crate::{build, setup};
+
+/// A port on which no service listens.
+const OTHER_PORT: u16 = 443;
+/// The port of the benchmark's service.
+const FRONTEND_PORT: u16 = 30_007;
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Empty,
+    Fresh,
+    BareLookup,
+    Established,
+    NewFlow,
+    NotOurs,
+}
+
+impl Kind {
+    const ALL: [Self; 6] = [
+        Self::Empty,
+        Self::Fresh,
+        Self::BareLookup,
+        Self::Established,
+        Self::NewFlow,
+        Self::NotOurs,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Fresh => "fresh",
+            Self::BareLookup => "bare-lookup",
+            Self::Established => "established",
+            Self::NewFlow => "new-flow",
+            Self::NotOurs => "not-ours",
+        }
+    }
+
+    /// Whether the number of live flows makes a difference.
+    const fn depends_on_flows(self) -> bool {
+        matches!(self, Self::BareLookup | Self::Established)
+    }
+
+    fn program(self, hook: Hook, family: u8) -> String {
+        let hook = hook.name();
+        match self {
+            Self::Empty => format!("empty_{hook}"),
+            Self::Fresh => format!("fresh{family}_{hook}"),
+            Self::BareLookup => format!("lookup{family}_{hook}"),
+            Self::Established | Self::NewFlow | Self::NotOurs => format!("walk{family}_{hook}"),
+        }
+    }
+
+    /// The verdict that shows that the packet went the way it should.
+    fn verdict(self, hook: Hook) -> u32 {
+        /// `XDP_PASS`, `XDP_REDIRECT`, `TC_ACT_UNSPEC` and `TC_ACT_REDIRECT`.
+        const PASS: u32 = 2;
+        const REDIRECT: u32 = 4;
+        const UNSPEC: u32 = u32::MAX;
+        const TC_REDIRECT: u32 = 7;
+        match (self, hook) {
+            (Self::NotOurs, Hook::Xdp) => PASS,
+            (Self::NewFlow, Hook::Xdp) => REDIRECT,
+            (_, Hook::Xdp) => XDP_TX,
+            (Self::Established | Self::NewFlow, Hook::Tc) => TC_REDIRECT,
+            (_, Hook::Tc) => UNSPEC,
+        }
+    }
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    kind: Kind,
+    hook: Hook,
+    family: u8,
+}
+
+/// Builds the programs, measures, prints.
+///
+/// # Errors
+/// If a program cannot be loaded or gives another verdict than it should, or with `--check` if a
+/// figure is above its goal.
+pub(super) fn run(options: &Options) -> Result<()> {
+    build::object(&setup::ensure()?)?;
+    let owned = options.clone();
+    let measured = thread::spawn(move || measure(&owned)).join();
+    let figures = measured.map_err(|_| anyhow!("the measuring thread has panicked"))??;
+    report::table(&figures);
+    if let Some(path) = &options.json {
+        report::json(&figures, path)?;
+    }
+    let missed = report::goals(&figures);
+    ensure!(!options.check || missed == 0, "{missed} figures are above their goals");
+    Ok(())
+}
+
+fn measure(options: &Options) -> Result<Vec<Figure>> {
+    isolate(options.cpu)?;
+    let (Some(first), flows) = (options.flows.first(), &options.flows) else {
+        bail!("--flows: at least one number");
+    };
+    let mut figures = Vec::new();
+    for count in flows {
+        let cases = cases(count == first);
+        figures.extend(measure_with(options, *count, &cases)?);
+    }
+    Ok(figures)
+}
+
+/// What is measured with one number of flows.
+fn cases(all: bool) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for hook in [Hook::Xdp, Hook::Tc] {
+        for family in [4, 6] {
+            let kinds = Kind::ALL.into_iter().filter(|kind| all || kind.depends_on_flows());
+            cases.extend(kinds.map(|kind| Case { kind, hook, family }));
+        }
+    }
+    cases
+}
+
+fn measure_with(options: &Options, flows: u32, cases: &[Case]) -> Result<Vec<Figure>> {
+    let progress = ProgressBar::new(u64::from(options.rounds) * cases.len() as u64);
+    progress.set_message(format!("{flows} flows"));
+    let mut runner = Runner::new(flows, options.packets)?;
+    let mut samples = vec![Vec::new(); cases.len()];
+    for _ in 0..options.rounds {
+        for (case, samples) in cases.iter().zip(&mut samples) {
+            samples.push(sample(&mut runner, *case)?);
+            progress.inc(1);
+        }
+    }
+    progress.finish_and_clear();
+    let figures = cases.iter().zip(samples).map(|(case, samples)| {
+        Figure::new(case.kind.name(), case.hook.name(), case.family, flows, samples)
+    });
+    Ok(figures.collect())
+}
+
+fn sample(runner: &mut Runner, case: Case) -> Result<u64> {
+    let Case { kind, hook, family } = case;
+    runner.set_new(kind == Kind::NewFlow)?;
+    runner.set_port(if kind == Kind::NotOurs { OTHER_PORT } else { FRONTEND_PORT })?;
+    let frame = if kind == Kind::NewFlow { syn(family) } else { ack(family) };
+    let program = kind.program(hook, family);
+    let (nanoseconds, verdict) = runner.time(&program, hook, &frame)?;
+    let wanted = kind.verdict(hook);
+    if verdict != wanted {
+        return Err(anyhow!("verdict {verdict}, not {wanted}"))
+            .with_context(|| format!("{} by {program}", kind.name()));
+    }
+    Ok(nanoseconds)
+}

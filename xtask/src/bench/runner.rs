@@ -1,0 +1,162 @@
+//! Runs the benchmark's programs in the kernel, on one processor, in a network namespace of their
+//! own.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use aya::maps::Array;
+use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader};
+use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
+use nix::unistd::Pid;
+use nodeport_common::abi::maps;
+
+use crate::{command, workspace};
+
+/// Elements of the programs' configuration (`nodeport-ebpf/src/bench/fresh.rs`).
+const MASK: u32 = 0;
+const PORT: u32 = 1;
+const IFINDEX: u32 = 2;
+const IN_ORDER: u32 = 3;
+
+/// A program type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hook {
+    /// XDP.
+    Xdp,
+    /// TC.
+    Tc,
+}
+
+impl Hook {
+    /// Its name in programs, tables and JSON.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp",
+            Self::Tc => "tc",
+        }
+    }
+}
+
+/// The loaded object with its maps filled.
+pub(super) struct Runner {
+    ebpf: Ebpf,
+    packets: u32,
+}
+
+impl Runner {
+    /// Loads the object and stores `flows` established flows of each family. To be called on a
+    /// thread that [`isolate`] has prepared.
+    pub(super) fn new(flows: u32, packets: u32) -> Result<Self> {
+        ensure!(flows.is_power_of_two(), "--flows {flows}: not a power of two");
+        let path = workspace::bench_object();
+        let entries = (flows * 2).max(maps::FLOW_ENTRIES as u32);
+        let ebpf = EbpfLoader::new()
+            .map_max_entries(maps::FLOWS4, entries)
+            .map_max_entries(maps::FLOWS6, entries)
+            .load_file(&path)
+            .with_context(|| format!("load {} (`cargo xtask build` makes it)", path.display()))?;
+        let mut runner = Self { ebpf, packets };
+        runner.load()?;
+        runner.configure(MASK, u64::from(flows) - 1)?;
+        runner.configure(PORT, 30_007)?;
+        runner.configure(IFINDEX, u64::from(nix::net::if_::if_nametoindex("bench0")?))?;
+        runner.expect("settings", Hook::Xdp, &[0; 64], 1, XDP_TX)?;
+        for fill in ["fill4", "fill6"] {
+            runner.expect(fill, Hook::Xdp, &[0; 64], flows, XDP_TX)?;
+        }
+        Ok(runner)
+    }
+
+    fn load(&mut self) -> Result<()> {
+        for (name, program) in self.ebpf.programs_mut() {
+            let loaded = match program {
+                aya::programs::Program::Xdp(program) => program.load(),
+                aya::programs::Program::SchedClassifier(program) => program.load(),
+                _ => bail!("{name}: neither XDP nor TC"),
+            };
+            loaded.with_context(|| format!("load {name}"))?;
+        }
+        Ok(())
+    }
+
+    fn configure(&mut self, index: u32, value: u64) -> Result<()> {
+        let map = self.ebpf.map_mut("bench_config").context("bench_config: no such map")?;
+        let mut array: Array<_, u64> = Array::try_from(map)?;
+        array.set(index, value, 0).with_context(|| format!("write bench_config[{index}]"))
+    }
+
+    /// Sets the destination port of the packets to come.
+    pub(super) fn set_port(&mut self, port: u16) -> Result<()> {
+        self.configure(PORT, u64::from(port))
+    }
+
+    /// Whether the packets to come are of flows that were never seen.
+    pub(super) fn set_new(&mut self, new: bool) -> Result<()> {
+        self.configure(IN_ORDER, u64::from(new))
+    }
+
+    /// Nanoseconds per packet of a program, and its last verdict.
+    pub(super) fn time(&self, name: &str, hook: Hook, frame: &[u8]) -> Result<(u64, u32)> {
+        self.test_run(name, hook, frame, self.packets)
+    }
+
+    fn expect(&self, name: &str, hook: Hook, frame: &[u8], repeat: u32, want: u32) -> Result<()> {
+        let (_, verdict) = self.test_run(name, hook, frame, repeat)?;
+        ensure!(verdict == want, "{name}: verdict {verdict}, not {want}");
+        Ok(())
+    }
+
+    fn test_run(&self, name: &str, hook: Hook, frame: &[u8], repeat: u32) -> Result<(u64, u32)> {
+        let mut out = vec![0u8; frame.len() + 256];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            repeat,
+            ..TestRunOptions::new()
+        };
+        let program =
+            self.ebpf.program(name).with_context(|| format!("{name}: no such program"))?;
+        let result = match hook {
+            Hook::Xdp => <&Xdp>::try_from(program).and_then(|program| program.test_run(options)),
+            Hook::Tc => {
+                <&SchedClassifier>::try_from(program).and_then(|program| program.test_run(options))
+            }
+        };
+        let result =
+            result.map_err(|error: ProgramError| error).with_context(|| format!("run {name}"))?;
+        Ok((u64::try_from(result.duration.as_nanos())?, result.return_value))
+    }
+}
+
+/// `XDP_TX`.
+pub(super) const XDP_TX: u32 = 3;
+
+/// Puts this thread on one processor and into a network namespace of its own, with the route to
+/// the backends that new flows need.
+pub(super) fn isolate(cpu: usize) -> Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu).with_context(|| format!("--cpu {cpu}"))?;
+    let this = Pid::from_raw(0);
+    sched_setaffinity(this, &cpus).with_context(|| format!("run on processor {cpu}"))?;
+    unshare(CloneFlags::CLONE_NEWNET).context("make a network namespace (root is needed)")?;
+    for line in [
+        "link set lo up",
+        "link add bench0 type veth peer name bench1",
+        "link set bench0 up",
+        "link set bench1 up",
+        "addr add 192.0.2.1/24 dev bench0",
+        "addr add 2001:db8::1/64 dev bench0 nodad",
+        "neigh add 192.0.2.2 lladdr 02:00:00:00:00:02 dev bench0",
+        "neigh add 2001:db8::2 lladdr 02:00:00:00:00:02 dev bench0",
+        "route add 198.51.100.0/24 via 192.0.2.2",
+        "-6 route add 2001:db8:2::/64 via 2001:db8::2",
+    ] {
+        command::run(Command::new("ip").args(line.split_whitespace()))?;
+    }
+    for key in ["ipv4.conf.all.forwarding", "ipv6.conf.all.forwarding"] {
+        let path = format!("/proc/sys/net/{}", key.replace('.', "/"));
+        std::fs::write(&path, "1").with_context(|| format!("write {path}"))?;
+    }
+    Ok(())
+}
