@@ -1,6 +1,7 @@
 //! What the project's own commands are made of: set-up, build, tests and the lab.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+pub mod bench;
 pub mod build;
 pub mod command;
 pub mod lab;
@@ -8,4 +9,5 @@ pub mod progress;
 pub mod setup;
 pub mod test;
 pub mod toolchain;
+pub mod verify;
 pub mod workspace;

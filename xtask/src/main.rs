@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use xtask::{build, lab, setup, test};
+use xtask::{bench, build, lab, setup, test, verify};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Set-up, build, tests and the lab")]
@@ -16,6 +16,11 @@ enum Command {
     Build(build::Options),
     /// Set up, build, and run every test.
     Test(test::Options),
+    /// Load every program and print what the verifier counted.
+    Verify(verify::Options),
+    /// Measure what a packet costs.
+    #[command(subcommand)]
+    Bench(bench::Command),
     /// Build a cluster's network from namespaces, or take it away.
     #[command(subcommand)]
     Lab(lab::commands::Command),
@@ -39,6 +44,8 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Setup(options) => setup::run(&options),
         Command::Build(options) => build::run(&options),
         Command::Test(options) => test::run(&options),
+        Command::Verify(options) => verify::run(&options),
+        Command::Bench(command) => bench::run(&command),
         Command::Lab(command) => lab::commands::run(&command),
         Command::LabServer(options) => lab::server::run(&options),
     }
