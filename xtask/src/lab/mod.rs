@@ -25,6 +25,7 @@ mod topology;
 
 pub mod client;
 pub mod commands;
+pub mod manifests;
 pub mod server;
 
 use std::path::{Path, PathBuf};

@@ -107,6 +107,7 @@ impl Namespace {
             .with_context(|| format!("write {value} to {file} in {}", self.name))
     }
 
+    #[expect(clippy::disallowed_methods, reason = "on threads that end with their code")]
     fn enter(&self) -> Result<()> {
         setns(&self.file, CloneFlags::CLONE_NEWNET)
             .with_context(|| format!("enter the namespace {}", self.path.display()))
