@@ -30,6 +30,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if std::process::id() == 1 {
+        verify::guest::run();
+    }
     match dispatch(Command::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

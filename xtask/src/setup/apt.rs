@@ -1,7 +1,7 @@
 //! Debian packages.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
@@ -16,7 +16,7 @@ const LISTS: &str = "/var/lib/apt/lists";
 const LISTS_MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// Whether this machine takes packages from apt.
-pub(super) fn exists() -> bool {
+pub(crate) fn exists() -> bool {
     on_path("apt-get").is_some() && on_path("dpkg-query").is_some()
 }
 
@@ -34,7 +34,7 @@ pub(super) fn offers_compiler(package: &str) -> Result<bool> {
 }
 
 /// Installs those that are missing.
-pub(super) fn install(packages: &[String], why: &str) -> Result<()> {
+pub(crate) fn install(packages: &[String], why: &str) -> Result<()> {
     let missing = missing(packages)?;
     if missing.is_empty() {
         return Ok(());
@@ -49,6 +49,36 @@ pub(super) fn install(packages: &[String], why: &str) -> Result<()> {
     command::logged(&mut command, &step, "apt-install.log")?;
     step.done();
     Ok(())
+}
+
+/// The newest package whose name has that beginning and end, with a version in between.
+pub(crate) fn newest(prefix: &str, suffix: &str) -> Result<String> {
+    let mut search = Command::new("apt-cache");
+    let found = command::capture(search.args(["pkgnames", prefix]))?;
+    let names = found.lines().filter(|name| name.ends_with(suffix));
+    let newest = names.max_by_key(|name| numbers(name)).map(str::to_owned);
+    newest.with_context(|| format!("apt knows no package {prefix}…{suffix}: try apt-get update"))
+}
+
+/// Fetches a package and unpacks it into a folder, without installing it.
+pub(crate) fn unpack(package: &str, folder: &Path, why: &str) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+    let step = Step::start(&format!("apt-get download {package}"), why);
+    let mut download = apt_get();
+    download.args(["download", package]).current_dir(folder);
+    command::logged(&mut download, &step, "apt-download.log")?;
+    step.done();
+    let files = fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))?;
+    let is_package = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "deb");
+    let file = files.flatten().map(|entry| entry.path()).find(is_package);
+    let file = file.with_context(|| format!("apt-get download {package} left no file"))?;
+    command::run(Command::new("dpkg-deb").arg("--extract").args([&file, folder]))?;
+    fs::remove_file(&file).with_context(|| format!("remove {}", file.display()))
+}
+
+/// 6.1.0-9 comes before 6.1.0-56.
+fn numbers(name: &str) -> Vec<u32> {
+    name.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
 }
 
 /// The packages that are not installed.
@@ -115,6 +145,11 @@ mod tests {
         }
         let packages = ["dpkg".to_owned(), "nodeport-no-such-package".to_owned()];
         assert_eq!(missing(&packages).unwrap(), ["nodeport-no-such-package"]);
+    }
+
+    #[test]
+    fn versions_are_ordered_as_numbers() {
+        assert!(numbers("linux-image-6.1.0-9-cloud") < numbers("linux-image-6.1.0-56-cloud"));
     }
 
     #[test]

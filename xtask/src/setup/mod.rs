@@ -1,6 +1,6 @@
 //! `cargo xtask setup`: installs what building and testing need, and leaves alone what is there.
 
-mod apt;
+pub(crate) mod apt;
 mod linker;
 mod rustup;
 

@@ -1,7 +1,10 @@
 //! `cargo xtask verify`: what the kernel's verifier says to every program of the object.
 
+pub mod guest;
+mod initramfs;
 mod kernel;
 mod load;
+mod machine;
 mod stack;
 mod statistics;
 
@@ -22,6 +25,12 @@ pub struct Options {
     /// Load this object instead of building one.
     #[arg(long, value_name = "FILE")]
     pub object: Option<PathBuf>,
+    /// Do it under a kernel of this version from Debian, in a virtual machine.
+    #[arg(long, value_name = "VERSION")]
+    pub kernel: Option<String>,
+    /// Do it under this kernel (a vmlinuz), in a virtual machine.
+    #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
+    pub kernel_image: Option<PathBuf>,
 }
 
 /// Loads every program and prints what the verifier counted.
@@ -29,7 +38,7 @@ pub struct Options {
 /// # Errors
 /// If the object does not build, or a program does not load; with the verifier's last words.
 pub fn run(options: &Options) -> Result<()> {
-    let Options { object } = options;
+    let Options { object, kernel, kernel_image } = options;
     let object = match object {
         Some(object) => object.clone(),
         None => {
@@ -37,8 +46,17 @@ pub fn run(options: &Options) -> Result<()> {
             workspace::object()
         }
     };
-    println!("{}", table(&verify(&object)?));
-    Ok(())
+    let image = match kernel {
+        Some(version) => Some(machine::debian_kernel(version)?),
+        None => kernel_image.clone(),
+    };
+    match image {
+        Some(image) => machine::verify(&object, &image),
+        None => {
+            println!("{}", table(&verify(&object)?));
+            Ok(())
+        }
+    }
 }
 
 fn verify(object: &Path) -> Result<Vec<Verified>> {

@@ -1,0 +1,58 @@
+//! End to end: real sockets through the programs, in a lab, with the agent as users run it.
+//!
+//! Each case is a function of a [`Mode`] and runs in XDP and in TC, one after the other: cases load
+//! the machine, and two at a time would only disturb each other.
+
+mod downloads;
+mod lifecycle;
+mod load;
+mod paths;
+mod site;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use libtest_mimic::{Arguments, Failed, Trial};
+use nix::unistd::geteuid;
+use xtask::lab::Mode;
+use xtask::workspace;
+
+/// A case, and the name of the rule that it proves.
+type Case = (&'static str, fn(Mode) -> Result<()>);
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    if let Some(reason) = cannot_run() {
+        println!("end-to-end tests skipped: {reason}");
+        return libtest_mimic::run(&arguments, Vec::new()).exit_code();
+    }
+    let cases = [paths::CASES, load::CASES, downloads::CASES, lifecycle::CASES].concat();
+    let trials = [Mode::Xdp, Mode::Tc].iter().flat_map(|mode| {
+        let trial = |case: &Case| trial(*case, *mode);
+        cases.iter().map(trial).collect::<Vec<_>>()
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+fn cannot_run() -> Option<&'static str> {
+    if !geteuid().is_root() {
+        return Some("the lab needs the rights of root");
+    }
+    if !workspace::agent().exists() {
+        return Some("the agent is not built: `cargo xtask test` builds it and runs them");
+    }
+    None
+}
+
+fn trial((name, case): Case, mode: Mode) -> Trial {
+    let kind = if mode == Mode::Xdp { "xdp" } else { "tc" };
+    Trial::test(format!("{kind}: {name}"), move || {
+        match catch_unwind(AssertUnwindSafe(|| case(mode))) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Failed::from(format!("{error:#}"))),
+            Err(_) => Err(Failed::from("panicked")),
+        }
+    })
+}
