@@ -4,6 +4,7 @@
 pub mod bench;
 pub mod build;
 pub mod command;
+pub mod demo;
 pub mod lab;
 pub mod progress;
 pub mod setup;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use xtask::{bench, build, lab, setup, test, verify};
+use xtask::{bench, build, demo, lab, setup, test, verify};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Set-up, build, tests and the lab")]
@@ -18,6 +18,8 @@ enum Command {
     Test(test::Options),
     /// Load every program and print what the verifier counted.
     Verify(verify::Options),
+    /// Show a NodePort being load-balanced, on this machine.
+    Demo(demo::Options),
     /// Measure what a packet costs.
     #[command(subcommand)]
     Bench(bench::Command),
@@ -48,6 +50,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Build(options) => build::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Verify(options) => verify::run(&options),
+        Command::Demo(options) => demo::run(&options),
         Command::Bench(command) => bench::run(&command),
         Command::Lab(command) => lab::commands::run(&command),
         Command::LabServer(options) => lab::server::run(&options),

@@ -102,6 +102,17 @@ impl Lab {
     }
 }
 
+impl Lab {
+    /// The agent's program with the options that tell it which node it is on, as a person would
+    /// type it.
+    ///
+    /// # Errors
+    /// If the agent is not built.
+    pub fn agent_call(&self, node: &str) -> Result<String> {
+        Ok(crate::command::line(&command(self.node(node))?))
+    }
+}
+
 impl Agent {
     /// Ends it with SIGKILL.
     pub fn kill(&mut self) {

@@ -42,12 +42,18 @@ pub(super) fn programs(bytes: &[u8]) -> Result<Vec<Verified>> {
     infos.iter().map(|(name, info)| verified(&object, name, info, btf.as_ref())).collect()
 }
 
+/// Goes on after a failure: who mends one program wants to know about the others.
 fn load_all(ebpf: &mut Ebpf) -> Result<Vec<(String, ProgramInfo)>> {
     let mut infos = Vec::new();
+    let mut failures = Vec::new();
     for (name, program) in ebpf.programs_mut() {
-        let info = load(program).and_then(|()| program.info());
-        let info = info.map_err(|error| explain(name, error))?;
-        infos.push((name.to_owned(), info));
+        match load(program).and_then(|()| program.info()) {
+            Ok(info) => infos.push((name.to_owned(), info)),
+            Err(error) => failures.push(explain(name, error)),
+        }
+    }
+    if !failures.is_empty() {
+        bail!("{}", failures.join("\n"));
     }
     infos.sort_by(|(first, _), (second, _)| first.cmp(second));
     Ok(infos)
@@ -65,14 +71,14 @@ fn load(program: &mut Program) -> Result<(), ProgramError> {
 }
 
 /// The verifier says why at the end of a log that may have a hundred thousand lines.
-fn explain(name: &str, error: ProgramError) -> anyhow::Error {
+fn explain(name: &str, error: ProgramError) -> String {
     let ProgramError::LoadError { io_error, verifier_log } = error else {
-        return anyhow::Error::new(error).context(format!("load {name}"));
+        return format!("load {name}: {:#}", anyhow::Error::new(error));
     };
     let log = verifier_log.to_string();
     let lines: Vec<&str> = log.lines().collect();
     let last = lines[lines.len().saturating_sub(40)..].join("\n");
-    anyhow::anyhow!("load {name}: {io_error}; the verifier's last words:\n{last}")
+    format!("load {name}: {io_error}; the verifier's last words:\n{last}")
 }
 
 /// What aya does between parsing and loading, with the maps that it has made.

@@ -73,8 +73,9 @@ fn static_self() -> Result<Vec<u8>> {
 
 fn boot(image: &Path, disk: &Path) -> Result<String> {
     let mut machine = Command::new(EMULATOR);
-    // Hardware help where there is some. The machine ends when the kernel reboots or panics.
-    machine.args(["-accel", "kvm", "-accel", "tcg", "-cpu", "max", "-m", "2048"]);
+    // Emulated: hardware help fails half-way inside some virtual machines, and this is over in
+    // seconds anyway. The machine ends when the kernel reboots or panics.
+    machine.args(["-accel", "tcg", "-cpu", "max", "-m", "2048"]);
     machine.args(["-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio"]);
     machine.arg("-kernel").arg(image).arg("-initrd").arg(disk);
     machine.args(["-append", "console=ttyS0 quiet panic=-1"]);
@@ -105,13 +106,13 @@ fn wait(mut child: Child) -> Result<String> {
 }
 
 fn judge(console: &str) -> Result<()> {
-    let report = console.find("kernel ").map_or(console, |at| &console[at..]);
-    if console.contains(ACCEPTED) {
-        println!("{}", report.replace(ACCEPTED, "").trim());
+    let from_kernel = console.find("kernel ").map_or(console, |at| &console[at..]);
+    if let Some((report, _)) = from_kernel.split_once(ACCEPTED) {
+        println!("{}", report.trim());
         return Ok(());
     }
-    if console.contains(REFUSED) {
-        bail!("{}", report.replace(REFUSED, "").trim());
+    if let Some((report, _)) = from_kernel.split_once(REFUSED) {
+        bail!("{}", report.trim());
     }
     bail!("the virtual machine ended without a verdict; its console:\n{}", console.trim())
 }
@@ -123,7 +124,8 @@ mod tests {
     #[test]
     fn only_a_verdict_counts() {
         assert!(judge("boot\nkernel 6.1\n┌─┐\nverify: accepted\n").is_ok());
-        let refused = judge("boot\nkernel 6.1\nerror: load x\nverify: refused\n").unwrap_err();
+        let refused =
+            judge("boot\nkernel 6.1\nerror: load x\nverify: refused\n[7.3] reboot\n").unwrap_err();
         assert_eq!(refused.to_string(), "kernel 6.1\nerror: load x");
         assert!(judge("Kernel panic").unwrap_err().to_string().contains("Kernel panic"));
     }
