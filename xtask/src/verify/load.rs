@@ -3,7 +3,7 @@
 //! The second time is for the stack depth, which the kernel tells in its log alone: aya asks for
 //! a log only after a load has failed. Maps and relocations are those of the first.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 
 use anyhow::{Context as _, Result, bail};
@@ -14,7 +14,8 @@ use aya_obj::generated::{BPF_F_XDP_HAS_FRAGS, bpf_attach_type};
 use aya_obj::{Object, ProgramSection};
 
 use super::kernel::{self, Attributes};
-use super::stack::{self, Rounding};
+use super::names;
+use super::stack::{self, Chain, Rounding};
 use super::statistics::{self, Statistics};
 
 /// A program that the verifier has accepted.
@@ -25,10 +26,12 @@ pub(super) struct Verified {
     /// As the kernel reports it for the loaded program.
     pub instructions: Option<u32>,
     pub statistics: Statistics,
-    /// Bytes of stack on the longest chain of calls, as kernels since 6.9 count.
-    pub stack: Option<u32>,
+    /// The deepest chain of calls, as kernels since 6.9 count.
+    pub stack: Option<Chain>,
     /// The same, as kernels before 6.9 count.
-    pub stack_before: Option<u32>,
+    pub stack_before: Option<Chain>,
+    /// Names of functions by their first instruction.
+    pub names: HashMap<usize, String>,
 }
 
 /// Loads every program of an object; nothing is attached, nothing stays.
@@ -37,9 +40,11 @@ pub(super) fn programs(bytes: &[u8]) -> Result<Vec<Verified>> {
     let mut ebpf = EbpfLoader::new().verifier_log_level(level).load(bytes).context("load maps")?;
     let infos = load_all(&mut ebpf)?;
     let object = relocate(bytes, &ebpf)?;
+    let types = object.btf.as_ref().map(|btf| names::of_types(&btf.to_bytes())).unwrap_or_default();
     let btf =
         infos.iter().find_map(|(_, info)| info.btf_id()).map(kernel::btf_by_id).transpose()?;
-    infos.iter().map(|(name, info)| verified(&object, name, info, btf.as_ref())).collect()
+    let again = Again { object, types, btf };
+    infos.iter().map(|(name, info)| again.verified(name, info)).collect()
 }
 
 /// Goes on after a failure: who mends one program wants to know about the others.
@@ -126,30 +131,42 @@ fn descriptor(name: &str, map: &Map) -> Result<RawFd> {
     Ok(data.fd().as_fd().as_raw_fd())
 }
 
-fn verified(
-    object: &Object,
-    name: &str,
-    info: &ProgramInfo,
-    btf: Option<&OwnedFd>,
-) -> Result<Verified> {
-    let program = object.programs.get(name).with_context(|| format!("no program {name}"))?;
-    let function = object.functions.get(&program.function_key());
-    let (kind, attach_type, flags) = kind(&program.section);
-    let attributes = Attributes {
-        kind: info.program_type(),
-        attach_type,
-        flags,
-        license: &program.license,
-        function: function.with_context(|| format!("no code of {name}"))?,
-        btf,
-    };
-    let log = kernel::load(&attributes).with_context(|| format!("load {name} once more"))?;
-    let statistics = statistics::parse(&log).with_context(|| format!("statistics of {name}"))?;
-    let instructions = info.verified_instruction_count();
-    let stack =
-        |rounding| stack::deepest(&attributes.function.instructions, &statistics.stack, rounding);
-    let (stack, stack_before) = (stack(Rounding::Compiled), stack(Rounding::Interpreter));
-    Ok(Verified { name: name.to_owned(), kind, instructions, stack, stack_before, statistics })
+/// What the second load needs.
+struct Again {
+    object: Object,
+    /// Names of types in the object's BTF.
+    types: Vec<String>,
+    btf: Option<OwnedFd>,
+}
+
+impl Again {
+    fn verified(&self, name: &str, info: &ProgramInfo) -> Result<Verified> {
+        let program = self.object.programs.get(name);
+        let program = program.with_context(|| format!("no program {name}"))?;
+        let function = self.object.functions.get(&program.function_key());
+        let function = function.with_context(|| format!("no code of {name}"))?;
+        let (kind, attach_type, flags) = kind(&program.section);
+        let attributes = Attributes {
+            kind: info.program_type(),
+            attach_type,
+            flags,
+            license: &program.license,
+            function,
+            btf: self.btf.as_ref(),
+        };
+        let log = kernel::load(&attributes).with_context(|| format!("load {name} once more"))?;
+        let statistics = statistics::parse(&log).with_context(|| format!("log of {name}"))?;
+        let stack = |rounding| stack::deepest(&function.instructions, &statistics.stack, rounding);
+        Ok(Verified {
+            name: name.to_owned(),
+            kind,
+            instructions: info.verified_instruction_count(),
+            stack: stack(Rounding::Compiled),
+            stack_before: stack(Rounding::Interpreter),
+            names: names::of_functions(function, &self.types),
+            statistics,
+        })
+    }
 }
 
 /// Name, attach type and flags, as aya derives them from the section.

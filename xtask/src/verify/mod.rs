@@ -5,6 +5,7 @@ mod initramfs;
 mod kernel;
 mod load;
 mod machine;
+mod names;
 mod stack;
 mod statistics;
 
@@ -18,6 +19,7 @@ use comfy_table::{CellAlignment, Table};
 
 use crate::{build, setup, workspace};
 use load::Verified;
+use stack::Chain;
 
 /// What to verify.
 #[derive(Args, Clone, Debug, Default)]
@@ -25,6 +27,9 @@ pub struct Options {
     /// Load this object instead of building one.
     #[arg(long, value_name = "FILE")]
     pub object: Option<PathBuf>,
+    /// Show the functions on the deepest chain of calls, with their bytes of stack.
+    #[arg(long)]
+    pub stack: bool,
     /// Do it under a kernel of this version from Debian, in a virtual machine.
     #[arg(long, value_name = "VERSION")]
     pub kernel: Option<String>,
@@ -38,7 +43,7 @@ pub struct Options {
 /// # Errors
 /// If the object does not build, or a program does not load; with the verifier's last words.
 pub fn run(options: &Options) -> Result<()> {
-    let Options { object, kernel, kernel_image } = options;
+    let Options { object, stack, kernel, kernel_image } = options;
     let object = match object {
         Some(object) => object.clone(),
         None => {
@@ -53,7 +58,11 @@ pub fn run(options: &Options) -> Result<()> {
     match image {
         Some(image) => machine::verify(&object, &image),
         None => {
-            println!("{}", table(&verify(&object)?));
+            let programs = verify(&object)?;
+            println!("{}", table(&programs));
+            if *stack {
+                programs.iter().for_each(|program| println!("{}", chain(program)));
+            }
             Ok(())
         }
     }
@@ -89,8 +98,10 @@ fn table(programs: &[Verified]) -> Table {
 }
 
 fn row(program: &Verified) -> [String; 7] {
-    let Verified { name, kind, instructions, stack, stack_before, statistics } = program;
-    let bytes = |stack: &Option<u32>| stack.map_or("?".to_owned(), |bytes| bytes.to_string());
+    let Verified { name, kind, instructions, stack, stack_before, statistics, names: _ } = program;
+    let bytes = |chain: &Option<Chain>| {
+        chain.as_ref().map_or("?".to_owned(), |chain| chain.bytes.to_string())
+    };
     [
         name.clone(),
         kind.clone(),
@@ -100,4 +111,15 @@ fn row(program: &Verified) -> [String; 7] {
         statistics.stack.split('+').count().to_string(),
         format!("{:.1} ms", statistics.microseconds as f64 / 1000.0),
     ]
+}
+
+/// As kernels before 6.9 count, which is more.
+fn chain(program: &Verified) -> String {
+    let Some(Chain { functions, .. }) = &program.stack_before else { return String::new() };
+    let mut text = format!("{}, stack before 6.9:", program.name);
+    for (start, bytes) in functions {
+        let name = program.names.get(start).map_or("?", String::as_str);
+        text += &format!("\n  {bytes:>4} {name}");
+    }
+    text
 }

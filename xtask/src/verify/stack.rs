@@ -34,21 +34,38 @@ const LOAD_64: u8 = 0x18;
 const PSEUDO_CALL: u8 = 1;
 const PSEUDO_FUNCTION: u8 = 4;
 
-/// The longest chain of calls, in bytes; `depths` is the kernel's `112+0+64`.
+/// The chain of calls that takes most.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Chain {
+    /// Bytes of all of them.
+    pub bytes: u32,
+    /// First instruction and bytes of each, from the program inwards.
+    pub functions: Vec<(usize, u32)>,
+}
+
+/// The deepest chain of calls; `depths` is the kernel's `112+0+64`.
 ///
 /// `None` if the number of functions in the two is not the same.
-pub(super) fn deepest(instructions: &[bpf_insn], depths: &str, rounding: Rounding) -> Option<u32> {
+pub(super) fn deepest(
+    instructions: &[bpf_insn],
+    depths: &str,
+    rounding: Rounding,
+) -> Option<Chain> {
     let depth = |depth: &str| depth.parse().ok().map(|depth| rounding.round(depth));
     let depths: Vec<u32> = depths.split('+').map(depth).collect::<Option<_>>()?;
     let starts: BTreeSet<usize> =
         calls(instructions).map(|(_, target)| target).chain([0]).collect();
+    if starts.len() != depths.len() {
+        return None;
+    }
     let starts: Vec<usize> = starts.into_iter().collect();
     let function = |at: usize| starts.partition_point(|start| *start <= at) - 1;
     let mut callees: HashMap<usize, Vec<usize>> = HashMap::new();
     for (at, target) in calls(instructions) {
         callees.entry(function(at)).or_default().push(function(target));
     }
-    (starts.len() == depths.len()).then(|| chain(0, &depths, &callees, &mut HashMap::new()))
+    let functions: Vec<_> = starts.into_iter().zip(depths.iter().copied()).collect();
+    Some(chain(0, &functions, &callees, &mut HashMap::new()))
 }
 
 /// Calls of functions, and functions handed to the kernel: where, and which instruction they go to.
@@ -66,18 +83,20 @@ fn calls(instructions: &[bpf_insn]) -> impl Iterator<Item = (usize, usize)> {
 /// The verifier has refused recursion, so this ends.
 fn chain(
     function: usize,
-    depths: &[u32],
+    functions: &[(usize, u32)],
     callees: &HashMap<usize, Vec<usize>>,
-    known: &mut HashMap<usize, u32>,
-) -> u32 {
-    if let Some(depth) = known.get(&function) {
-        return *depth;
+    known: &mut HashMap<usize, Chain>,
+) -> Chain {
+    if let Some(chain) = known.get(&function) {
+        return chain.clone();
     }
     let called = callees.get(&function).into_iter().flatten();
-    let below = called.map(|callee| chain(*callee, depths, callees, known)).max().unwrap_or(0);
-    let depth = depths[function] + below;
-    known.insert(function, depth);
-    depth
+    let below = called.map(|callee| chain(*callee, functions, callees, known));
+    let mut deepest = below.max_by_key(|chain| chain.bytes).unwrap_or_default();
+    deepest.bytes += functions[function].1;
+    deepest.functions.insert(0, functions[function]);
+    known.insert(function, deepest.clone());
+    deepest
 }
 
 #[cfg(test)]
@@ -108,7 +127,7 @@ mod tests {
 
     #[test]
     fn the_longest_chain_counts() {
-        let deepest = |depths, rounding| deepest(&program(), depths, rounding);
+        let deepest = |depths, rounding| Some(deepest(&program(), depths, rounding)?.bytes);
         assert_eq!(deepest("100+40+8", Rounding::Compiled), Some(112 + 48 + 16));
         assert_eq!(deepest("100+40+8", Rounding::Interpreter), Some(128 + 64 + 32));
         assert_eq!(deepest("100+0+200", Rounding::Compiled), Some(112 + 208));
@@ -123,7 +142,8 @@ mod tests {
             instruction(EXIT, 0, 0),
             instruction(EXIT, 0, 0),
         ];
-        assert_eq!(deepest(&program, "16+32", Rounding::Compiled), Some(48));
+        let chain = deepest(&program, "16+32", Rounding::Compiled).unwrap();
+        assert_eq!(chain, Chain { bytes: 48, functions: vec![(0, 16), (3, 32)] });
     }
 
     #[test]
