@@ -1,0 +1,250 @@
+//! Carrying out changes, in an order in which every packet meets a consistent state after every
+//! single write:
+//!
+//! 1. frontends that go;
+//! 2. bits of ports, then backends that come;
+//! 3. slots, in regions that no packet reads;
+//! 4. frontends that come or are switched to their new slots;
+//! 5. backends that go, when no packet can be between the old slots and them ([`super::tidy`]).
+//!
+//! What fails for one group stops the later steps for that group and for no other.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+
+use nodeport_common::abi::Frontend;
+
+use super::batch::{Batch, Outcome, Subject};
+use super::diff::Change;
+use super::ops::{self, BackendValue};
+use super::placed::Table;
+use super::state::State;
+use crate::dataplane::{Dataplane, Op};
+use crate::plan::{Desired, FrontendAt, Group, GroupKey};
+
+/// What went wrong, by what it was for.
+pub(super) type Failed = HashMap<Subject, anyhow::Error>;
+
+/// Groups that are carried out together: their slots are in memory all at once.
+const TOGETHER: usize = 256;
+
+/// Makes the maps follow the plan for these groups.
+pub(super) fn groups(
+    state: &mut State,
+    desired: &Desired,
+    keys: &BTreeSet<GroupKey>,
+    dataplane: &mut dyn Dataplane,
+) -> Failed {
+    let plans: Vec<(&GroupKey, Option<&Group>)> =
+        keys.iter().map(|key| (key, desired.groups.get(key).map(|group| &**group))).collect();
+    let mut failed = remove_frontends(state, &plans, dataplane);
+    for chunk in plans.chunks(TOGETHER) {
+        failed.extend(bring(state, chunk, dataplane));
+    }
+    failed.extend(remove_astray(state, &plans, dataplane));
+    for (key, group) in plans {
+        state.settle(key, group);
+    }
+    failed
+}
+
+/// Frontends that nobody has any more. One that another group is about to take over is left: it
+/// is switched, without a moment in between.
+fn remove_frontends(
+    state: &mut State,
+    plans: &[(&GroupKey, Option<&Group>)],
+    dataplane: &mut dyn Dataplane,
+) -> Failed {
+    let coming: HashSet<FrontendAt> = plans
+        .iter()
+        .flat_map(|(_, group)| group.iter().flat_map(|one| &one.frontends))
+        .copied()
+        .collect();
+    let going = |at: &FrontendAt| !coming.contains(at);
+    remove(state, plans, going, dataplane)
+}
+
+/// Frontends whose new owner could not take them over: rather no answer than that of a service
+/// that no longer has the port.
+fn remove_astray(
+    state: &mut State,
+    plans: &[(&GroupKey, Option<&Group>)],
+    dataplane: &mut dyn Dataplane,
+) -> Failed {
+    remove(state, plans, |_| true, dataplane)
+}
+
+fn remove(
+    state: &mut State,
+    plans: &[(&GroupKey, Option<&Group>)],
+    which: impl Fn(&FrontendAt) -> bool,
+    dataplane: &mut dyn Dataplane,
+) -> Failed {
+    let mut batch = Batch::new();
+    for (key, group) in plans {
+        for at in state.astray(key, *group).into_iter().filter(&which) {
+            batch.push(Subject::Group((*key).clone()), ops::remove_frontend(&at), at);
+        }
+    }
+    let Outcome { done, failed } = batch.apply(dataplane);
+    done.iter().for_each(|at| state.maps.remove_frontend(at));
+    failed
+}
+
+/// Steps 2 to 4.
+fn bring(
+    state: &mut State,
+    plans: &[(&GroupKey, Option<&Group>)],
+    dataplane: &mut dyn Dataplane,
+) -> Failed {
+    let mut failed = Failed::new();
+    let mut changes: BTreeMap<&GroupKey, Change> = BTreeMap::new();
+    for (key, group) in plans.iter().filter_map(|(key, group)| Some((*key, (*group)?))) {
+        match state.change(key, group) {
+            Ok(change) => drop(changes.insert(key, change)),
+            Err(full) => drop(failed.insert(Subject::Group(key.clone()), full.into())),
+        }
+    }
+    for step in [ports, backends, tables, frontends] {
+        let worse = step(state, &mut changes, dataplane);
+        give_up(state, &mut changes, &worse);
+        failed.extend(worse);
+    }
+    failed
+}
+
+/// Drops the changes of groups that failed. Regions that they took are free again, and bits of
+/// ports that were set for them may be needless.
+fn give_up(state: &mut State, changes: &mut Changes<'_>, failed: &Failed) {
+    changes.retain(|key, change| {
+        let goes_on = !failed.contains_key(&Subject::Group((*key).clone()));
+        if !goes_on {
+            state.maps.ports.doubtful.extend(change.ports.iter().map(|(port, _)| *port));
+        }
+        if let Some((table, _)) = change.table.take_if(|_| !goes_on) {
+            state.regions.free(table.region);
+        }
+        goes_on
+    });
+}
+
+type Changes<'a> = BTreeMap<&'a GroupKey, Change>;
+
+fn ports(state: &mut State, changes: &mut Changes<'_>, dataplane: &mut dyn Dataplane) -> Failed {
+    let mut wanted: BTreeMap<u16, (u8, &GroupKey)> = BTreeMap::new();
+    for (key, change) in &*changes {
+        for (port, bit) in &change.ports {
+            let known = state.maps.ports.bits(*port);
+            wanted.entry(*port).or_insert((known, *key)).0 |= bit;
+        }
+    }
+    let mut batch = Batch::new();
+    for (port, (bits, key)) in wanted {
+        batch.push(Subject::Group(key.clone()), Op::SetPort(port, bits), (port, bits));
+    }
+    let Outcome { done, mut failed } = batch.apply(dataplane);
+    done.into_iter().for_each(|(port, bits)| state.maps.ports.set(port, bits));
+    // The port of one group may be the port of others: all of them must wait for it.
+    for (key, change) in &*changes {
+        let missing =
+            change.ports.iter().find(|(port, bit)| state.maps.ports.bits(*port) & bit == 0);
+        if let Some((port, _)) = missing {
+            let error = || anyhow::anyhow!("port {port} could not be marked as served");
+            failed.entry(Subject::Group((*key).clone())).or_insert_with(error);
+        }
+    }
+    failed
+}
+
+fn backends(state: &mut State, changes: &mut Changes<'_>, dataplane: &mut dyn Dataplane) -> Failed {
+    let mut batch: Batch<((_, u32), BackendValue)> = Batch::new();
+    for (key, change) in changes {
+        for (index, value) in &change.backends {
+            let note = ((key.family, *index), *value);
+            batch.push(Subject::Group((*key).clone()), ops::put_backend(*index, value), note);
+        }
+    }
+    let Outcome { done, failed } = batch.apply(dataplane);
+    done.into_iter().for_each(|(id, value)| state.maps.put_backend(id, value));
+    failed
+}
+
+fn tables(state: &mut State, changes: &mut Changes<'_>, dataplane: &mut dyn Dataplane) -> Failed {
+    let mut batch: Batch<()> = Batch::new();
+    let mut new: Vec<(&GroupKey, Table)> = Vec::new();
+    for (key, change) in changes.iter_mut() {
+        let Some((table, slots)) = change.table.take() else { continue };
+        let op = Op::WriteSlots { offset: table.region.offset, slots };
+        batch.push(Subject::Group((*key).clone()), op, ());
+        new.push((key, table));
+    }
+    let failed = batch.apply(dataplane).failed;
+    for (key, table) in new {
+        let written = !failed.contains_key(&Subject::Group(key.clone()));
+        match state.groups.get_mut(key).filter(|_| written) {
+            Some(placed) => placed.tables.push(table),
+            None => state.regions.free(table.region),
+        }
+    }
+    failed
+}
+
+fn frontends(
+    state: &mut State,
+    changes: &mut Changes<'_>,
+    dataplane: &mut dyn Dataplane,
+) -> Failed {
+    let mut batch: Batch<(GroupKey, FrontendAt, Frontend)> = Batch::new();
+    for (key, change) in changes {
+        for (at, value) in &change.frontends {
+            let note = ((*key).clone(), *at, *value);
+            batch.push(Subject::Group((*key).clone()), ops::put_frontend(at, *value), note);
+        }
+    }
+    let Outcome { done, failed } = batch.apply(dataplane);
+    for (key, at, value) in done {
+        state.maps.put_frontend(at, value);
+        if let Some(placed) = state.groups.get_mut(&key) {
+            placed.frontends.insert(at);
+        }
+    }
+    failed
+}
+
+/// Makes the maps follow the node's addresses.
+pub(super) fn node_addresses(
+    state: &mut State,
+    wanted: &BTreeSet<IpAddr>,
+    dataplane: &mut dyn Dataplane,
+) -> Failed {
+    let mut batch = Batch::new();
+    for address in state.maps.node_addresses.difference(wanted) {
+        let op = ops::remove_node_address(*address);
+        batch.push(Subject::NodeAddresses, op, (*address, false));
+    }
+    for address in wanted.difference(&state.maps.node_addresses) {
+        batch.push(Subject::NodeAddresses, ops::add_node_address(*address), (*address, true));
+    }
+    let Outcome { done, failed } = batch.apply(dataplane);
+    for (address, served) in done {
+        match served {
+            true => state.maps.node_addresses.insert(address),
+            false => state.maps.node_addresses.remove(&address),
+        };
+    }
+    failed
+}
+
+/// Removes the frontends that were found at the start and that nobody wants.
+pub(super) fn unclaimed(state: &mut State, dataplane: &mut dyn Dataplane) -> Failed {
+    let mut batch = Batch::new();
+    for at in state.unclaimed_frontends() {
+        batch.push(Subject::Adoption, ops::remove_frontend(&at), at);
+    }
+    let Outcome { done, failed } = batch.apply(dataplane);
+    for at in done {
+        state.maps.remove_frontend(&at);
+        state.adoption.iter_mut().for_each(|adoption| adoption.forget(&at));
+    }
+    failed
+}

@@ -1,0 +1,152 @@
+//! What must be written for a group to become what the plan says.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::SocketAddr;
+
+use nodeport_common::abi::{BACKEND_USABLE, Frontend, PORT_BACKEND, PORT_FRONTEND, maps};
+
+use super::maps::BackendId;
+use super::ops::BackendValue;
+use super::placed::{Placed, Table, slots};
+use super::state::State;
+use crate::model::Family;
+use crate::plan::{FrontendAt, Group, GroupKey, Target};
+
+/// What must be written for one group, in the order of the fields. Backends that go are not
+/// among it: they go when no packet can be on its way to them any more.
+#[derive(Debug, Default)]
+pub(super) struct Change {
+    /// Bits that ports need.
+    pub(super) ports: BTreeSet<(u16, u8)>,
+    /// Backends that come, or come back.
+    pub(super) backends: Vec<(u32, BackendValue)>,
+    /// A new table and its slots.
+    pub(super) table: Option<(Table, Vec<u32>)>,
+    /// Frontends that come or are switched to the new table.
+    pub(super) frontends: Vec<(FrontendAt, Frontend)>,
+}
+
+impl State {
+    /// What must be written for this group. Numbers and regions are taken, nothing else changes.
+    ///
+    /// # Errors
+    /// If a map is full.
+    pub(super) fn change(&mut self, key: &GroupKey, group: &Group) -> Result<Change, Full> {
+        self.place(key, group)?;
+        let mut change = Change::default();
+        let mut order = Vec::with_capacity(group.usable.len());
+        for target in &group.usable {
+            let index = self.member(key, target.at)?;
+            order.push((target.at, index));
+            self.bring(key, target, index, &mut change);
+        }
+        let (offset, len) = self.table(key, order, &mut change)?;
+        let service = self.groups.get(key).map_or(0, |placed| placed.service);
+        let wanted = Frontend { service, slots_offset: offset, slots_len: len, flags: 0 };
+        for at in &group.frontends {
+            if self.maps.frontend(at) != Some(wanted) {
+                change.ports.insert((at.port, PORT_FRONTEND));
+                change.frontends.push((*at, wanted));
+            }
+        }
+        change.ports.retain(|(port, bit)| self.maps.ports.bits(*port) & bit == 0);
+        Ok(change)
+    }
+
+    /// Gives the group a place if it has none: the one where it was found, or an empty one.
+    fn place(&mut self, key: &GroupKey, group: &Group) -> Result<(), Full> {
+        if self.groups.contains_key(key) {
+            return Ok(());
+        }
+        let found = self.claim(key, group);
+        let service = self.services.id(&key.port, found.service).ok_or(Full::Services)?;
+        let placed = Placed { service, ..found.placed };
+        self.groups.insert(key.clone(), placed);
+        Ok(())
+    }
+
+    /// The index of the backend at that address; a new one if it has none.
+    fn member(&mut self, key: &GroupKey, at: SocketAddr) -> Result<u32, Full> {
+        let placed = self.groups.get(key).and_then(|placed| placed.members.get(&at));
+        if let Some(index) = placed {
+            return Ok(*index);
+        }
+        let index = self.indices(key.family).take().ok_or(Full::Backends(key.family))?;
+        if let Some(placed) = self.groups.get_mut(key) {
+            placed.members.insert(at, index);
+        }
+        Ok(index)
+    }
+
+    fn bring(&self, key: &GroupKey, target: &Target, index: u32, change: &mut Change) {
+        let id = (key.family, index);
+        let wanted = self.value(id, target, BACKEND_USABLE);
+        if self.maps.backend(id) != Some(&wanted) {
+            change.backends.push((index, wanted));
+        }
+        if target.local {
+            change.ports.insert((target.at.port(), PORT_BACKEND));
+        }
+    }
+
+    /// What a backend's entry shall be. While the same backend has the index, the generation
+    /// stays, and with it all its flows.
+    pub(super) fn value(&self, id: BackendId, target: &Target, state: u8) -> BackendValue {
+        let held = self.maps.backend(id).filter(|_| self.maps.is_live(id));
+        let generation = match held.filter(|held| held.at == target.at) {
+            Some(held) => held.generation,
+            None => self.maps.next_generation(id),
+        };
+        BackendValue { at: target.at, local: target.local, state, generation }
+    }
+
+    /// The table of these backends: the one that is there, or a new one in a free region.
+    fn table(
+        &mut self,
+        key: &GroupKey,
+        backends: Vec<(SocketAddr, u32)>,
+        change: &mut Change,
+    ) -> Result<(u32, u32), Full> {
+        if backends.is_empty() {
+            return Ok((0, 0));
+        }
+        let order: Vec<_> = backends.iter().map(|(_, index)| *index).collect();
+        if let Some(table) = self.groups.get(key).and_then(|placed| placed.table(&order)) {
+            return Ok((table.region.offset, table.region.len));
+        }
+        let slots = slots(&backends, self.seed);
+        let len = slots.len() as u32;
+        let region = self.regions.take(len).ok_or(Full::Slots(len))?;
+        change.table = Some((Table { region, order, exact: true, used: false }, slots));
+        Ok((region.offset, region.len))
+    }
+}
+
+/// A map has no room for what a group needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    Services,
+    Backends(Family),
+    Slots(u32),
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Services => {
+                let most = maps::SERVICE_ENTRIES - 1;
+                write!(f, "the map service_stats is full: {most} service ports can be served")
+            }
+            Self::Backends(family) => {
+                let most = maps::BACKEND_ENTRIES - 1;
+                write!(f, "the map of {family} backends is full: {most} endpoints can be served")
+            }
+            Self::Slots(len) => {
+                write!(f, "the map slots has no room for {len} more: raise --max-slots")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Full {}

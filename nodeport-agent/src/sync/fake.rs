@@ -1,0 +1,270 @@
+//! The maps as ordered maps in memory, for tests. After every single write it checks that no
+//! packet could meet an inconsistent state, and it fails where it is told to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use nodeport_common::abi::{
+    Addr4, Addr6, BACKEND_GONE, BACKEND_LOCAL, BACKEND_USABLE, Backend, Frontend, FrontendKey,
+    PORT_BACKEND, PORT_FRONTEND,
+};
+
+use crate::dataplane::{Dataplane, Failure, Observed, Op};
+
+/// Which writes fail.
+pub(crate) type Fault = Box<dyn FnMut(&Op) -> bool + Send>;
+
+/// The maps. Clones are handles to the same ones, as an agent that starts again has.
+#[derive(Clone)]
+pub(crate) struct Fake {
+    maps: Arc<Mutex<Maps>>,
+}
+
+/// Contents of the maps.
+pub(crate) struct Maps {
+    pub(crate) frontends4: BTreeMap<FrontendKey<Addr4>, Frontend>,
+    pub(crate) frontends6: BTreeMap<FrontendKey<Addr6>, Frontend>,
+    pub(crate) backends4: BTreeMap<u32, Backend<Addr4>>,
+    pub(crate) backends6: BTreeMap<u32, Backend<Addr6>>,
+    pub(crate) node_addresses4: BTreeSet<Addr4>,
+    pub(crate) node_addresses6: BTreeSet<Addr6>,
+    pub(crate) ports: BTreeMap<u16, u8>,
+    pub(crate) slots: Vec<u32>,
+    /// All writes so far.
+    pub(crate) written: Vec<Op>,
+    /// Decides which writes fail.
+    pub(crate) fault: Fault,
+    /// Tables that were replaced since the last barrier: a packet may be reading them, and the
+    /// backends in them.
+    replaced: Vec<(Family, Frontend)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Family {
+    V4,
+    V6,
+}
+
+impl Fake {
+    pub(crate) fn new(slots: usize) -> Self {
+        let maps = Maps {
+            frontends4: BTreeMap::new(),
+            frontends6: BTreeMap::new(),
+            backends4: BTreeMap::new(),
+            backends6: BTreeMap::new(),
+            node_addresses4: BTreeSet::new(),
+            node_addresses6: BTreeSet::new(),
+            ports: BTreeMap::new(),
+            slots: vec![0; slots],
+            written: Vec::new(),
+            fault: Box::new(|_| false),
+            replaced: Vec::new(),
+        };
+        Self { maps: Arc::new(Mutex::new(maps)) }
+    }
+
+    pub(crate) fn maps(&self) -> MutexGuard<'_, Maps> {
+        self.maps.lock().expect("no test fails while it holds the lock")
+    }
+
+    /// Which writes fail from now on.
+    pub(crate) fn fail(&self, fault: impl FnMut(&Op) -> bool + Send + 'static) {
+        self.maps().fault = Box::new(fault);
+    }
+
+    /// The writes since the last call.
+    pub(crate) fn take_written(&self) -> Vec<Op> {
+        std::mem::take(&mut self.maps().written)
+    }
+}
+
+impl Dataplane for Fake {
+    fn observe(&mut self) -> anyhow::Result<Observed> {
+        let maps = self.maps();
+        Ok(Observed {
+            frontends4: maps.frontends4.iter().map(|(key, value)| (*key, *value)).collect(),
+            frontends6: maps.frontends6.iter().map(|(key, value)| (*key, *value)).collect(),
+            backends4: maps.backends4.iter().map(|(key, value)| (*key, *value)).collect(),
+            backends6: maps.backends6.iter().map(|(key, value)| (*key, *value)).collect(),
+            node_addresses4: maps.node_addresses4.iter().copied().collect(),
+            node_addresses6: maps.node_addresses6.iter().copied().collect(),
+            ports: maps.ports.iter().map(|(port, bits)| (*port, *bits)).collect(),
+        })
+    }
+
+    fn read_slots(&mut self, offset: u32, len: u32) -> anyhow::Result<Vec<u32>> {
+        let (start, end) = (offset as usize, offset as usize + len as usize);
+        let maps = self.maps();
+        let slots = maps.slots.get(start..end);
+        slots.map(<[u32]>::to_vec).ok_or_else(|| anyhow::anyhow!("outside the map"))
+    }
+
+    fn slot_capacity(&self) -> u32 {
+        self.maps().slots.len() as u32
+    }
+
+    fn apply(&mut self, ops: &[Op]) -> Vec<Failure> {
+        let mut maps = self.maps();
+        let mut failures = Vec::new();
+        for (index, op) in ops.iter().enumerate() {
+            if (maps.fault)(op) {
+                failures.push(Failure { index, error: anyhow::anyhow!("injected") });
+                continue;
+            }
+            maps.write(op);
+            maps.written.push(op.clone());
+        }
+        failures
+    }
+}
+
+impl Maps {
+    fn write(&mut self, op: &Op) {
+        match op {
+            Op::PutFrontend4(key, value) => {
+                self.check_frontend(Family::V4, key.port, *value);
+                let old = self.frontends4.insert(*key, *value);
+                self.replace(Family::V4, old);
+            }
+            Op::PutFrontend6(key, value) => {
+                self.check_frontend(Family::V6, key.port, *value);
+                let old = self.frontends6.insert(*key, *value);
+                self.replace(Family::V6, old);
+            }
+            Op::RemoveFrontend4(key) => {
+                let old = self.frontends4.remove(key);
+                self.replace(Family::V4, old);
+            }
+            Op::RemoveFrontend6(key) => {
+                let old = self.frontends6.remove(key);
+                self.replace(Family::V6, old);
+            }
+            Op::PutBackend4(index, value) => {
+                let old = self
+                    .backends4
+                    .get(index)
+                    .map(|old| (old.address.to_vec(), old.port, old.generation, old.state));
+                let new = (value.address.to_vec(), value.port, value.generation, value.state);
+                self.check_backend(Family::V4, *index, old, new, value.flags);
+                self.backends4.insert(*index, *value);
+            }
+            Op::PutBackend6(index, value) => {
+                let old = self
+                    .backends6
+                    .get(index)
+                    .map(|old| (old.address.to_vec(), old.port, old.generation, old.state));
+                let new = (value.address.to_vec(), value.port, value.generation, value.state);
+                self.check_backend(Family::V6, *index, old, new, value.flags);
+                self.backends6.insert(*index, *value);
+            }
+            Op::WriteSlots { offset, slots } => self.write_slots(*offset as usize, slots),
+            Op::SetPort(port, 0) => drop(self.ports.remove(port)),
+            Op::SetPort(port, bits) => drop(self.ports.insert(*port, *bits)),
+            Op::AddNodeAddress4(address) => assert!(self.node_addresses4.insert(*address)),
+            Op::AddNodeAddress6(address) => assert!(self.node_addresses6.insert(*address)),
+            Op::RemoveNodeAddress4(address) => assert!(self.node_addresses4.remove(address)),
+            Op::RemoveNodeAddress6(address) => assert!(self.node_addresses6.remove(address)),
+            Op::Barrier => self.replaced.clear(),
+        }
+    }
+
+    fn replace(&mut self, family: Family, old: Option<Frontend>) {
+        self.replaced.extend(old.filter(|old| old.slots_len > 0).map(|old| (family, old)));
+    }
+
+    /// A frontend may only lead to backends that are usable, and its port must be marked.
+    fn check_frontend(&self, family: Family, port: u16, value: Frontend) {
+        assert!(self.ports.get(&port).is_some_and(|bits| bits & PORT_FRONTEND != 0), "port {port}");
+        for index in self.table(value) {
+            assert_eq!(self.state(family, *index), BACKEND_USABLE, "backend {index}");
+        }
+    }
+
+    fn check_backend(
+        &self,
+        family: Family,
+        index: u32,
+        old: Option<(Vec<u8>, u16, u32, u8)>,
+        new: (Vec<u8>, u16, u32, u8),
+        flags: u8,
+    ) {
+        assert_ne!(index, 0, "index 0 is nobody's");
+        if let Some(old) = old {
+            let same = (&old.0, old.1) == (&new.0, new.1) && old.3 != BACKEND_GONE;
+            assert_eq!(
+                same,
+                old.2 == new.2,
+                "a generation changes with the backend: {old:?} {new:?}"
+            );
+        }
+        if new.3 != BACKEND_USABLE {
+            assert!(!self.is_read(family, index), "backend {index} goes while it is in a table");
+        }
+        if flags & BACKEND_LOCAL != 0 && new.3 != BACKEND_GONE {
+            assert!(self.ports.get(&new.1).is_some_and(|bits| bits & PORT_BACKEND != 0));
+        }
+    }
+
+    /// Whether a packet that opens a flow may read this backend.
+    fn is_read(&self, family: Family, index: u32) -> bool {
+        self.tables().any(|(of, table)| of == family && self.table(table).contains(&index))
+    }
+
+    /// Tables that packets may be reading.
+    fn tables(&self) -> impl Iterator<Item = (Family, Frontend)> {
+        let four = self.frontends4.values().map(|value| (Family::V4, *value));
+        let six = self.frontends6.values().map(|value| (Family::V6, *value));
+        four.chain(six).chain(self.replaced.iter().copied())
+    }
+
+    fn table(&self, value: Frontend) -> &[u32] {
+        &self.slots[value.slots_offset as usize..][..value.slots_len as usize]
+    }
+
+    fn state(&self, family: Family, index: u32) -> u8 {
+        match family {
+            Family::V4 => self.backends4.get(&index).map_or(BACKEND_GONE, |one| one.state),
+            Family::V6 => self.backends6.get(&index).map_or(BACKEND_GONE, |one| one.state),
+        }
+    }
+
+    fn write_slots(&mut self, offset: usize, slots: &[u32]) {
+        let end = offset + slots.len();
+        for (_, table) in self.tables() {
+            let (start, len) = (table.slots_offset as usize, table.slots_len as usize);
+            assert!(len == 0 || end <= start || start + len <= offset, "slots that packets read");
+        }
+        self.slots[offset..end].copy_from_slice(slots);
+    }
+
+    /// What the maps mean: for each frontend the endpoints behind it, each with its share.
+    pub(crate) fn meaning(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let mut meaning = BTreeMap::new();
+        for (key, value) in &self.frontends4 {
+            let name = |index: &u32| {
+                let backend = self.backends4[index];
+                assert_eq!(backend.state, BACKEND_USABLE);
+                format!("{:?}:{}", backend.address, backend.port)
+            };
+            let ends = self.table(*value).iter().map(name).collect();
+            meaning.insert(format!("{:?}:{}/{}", key.address, key.port, key.protocol), ends);
+        }
+        for (key, value) in &self.frontends6 {
+            let name = |index: &u32| {
+                let backend = self.backends6[index];
+                assert_eq!(backend.state, BACKEND_USABLE);
+                format!("{:?}:{}", backend.address, backend.port)
+            };
+            let ends = self.table(*value).iter().map(name).collect();
+            meaning.insert(format!("{:?}:{}/{}", key.address, key.port, key.protocol), ends);
+        }
+        meaning
+    }
+
+    /// Number of backends that are not gone.
+    pub(crate) fn live(&self) -> usize {
+        let four = self.backends4.values().filter(|one| one.state != BACKEND_GONE).count();
+        let six = self.backends6.values().filter(|one| one.state != BACKEND_GONE).count();
+        four + six
+    }
+}

@@ -1,0 +1,140 @@
+//! What the maps hold, as far as we know: what was found at the start, and every write since
+//! that did not fail.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use nodeport_common::abi::{BACKEND_GONE, Frontend, PORT_BACKEND, PORT_FRONTEND};
+
+use super::ops::BackendValue;
+use crate::model::Family;
+use crate::plan::FrontendAt;
+
+/// Index of a backend in the map of its family.
+pub(super) type BackendId = (Family, u32);
+
+/// The contents of the maps.
+#[derive(Debug, Default)]
+pub(super) struct Maps {
+    frontends: HashMap<FrontendAt, Frontend>,
+    backends: HashMap<BackendId, BackendValue>,
+    pub(super) node_addresses: BTreeSet<IpAddr>,
+    pub(super) ports: Ports,
+    /// How many frontends point to the table at an offset.
+    references: HashMap<u32, u32>,
+}
+
+/// Bits of ports, and how many hold each up.
+#[derive(Debug, Default)]
+pub(super) struct Ports {
+    bits: HashMap<u16, u8>,
+    frontends: HashMap<u16, u32>,
+    backends: HashMap<u16, u32>,
+    /// Ports that may have bits which nothing holds up any more.
+    pub(super) doubtful: BTreeSet<u16>,
+}
+
+impl Maps {
+    pub(super) fn frontend(&self, at: &FrontendAt) -> Option<Frontend> {
+        self.frontends.get(at).copied()
+    }
+
+    pub(super) fn backend(&self, id: BackendId) -> Option<&BackendValue> {
+        self.backends.get(&id)
+    }
+
+    pub(super) fn backends(&self) -> impl Iterator<Item = (BackendId, &BackendValue)> {
+        self.backends.iter().map(|(id, value)| (*id, value))
+    }
+
+    pub(super) fn frontends(&self) -> impl Iterator<Item = (&FrontendAt, &Frontend)> {
+        self.frontends.iter()
+    }
+
+    /// Whether some frontend points to the table at that offset.
+    pub(super) fn is_referenced(&self, offset: u32) -> bool {
+        self.references.contains_key(&offset)
+    }
+
+    pub(super) fn put_frontend(&mut self, at: FrontendAt, value: Frontend) {
+        self.remove_frontend(&at);
+        self.frontends.insert(at, value);
+        hold(&mut self.ports.frontends, at.port);
+        if value.slots_len > 0 {
+            hold(&mut self.references, value.slots_offset);
+        }
+    }
+
+    pub(super) fn remove_frontend(&mut self, at: &FrontendAt) {
+        let Some(old) = self.frontends.remove(at) else { return };
+        if old.slots_len > 0 {
+            release(&mut self.references, old.slots_offset);
+        }
+        if release(&mut self.ports.frontends, at.port) {
+            self.ports.doubtful.insert(at.port);
+        }
+    }
+
+    pub(super) fn put_backend(&mut self, id: BackendId, value: BackendValue) {
+        let old = self.backends.insert(id, value);
+        if value.is_met_here() {
+            hold(&mut self.ports.backends, value.at.port());
+        }
+        if let Some(old) = old.filter(BackendValue::is_met_here)
+            && release(&mut self.ports.backends, old.at.port())
+        {
+            self.ports.doubtful.insert(old.at.port());
+        }
+    }
+
+    /// The generation that a new backend at this index has: one that no flow can know.
+    pub(super) fn next_generation(&self, id: BackendId) -> u32 {
+        self.backend(id).map_or(0, |value| value.generation).wrapping_add(1)
+    }
+
+    /// Whether the index has a backend.
+    pub(super) fn is_live(&self, id: BackendId) -> bool {
+        self.backend(id).is_some_and(|value| value.state != BACKEND_GONE)
+    }
+}
+
+impl Ports {
+    pub(super) fn bits(&self, port: u16) -> u8 {
+        self.bits.get(&port).copied().unwrap_or(0)
+    }
+
+    pub(super) fn set(&mut self, port: u16, bits: u8) {
+        match bits {
+            0 => self.bits.remove(&port),
+            bits => self.bits.insert(port, bits),
+        };
+    }
+
+    /// Doubts all ports whose bits are not held up.
+    pub(super) fn doubt_all(&mut self) {
+        let wrong = self.bits.iter().filter(|(port, bits)| self.held(**port) != **bits);
+        self.doubtful = wrong.map(|(port, _)| *port).collect();
+    }
+
+    /// The bits that something holds up.
+    pub(super) fn held(&self, port: u16) -> u8 {
+        let frontend = if self.frontends.contains_key(&port) { PORT_FRONTEND } else { 0 };
+        let backend = if self.backends.contains_key(&port) { PORT_BACKEND } else { 0 };
+        frontend | backend
+    }
+}
+
+fn hold<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, u32>, key: K) {
+    *counts.entry(key).or_insert(0) += 1;
+}
+
+/// Returns whether that was the last.
+fn release<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, u32>, key: K) -> bool {
+    let Some(count) = counts.get_mut(&key) else { return false };
+    *count -= 1;
+    if *count == 0 {
+        counts.remove(&key);
+        return true;
+    }
+    false
+}

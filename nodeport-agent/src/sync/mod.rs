@@ -1,0 +1,228 @@
+//! Making the maps follow the plan.
+//!
+//! [`Sync`] knows what the maps hold: it reads them once, at the start, and notes every write
+//! that succeeds. From that and the plan it makes the writes, and only those, that a change
+//! needs; [`carry`] has their order, and what fails is tried again.
+
+mod adopt;
+mod batch;
+mod carry;
+mod diff;
+#[cfg(test)]
+pub(crate) mod fake;
+mod indices;
+mod maps;
+mod ops;
+mod placed;
+#[cfg(test)]
+mod properties;
+mod regions;
+mod retry;
+mod settle;
+mod state;
+#[cfg(test)]
+mod tests;
+mod tidy;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+pub use batch::Subject;
+use carry::Failed;
+use diff::Full;
+use nodeport_common::abi::BACKEND_GONE;
+use retry::Retries;
+use state::State;
+
+use crate::dataplane::Dataplane;
+use crate::plan::{Desired, GroupKey};
+
+/// How long what was replaced waits for more of its kind before one barrier serves all.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// Keeps the maps true to the plan.
+pub struct Sync {
+    dataplane: Box<dyn Dataplane>,
+    state: State,
+    retries: Retries,
+    tidy_at: Option<Instant>,
+}
+
+/// How a round went.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// What failed, and why. It is tried again.
+    pub failed: Vec<(Subject, anyhow::Error)>,
+    /// What had failed before and works now.
+    pub recovered: Vec<Subject>,
+}
+
+/// A backend as it is in the maps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its index in the map of its family.
+    pub index: u32,
+    /// Its address.
+    pub at: SocketAddr,
+    /// Its generation.
+    pub generation: u32,
+    /// `BACKEND_USABLE` or `BACKEND_DRAINING`.
+    pub state: u8,
+}
+
+impl Sync {
+    /// Reads what the maps hold. Nothing is written before the first [`Sync::follow`].
+    ///
+    /// # Errors
+    /// If the maps cannot be read.
+    pub fn start(mut dataplane: Box<dyn Dataplane>, seed: u32) -> anyhow::Result<Self> {
+        let state = adopt::adopt(&mut *dataplane, seed)?;
+        Ok(Self { dataplane, state, retries: Retries::default(), tidy_at: None })
+    }
+
+    /// Makes the maps follow the plan: `changed` are the groups that differ from the last round,
+    /// `complete` says that the plan was made from all there is, so that what it does not name
+    /// is not wanted.
+    pub fn follow(
+        &mut self,
+        desired: &Desired,
+        changed: &BTreeSet<GroupKey>,
+        complete: bool,
+        now: Instant,
+    ) -> Report {
+        let mut round = self.round(now);
+        self.groups(desired, changed, &mut round);
+        self.node_addresses(desired, &mut round);
+        if complete {
+            self.end_adoption(&mut round);
+        }
+        self.tidy_in_time(&mut round);
+        self.report(round)
+    }
+
+    /// When [`Sync::follow`] has something to do even if nothing changes.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Instant> {
+        self.tidy_at.into_iter().chain(self.retries.next()).min()
+    }
+
+    /// Frees everything that was replaced, now; before the end.
+    pub fn finish(&mut self) -> Report {
+        let mut round =
+            Round { now: Instant::now(), tried: BTreeSet::new(), failed: Failed::new() };
+        self.tidy(&mut round);
+        self.report(round)
+    }
+
+    /// Id and backends of a group, as they are in the maps.
+    #[must_use]
+    pub fn place(&self, key: &GroupKey) -> Option<(u32, Vec<Member>)> {
+        let placed = self.state.groups.get(key)?;
+        let member = |(at, index): (&SocketAddr, &u32)| {
+            let value = self.state.maps.backend((key.family, *index))?;
+            let live = value.state != BACKEND_GONE;
+            live.then_some(Member {
+                index: *index,
+                at: *at,
+                generation: value.generation,
+                state: value.state,
+            })
+        };
+        Some((placed.service, placed.members.iter().filter_map(member).collect()))
+    }
+
+    /// What is due is tried in this round, if only by finding that it needs nothing any more.
+    fn round(&self, now: Instant) -> Round {
+        let tried = self.retries.due(now).cloned().collect();
+        Round { now, tried, failed: Failed::new() }
+    }
+
+    fn groups(&mut self, desired: &Desired, changed: &BTreeSet<GroupKey>, round: &mut Round) {
+        let mut keys = changed.clone();
+        keys.extend(round.tried.iter().filter_map(Subject::group).cloned());
+        if keys.is_empty() {
+            return;
+        }
+        let mut failed = carry::groups(&mut self.state, desired, &keys, &mut *self.dataplane);
+        let full: BTreeSet<_> = failed.iter().filter_map(without_room).cloned().collect();
+        // What was replaced and waits to be freed may be the room that is missing.
+        if !full.is_empty() && self.state.has_leavings() {
+            self.tidy(round);
+            failed.retain(|_, error| !error.is::<Full>());
+            failed.extend(carry::groups(&mut self.state, desired, &full, &mut *self.dataplane));
+        }
+        round.tried.extend(keys.into_iter().map(Subject::Group));
+        round.failed.extend(failed);
+    }
+
+    /// A node without any address is taken for one that is not known yet: the addresses that
+    /// are served stay.
+    fn node_addresses(&mut self, desired: &Desired, round: &mut Round) {
+        let wanted = &desired.node_addresses;
+        let differ = !wanted.is_empty() && *wanted != self.state.maps.node_addresses;
+        if differ && !self.retries.is_waiting(&Subject::NodeAddresses, round.now) {
+            round.tried.insert(Subject::NodeAddresses);
+            let failed = carry::node_addresses(&mut self.state, wanted, &mut *self.dataplane);
+            round.failed.extend(failed);
+        }
+    }
+
+    fn end_adoption(&mut self, round: &mut Round) {
+        if self.state.adoption.is_none() || self.retries.is_waiting(&Subject::Adoption, round.now) {
+            return;
+        }
+        round.tried.insert(Subject::Adoption);
+        let failed = carry::unclaimed(&mut self.state, &mut *self.dataplane);
+        if failed.is_empty() {
+            self.state.end_adoption();
+        }
+        round.failed.extend(failed);
+    }
+
+    fn tidy_in_time(&mut self, round: &mut Round) {
+        if !self.state.has_leavings() || self.retries.is_waiting(&Subject::Leavings, round.now) {
+            self.tidy_at = None;
+            return;
+        }
+        let due = round.tried.contains(&Subject::Leavings);
+        let at = *self.tidy_at.get_or_insert(round.now + GATHER);
+        if due || at <= round.now {
+            self.tidy(round);
+        }
+    }
+
+    fn tidy(&mut self, round: &mut Round) {
+        round.tried.insert(Subject::Leavings);
+        round.failed.extend(tidy::tidy(&mut self.state, &mut *self.dataplane));
+        self.tidy_at = None;
+    }
+
+    fn report(&mut self, round: Round) -> Report {
+        let Round { now, tried, failed } = round;
+        let mut report = Report::default();
+        for subject in tried.iter().filter(|subject| !failed.contains_key(subject)) {
+            if self.retries.succeeded(subject) {
+                report.recovered.push(subject.clone());
+            }
+        }
+        let sorted: BTreeMap<_, _> = failed.into_iter().collect();
+        for (subject, error) in sorted {
+            self.retries.failed(subject.clone(), now);
+            report.failed.push((subject, error));
+        }
+        report
+    }
+}
+
+/// One call of [`Sync::follow`].
+struct Round {
+    now: Instant,
+    tried: BTreeSet<Subject>,
+    failed: Failed,
+}
+
+/// The group that failed because a map was full.
+fn without_room<'a>((subject, error): (&'a Subject, &anyhow::Error)) -> Option<&'a GroupKey> {
+    subject.group().filter(|_| error.is::<Full>())
+}

@@ -1,0 +1,110 @@
+//! Between the agent's types, which know of both families at once, and the maps', of which each
+//! family has its own.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use nodeport_common::abi::{
+    BACKEND_GONE, BACKEND_LOCAL, Backend, Frontend, FrontendKey, IPPROTO_TCP, IPPROTO_UDP,
+};
+
+use crate::dataplane::Op;
+use crate::model::{Family, Protocol};
+use crate::plan::FrontendAt;
+
+/// A backend as it lies in a map, for both families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BackendValue {
+    /// Unspecified if it is gone.
+    pub(super) at: SocketAddr,
+    pub(super) local: bool,
+    /// One of `BACKEND_USABLE`, `BACKEND_DRAINING`, `BACKEND_GONE`.
+    pub(super) state: u8,
+    pub(super) generation: u32,
+}
+
+impl BackendValue {
+    /// What an index holds between two backends.
+    pub(super) const fn gone(family: Family, generation: u32) -> Self {
+        let address = match family {
+            Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let at = SocketAddr::new(address, 0);
+        Self { at, local: false, state: BACKEND_GONE, generation }
+    }
+
+    /// Whether its replies pass this node on their way out.
+    pub(super) const fn is_met_here(&self) -> bool {
+        self.local && self.state != BACKEND_GONE
+    }
+
+    fn read<A: Into<IpAddr>>(backend: &Backend<A>, address: A) -> Self {
+        let Backend { address: _, port, flags, state, generation, .. } = *backend;
+        let at = SocketAddr::new(address.into(), port);
+        Self { at, local: flags & BACKEND_LOCAL != 0, state, generation }
+    }
+
+    pub(super) fn from4(backend: &Backend<[u8; 4]>) -> Self {
+        Self::read(backend, backend.address)
+    }
+
+    pub(super) fn from6(backend: &Backend<[u8; 16]>) -> Self {
+        Self::read(backend, backend.address)
+    }
+
+    fn write<A>(&self, address: A) -> Backend<A> {
+        let flags = if self.local { BACKEND_LOCAL } else { 0 };
+        let Self { at, local: _, state, generation } = *self;
+        Backend { address, port: at.port(), flags, state, generation, pad: 0 }
+    }
+}
+
+pub(super) fn put_backend(index: u32, value: &BackendValue) -> Op {
+    match value.at.ip() {
+        IpAddr::V4(address) => Op::PutBackend4(index, value.write(address.octets())),
+        IpAddr::V6(address) => Op::PutBackend6(index, value.write(address.octets())),
+    }
+}
+
+pub(super) fn put_frontend(at: &FrontendAt, value: Frontend) -> Op {
+    match at.address {
+        IpAddr::V4(address) => Op::PutFrontend4(key(at, address.octets()), value),
+        IpAddr::V6(address) => Op::PutFrontend6(key(at, address.octets()), value),
+    }
+}
+
+pub(super) fn remove_frontend(at: &FrontendAt) -> Op {
+    match at.address {
+        IpAddr::V4(address) => Op::RemoveFrontend4(key(at, address.octets())),
+        IpAddr::V6(address) => Op::RemoveFrontend6(key(at, address.octets())),
+    }
+}
+
+pub(super) const fn add_node_address(address: IpAddr) -> Op {
+    match address {
+        IpAddr::V4(address) => Op::AddNodeAddress4(address.octets()),
+        IpAddr::V6(address) => Op::AddNodeAddress6(address.octets()),
+    }
+}
+
+pub(super) const fn remove_node_address(address: IpAddr) -> Op {
+    match address {
+        IpAddr::V4(address) => Op::RemoveNodeAddress4(address.octets()),
+        IpAddr::V6(address) => Op::RemoveNodeAddress6(address.octets()),
+    }
+}
+
+fn key<A>(at: &FrontendAt, address: A) -> FrontendKey<A> {
+    FrontendKey { address, port: at.port, protocol: at.protocol.number(), pad: 0 }
+}
+
+/// Reads a frontend's key; none if it is of a protocol that we never write.
+pub(super) fn frontend_at<A: Into<IpAddr>>(key: FrontendKey<A>) -> Option<FrontendAt> {
+    let FrontendKey { address, port, protocol, pad: _ } = key;
+    let protocol = match protocol {
+        IPPROTO_TCP => Protocol::Tcp,
+        IPPROTO_UDP => Protocol::Udp,
+        _ => return None,
+    };
+    Some(FrontendAt { address: address.into(), port, protocol })
+}

@@ -1,0 +1,157 @@
+//! Whatever happens to services, writes and agents, and in whatever order: after every write
+//! packets meet a consistent state (the fake sees to that), and in the end the maps mean what
+//! the plan says and nothing is lost.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use nodeport_common::abi::{PORT_BACKEND, PORT_FRONTEND};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::fake::Fake;
+use super::tests::Agent;
+use crate::model::Entry;
+use crate::model::testing::{draining, entry, name, ready, service, slice};
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Some services change, all at once.
+    Change(Vec<(u8, Option<Shape>)>),
+    /// Time passes: retries and tidying are due.
+    Wait(u64),
+    /// From now on every so-many-th write fails.
+    Fail(u32),
+    /// The agent is killed and started again.
+    Restart,
+}
+
+#[derive(Clone, Debug)]
+struct Shape {
+    node_port: u16,
+    endpoints: Vec<End>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct End {
+    six: bool,
+    last: u8,
+    local: bool,
+    draining: bool,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let end = (any::<bool>(), 1u8..6, any::<bool>(), prop::bool::weighted(0.3))
+        .prop_map(|(six, last, local, draining)| End { six, last, local, draining });
+    let shape = (30000u16..30004, prop::collection::vec(end, 0..8))
+        .prop_map(|(node_port, endpoints)| Shape { node_port, endpoints });
+    let change = prop::collection::vec((0u8..4, prop::option::weighted(0.85, shape)), 1..4);
+    prop_oneof![
+        6 => change.prop_map(Step::Change),
+        2 => prop_oneof![Just(0), Just(30), Just(500), Just(60_000)].prop_map(Step::Wait),
+        1 => (0u32..4).prop_map(Step::Fail),
+        1 => Just(Step::Restart),
+    ]
+}
+
+fn to_entry(named: &str, shape: &Shape) -> Entry {
+    let ports = json!([{"port": 80, "nodePort": shape.node_port}]);
+    let of = |six: bool| -> Vec<Value> {
+        let ends = shape.endpoints.iter().filter(|end| end.six == six);
+        ends.map(|end| {
+            let address = match six {
+                true => format!("fd00::{}", end.last),
+                false => format!("10.0.0.{}", end.last),
+            };
+            let node = if end.local { "n1" } else { "n2" };
+            if end.draining { draining(&address, node) } else { ready(&address, node) }
+        })
+        .collect()
+    };
+    let ends = [of(false), of(true)].into_iter().zip(1..).filter(|(ends, _)| !ends.is_empty());
+    let slices =
+        ends.map(|(ends, number)| slice(named, number, json!([{"port": 80}]), ends.into()));
+    entry(service(named, ports), slices.collect())
+}
+
+fn run(steps: &[Step]) {
+    let fake = Fake::new(1 << 15);
+    let mut agent = Agent::new(&fake);
+    let mut world = HashMap::new();
+    for step in steps {
+        match step {
+            Step::Change(changes) => {
+                let mut entries = HashMap::new();
+                for (number, shape) in changes {
+                    let named = format!("s{number}");
+                    let entry =
+                        shape.as_ref().map_or_else(Entry::default, |shape| to_entry(&named, shape));
+                    entries.insert(name(&named), entry);
+                }
+                world.extend(entries.clone());
+                agent.update(entries);
+            }
+            Step::Wait(milliseconds) => {
+                agent.now += Duration::from_millis(*milliseconds);
+                agent.update(HashMap::new());
+            }
+            Step::Fail(every) => {
+                let (every, mut count) = (*every, 0);
+                fake.fail(move |_| {
+                    count += 1;
+                    every > 0 && count % (every + 1) == 0
+                });
+            }
+            Step::Restart => {
+                fake.fail(|_| false);
+                agent = Agent::new(&fake);
+                agent.update(world.clone());
+            }
+        }
+    }
+    fake.fail(|_| false);
+    agent.update(HashMap::new());
+    agent.rest();
+    agent.check();
+    check_nothing_is_lost(&agent);
+}
+
+fn check_nothing_is_lost(agent: &Agent) {
+    let state = &agent.sync.state;
+    assert!(!state.has_leavings() && state.adoption.is_none());
+    let members: usize = state.groups.values().map(|placed| placed.members.len()).sum();
+    assert_eq!(agent.fake.maps().live(), members, "every live backend is somebody's");
+    let mut regions = super::regions::Regions::new(1 << 15);
+    for table in state.groups.values().flat_map(|placed| &placed.tables) {
+        assert!(regions.reserve(table.region), "tables overlap");
+    }
+    let (left, right) = (format!("{regions:?}"), format!("{:?}", state.regions));
+    assert_eq!(left, right, "what is in no table is free");
+    check_ports(agent);
+}
+
+fn check_ports(agent: &Agent) {
+    let mut wanted: BTreeMap<u16, u8> = BTreeMap::new();
+    let groups = agent.planner.desired().groups.iter();
+    for (key, group) in groups {
+        for at in &group.frontends {
+            *wanted.entry(at.port).or_default() |= PORT_FRONTEND;
+        }
+        let (_, members) = agent.sync.place(key).unwrap_or_default();
+        for target in group.usable.iter().chain(&group.lingering) {
+            if target.local && members.iter().any(|member| member.at == target.at) {
+                *wanted.entry(target.at.port()).or_default() |= PORT_BACKEND;
+            }
+        }
+    }
+    assert_eq!(agent.fake.maps().ports, wanted);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_maps_end_up_as_the_plan_says(steps in prop::collection::vec(step(), 1..25)) {
+        run(&steps);
+    }
+}

@@ -1,0 +1,125 @@
+//! All that is remembered between two rounds.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
+
+use nodeport_common::abi::maps::{BACKEND_ENTRIES, SERVICE_ENTRIES};
+
+use super::adopt::Adoption;
+use super::indices::Indices;
+use super::maps::{BackendId, Maps};
+use super::ops::BackendValue;
+use super::placed::Placed;
+use super::regions::{Region, Regions};
+use crate::model::{Family, PortName};
+use crate::plan::GroupKey;
+
+/// What the maps hold, and what stands behind it.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) seed: u32,
+    pub(super) maps: Maps,
+    pub(super) groups: HashMap<GroupKey, Placed>,
+    pub(super) services: Services,
+    pub(super) backends4: Indices,
+    pub(super) backends6: Indices,
+    pub(super) regions: Regions,
+    /// Backends that take no more new flows, as soon as no packet is between an old table and
+    /// them: what they become then.
+    pub(super) departures: BTreeMap<BackendId, Departure>,
+    /// Tables that no frontend points to any more; free as soon as no packet reads them.
+    pub(super) retired: Vec<Region>,
+    /// What was found at the start and has not been claimed yet.
+    pub(super) adoption: Option<Adoption>,
+}
+
+/// What becomes of a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Departure {
+    /// Whose it is, and its address there; none for one that nobody claimed.
+    pub(super) group: Option<(GroupKey, SocketAddr)>,
+    /// What it becomes.
+    pub(super) value: BackendValue,
+}
+
+/// Ids of service ports: both families share one.
+#[derive(Debug)]
+pub(super) struct Services {
+    ids: HashMap<PortName, u32>,
+    free: Indices,
+    /// Found in use at the start, and nobody's yet.
+    found: BTreeSet<u32>,
+}
+
+impl State {
+    pub(super) fn new(seed: u32, slots: u32) -> Self {
+        let none = BTreeSet::new();
+        Self {
+            seed,
+            maps: Maps::default(),
+            groups: HashMap::new(),
+            services: Services::new(BTreeSet::new()),
+            backends4: Indices::new(BACKEND_ENTRIES, &none),
+            backends6: Indices::new(BACKEND_ENTRIES, &none),
+            regions: Regions::new(slots),
+            departures: BTreeMap::new(),
+            retired: Vec::new(),
+            adoption: None,
+        }
+    }
+
+    pub(super) const fn indices(&mut self, family: Family) -> &mut Indices {
+        match family {
+            Family::V4 => &mut self.backends4,
+            Family::V6 => &mut self.backends6,
+        }
+    }
+
+    /// Whether something waits for packets to have left what was replaced.
+    pub(super) fn has_leavings(&self) -> bool {
+        let Self { maps, departures, retired, .. } = self;
+        !departures.is_empty() || !retired.is_empty() || !maps.ports.doubtful.is_empty()
+    }
+
+    /// Forgets a group of which nothing is left.
+    pub(super) fn forget_if_empty(&mut self, key: &GroupKey) {
+        if !self.groups.get(key).is_some_and(Placed::is_empty) {
+            return;
+        }
+        self.groups.remove(key);
+        let sibling = |family| GroupKey { port: key.port.clone(), family };
+        if !Family::ALL.into_iter().any(|family| self.groups.contains_key(&sibling(family))) {
+            self.services.release(&key.port);
+        }
+    }
+}
+
+impl Services {
+    /// All ids free but these, which were found in use.
+    pub(super) fn new(found: BTreeSet<u32>) -> Self {
+        Self { ids: HashMap::new(), free: Indices::new(SERVICE_ENTRIES, &found), found }
+    }
+
+    /// The id of a service port: its own, or the one it was found with, or a new one.
+    pub(super) fn id(&mut self, port: &PortName, found: Option<u32>) -> Option<u32> {
+        if let Some(id) = self.ids.get(port) {
+            return Some(*id);
+        }
+        let id = found.filter(|id| self.found.remove(id)).or_else(|| self.free.take())?;
+        self.ids.insert(port.clone(), id);
+        Some(id)
+    }
+
+    fn release(&mut self, port: &PortName) {
+        if let Some(id) = self.ids.remove(port) {
+            self.free.free(id);
+        }
+    }
+
+    /// Gives back the ids that were found in use and that nobody claimed.
+    pub(super) fn release_found(&mut self) {
+        for id in std::mem::take(&mut self.found) {
+            self.free.free(id);
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! Following a plan, against the maps in memory. The fake checks after every write that no
+//! packet meets an inconsistent state; these tests check what it all comes to.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use nodeport_common::abi::{BACKEND_DRAINING, BACKEND_GONE, BACKEND_USABLE};
+use serde_json::json;
+
+use super::fake::Fake;
+use super::*;
+use crate::dataplane::Op;
+use crate::model::testing::{draining, entry, name, node, ready, service, slice};
+use crate::model::{Entry, Node};
+use crate::plan::{Planner, Settings, Update};
+
+const SLOTS: usize = 1 << 16;
+
+/// An agent without its loop.
+pub(super) struct Agent {
+    pub(super) fake: Fake,
+    pub(super) planner: Planner,
+    pub(super) sync: Sync,
+    pub(super) now: Instant,
+    node: Arc<Node>,
+}
+
+impl Agent {
+    pub(super) fn new(fake: &Fake) -> Self {
+        let sync = Sync::start(Box::new(fake.clone()), 7).unwrap();
+        let planner = Planner::new(Settings { node_name: "n1".into() });
+        let node = node("n1", &["192.0.2.1", "2001:db8::1"]);
+        Self { fake: fake.clone(), planner, sync, now: Instant::now(), node }
+    }
+
+    pub(super) fn update(&mut self, entries: HashMap<crate::model::Name, Entry>) -> Report {
+        let changed = self.planner.update(Update { node: Some(self.node.clone()), entries });
+        self.sync.follow(self.planner.desired(), &changed.groups, true, self.now)
+    }
+
+    fn set<const N: usize>(&mut self, entries: [(&str, Entry); N]) -> Report {
+        self.update(entries.into_iter().map(|(key, entry)| (name(key), entry)).collect())
+    }
+
+    /// Lets time pass until nothing is left to do.
+    pub(super) fn rest(&mut self) {
+        for _ in 0..100 {
+            let Some(at) = self.sync.wake_at() else { return };
+            self.now = self.now.max(at);
+            self.sync.follow(self.planner.desired(), &BTreeSet::new(), true, self.now);
+        }
+        panic!("still busy");
+    }
+
+    /// What the plan means, in the words of [`fake::Maps::meaning`].
+    pub(super) fn planned(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let words = |address: std::net::IpAddr| match address {
+            std::net::IpAddr::V4(address) => format!("{:?}", address.octets()),
+            std::net::IpAddr::V6(address) => format!("{:?}", address.octets()),
+        };
+        let mut meaning = BTreeMap::new();
+        for group in self.planner.desired().groups.values() {
+            for at in &group.frontends {
+                let key = format!("{}:{}/{}", words(at.address), at.port, at.protocol.number());
+                let ends = group
+                    .usable
+                    .iter()
+                    .map(|one| format!("{}:{}", words(one.at.ip()), one.at.port()));
+                meaning.insert(key, ends.collect());
+            }
+        }
+        meaning
+    }
+
+    pub(super) fn check(&self) {
+        assert_eq!(self.fake.maps().meaning(), self.planned());
+    }
+}
+
+fn web_at(node_port: u16, endpoints: serde_json::Value) -> Entry {
+    web_named("web", node_port, endpoints)
+}
+
+fn web_named(name: &str, node_port: u16, endpoints: serde_json::Value) -> Entry {
+    let ports = json!([{"port": 80, "nodePort": node_port}]);
+    entry(service(name, ports), vec![slice(name, 1, json!([{"port": 8080}]), endpoints)])
+}
+
+fn two() -> serde_json::Value {
+    json!([ready("10.0.0.1", "n1"), ready("10.0.0.2", "n2")])
+}
+
+fn key() -> GroupKey {
+    use crate::model::{Family, PortName, Protocol};
+    let port = PortName { service: name("web"), port: "".into(), protocol: Protocol::Tcp };
+    GroupKey { port, family: Family::V4 }
+}
+
+fn states(agent: &Agent) -> Vec<(String, u8)> {
+    let (_, members) = agent.sync.place(&key()).unwrap_or_default();
+    members.into_iter().map(|member| (member.at.ip().to_string(), member.state)).collect()
+}
+
+#[test]
+fn a_service_comes_and_goes() {
+    let fake = Fake::new(SLOTS);
+    let mut agent = Agent::new(&fake);
+    assert!(agent.set([("web", web_at(30007, two()))]).failed.is_empty());
+    agent.check();
+    assert_eq!(fake.maps().node_addresses4.len(), 1);
+    agent.set([("web", Entry::default())]);
+    agent.check();
+    agent.rest();
+    let maps = fake.maps();
+    assert_eq!((maps.live(), maps.ports.len(), maps.frontends4.len()), (0, 0, 0));
+    assert!(agent.sync.state.groups.is_empty());
+}
+
+#[test]
+fn one_more_endpoint_costs_the_same_beside_many_services() {
+    let count = |services: u16| {
+        let fake = Fake::new(1 << 20);
+        let mut agent = Agent::new(&fake);
+        let others = (0..services).map(|n| {
+            let named = format!("s{n}");
+            (name(&named), web_named(&named, 30100 + n, two()))
+        });
+        agent.update(others.collect());
+        agent.set([("web", web_at(30007, two()))]);
+        agent.rest();
+        fake.take_written();
+        let three =
+            json!([ready("10.0.0.1", "n1"), ready("10.0.0.2", "n2"), ready("10.0.0.3", "n2")]);
+        agent.set([("web", web_at(30007, three))]);
+        fake.take_written().len()
+    };
+    assert_eq!(count(0), 3, "a backend, its slots, the frontend");
+    assert_eq!(count(500), 3);
+}
+
+#[test]
+fn a_backend_that_drains_keeps_its_index_and_generation() {
+    let fake = Fake::new(SLOTS);
+    let mut agent = Agent::new(&fake);
+    agent.set([("web", web_at(30007, two()))]);
+    let before = agent.sync.place(&key()).unwrap();
+    agent.set([(
+        "web",
+        web_at(30007, json!([ready("10.0.0.1", "n1"), draining("10.0.0.2", "n2")])),
+    )]);
+    // Until the barrier, a packet may be between the old table and it.
+    assert_eq!(states(&agent)[1], ("10.0.0.2".into(), BACKEND_USABLE));
+    agent.rest();
+    assert_eq!(states(&agent)[1], ("10.0.0.2".into(), BACKEND_DRAINING));
+    agent.set([("web", web_at(30007, two()))]);
+    assert_eq!(agent.sync.place(&key()).unwrap(), before);
+    agent.check();
+}
+
+#[test]
+fn an_endpoint_that_never_took_a_flow_needs_no_place_to_drain() {
+    let fake = Fake::new(SLOTS);
+    let mut agent = Agent::new(&fake);
+    agent.set([(
+        "web",
+        web_at(30007, json!([ready("10.0.0.1", "n1"), draining("10.0.0.2", "n2")])),
+    )]);
+    agent.rest();
+    assert_eq!(states(&agent).len(), 1);
+}
+
+#[test]
+fn an_index_is_another_generation_after_its_backend_went() {
+    let fake = Fake::new(SLOTS);
+    let mut agent = Agent::new(&fake);
+    agent.set([("web", web_at(30007, two()))]);
+    let index = agent.sync.place(&key()).unwrap().1[1].index;
+    agent.set([("web", web_at(30007, json!([ready("10.0.0.1", "n1")])))]);
+    agent.rest();
+    let gone = fake.maps().backends4[&index];
+    assert_eq!((gone.state, gone.generation), (BACKEND_GONE, 2));
+}
+
+#[test]
+fn a_node_port_changes_hands_without_a_gap() {
+    let fake = Fake::new(SLOTS);
+    let mut agent = Agent::new(&fake);
+    agent.set([("web", web_at(30007, two()))]);
+    fake.take_written();
+    let other = web_named("other", 30007, json!([ready("10.0.0.9", "n2")]));
+    agent.set([("web", Entry::default()), ("other", other)]);
+    agent.check();
+    let removed = |op: &Op| matches!(op, Op::RemoveFrontend4(_));
+    assert!(!fake.take_written().iter().any(removed));
+    agent.rest();
+    assert_eq!(fake.maps().live(), 1);
+}
+
+#[test]
+fn a_node_port_whose_new_owner_cannot_be_served_is_removed() {
+    let fake = Fake::new(SLOTS);
+    let mut agent = Agent::new(&fake);
+    agent.set([("web", web_at(30007, two()))]);
+    fake.fail(|op| matches!(op, Op::WriteSlots { .. }));
+    let other = web_named("other", 30007, json!([ready("10.0.0.9", "n2")]));
+    let report = agent.set([("web", Entry::default()), ("other", other)]);
+    let failed: Vec<_> = report.failed.iter().map(|(subject, _)| subject.to_string()).collect();
+    assert_eq!(failed, ["Service default/other (TCP), IPv4"]);
+    assert!(fake.maps().frontends4.is_empty());
+    fake.fail(|_| false);
+    agent.rest();
+    agent.check();
+}
+
+#[test]
+fn what_fails_is_tried_again_and_leaves_the_others_alone() {
+    let fake = Fake::new(SLOTS);
+    let mut agent = Agent::new(&fake);
+    fake.fail(|op| matches!(op, Op::PutBackend4(_, backend) if backend.address == [10, 0, 0, 2]));
+    let other = web_named("other", 30008, json!([ready("10.0.0.9", "n2")]));
+    let report = agent.set([("web", web_at(30007, two())), ("other", other)]);
+    assert_eq!(report.failed.len(), 1);
+    assert_eq!(fake.maps().frontends4.len(), 1);
+    fake.fail(|_| false);
+    agent.now += Duration::from_secs(1);
+    let report = agent.sync.follow(agent.planner.desired(), &BTreeSet::new(), true, agent.now);
+    assert_eq!(report.recovered, [Subject::Group(key())]);
+    agent.check();
+}
+
+#[test]
+fn a_full_map_of_slots_is_named_and_hits_one_service_only() {
+    let fake = Fake::new(600);
+    let mut agent = Agent::new(&fake);
+    agent.set([("web", web_at(30007, two()))]);
+    let other = web_named(
+        "other",
+        30008,
+        json!([ready("10.0.0.8", "n2"), ready("10.0.0.9", "n2"), ready("10.0.0.7", "n2")]),
+    );
+    let report = agent.set([("other", other)]);
+    let [(subject, error)] = &report.failed[..] else { panic!("{report:?}") };
+    assert_eq!(subject.to_string(), "Service default/other (TCP), IPv4");
+    assert!(error.to_string().contains("raise --max-slots"), "{error}");
+    assert_eq!(fake.maps().meaning().len(), 1);
+}
+
+#[test]
+fn room_that_waits_to_be_freed_is_found_when_it_is_needed() {
+    let fake = Fake::new(600);
+    let mut agent = Agent::new(&fake);
+    for last in 1..20 {
+        let endpoints = json!([ready("10.0.0.1", "n1"), ready(&format!("10.0.1.{last}"), "n2")]);
+        let report = agent.set([("web", web_at(30007, endpoints))]);
+        assert!(report.failed.is_empty(), "{report:?}");
+        agent.check();
+    }
+}
+
+#[test]
+fn taking_over_writes_nothing_that_is_right() {
+    let fake = Fake::new(SLOTS);
+    let mut first = Agent::new(&fake);
+    let entries = || [("web", web_at(30007, two())), ("other", web_named("other", 30008, two()))];
+    first.set(entries());
+    first.rest();
+    let places = first.sync.place(&key());
+    fake.take_written();
+    drop(first);
+
+    let mut second = Agent::new(&fake);
+    second.set(entries());
+    second.rest();
+    assert_eq!(fake.take_written(), [Op::Barrier]);
+    assert_eq!(second.sync.place(&key()), places);
+    second.set([("web", web_at(30007, json!([ready("10.0.0.1", "n1")])))]);
+    second.rest();
+    second.check();
+}
+
+#[test]
+fn taking_over_sees_what_changed_meanwhile() {
+    let fake = Fake::new(SLOTS);
+    let mut first = Agent::new(&fake);
+    let gone = web_named("gone", 30009, json!([ready("10.0.0.7", "n1")]));
+    first.set([("web", web_at(30007, two())), ("gone", gone)]);
+    drop(first);
+
+    let mut second = Agent::new(&fake);
+    let endpoints =
+        json!([draining("10.0.0.1", "n1"), ready("10.0.0.2", "n2"), ready("10.0.0.3", "n2")]);
+    second.set([("web", web_at(30007, endpoints))]);
+    second.check();
+    second.rest();
+    let told: Vec<_> = states(&second).into_iter().map(|(_, state)| state).collect();
+    assert_eq!(told, [BACKEND_DRAINING, BACKEND_USABLE, BACKEND_USABLE]);
+    assert_eq!(fake.maps().live(), 3);
+
+    drop(second);
+    let mut third = Agent::new(&fake);
+    third.set([("web", web_at(30007, two()))]);
+    third.check();
+    third.rest();
+    let generations: Vec<_> =
+        third.sync.place(&key()).unwrap().1.iter().map(|m| m.generation).collect();
+    assert_eq!(generations, [1, 1], "the one that drained came back as itself");
+}
+
+#[test]
+fn nothing_found_is_removed_before_the_world_is_complete() {
+    let fake = Fake::new(SLOTS);
+    let mut first = Agent::new(&fake);
+    first.set([("web", web_at(30007, two())), ("late", web_named("late", 30008, two()))]);
+    drop(first);
+
+    let mut second = Agent::new(&fake);
+    let entries = [(name("web"), web_at(30007, two()))].into();
+    let changed = second.planner.update(Update { node: Some(second.node.clone()), entries });
+    second.sync.follow(second.planner.desired(), &changed.groups, false, second.now);
+    assert_eq!(fake.maps().meaning().len(), 2);
+    assert_eq!(fake.maps().live(), 4);
+    second.sync.follow(second.planner.desired(), &BTreeSet::new(), true, second.now);
+    second.rest();
+    assert_eq!(fake.maps().meaning().len(), 1);
+    assert_eq!(fake.maps().live(), 2);
+}
+
+#[test]
+fn another_seed_writes_the_tables_anew() {
+    let fake = Fake::new(SLOTS);
+    let mut first = Agent::new(&fake);
+    first.set([("web", web_at(30007, two()))]);
+    let before = fake.maps().frontends4.values().next().copied();
+    let sync = Sync::start(Box::new(fake.clone()), 8).unwrap();
+    let mut second = Agent { sync, ..Agent::new(&fake) };
+    second.set([("web", web_at(30007, two()))]);
+    assert_ne!(fake.maps().frontends4.values().next().copied(), before);
+    let after = fake.maps().frontends4.values().next().copied();
+    assert_eq!(after.map(|one| one.service), before.map(|one| one.service));
+    second.rest();
+    second.check();
+}
+
+#[test]
+fn frontends_that_point_nowhere_are_written_anew() {
+    let fake = Fake::new(SLOTS);
+    let mut first = Agent::new(&fake);
+    first.set([("web", web_at(30007, two()))]);
+    fake.maps().frontends4.values_mut().for_each(|value| value.slots_offset = u32::MAX - 3);
+    let mut second = Agent::new(&fake);
+    second.set([("web", web_at(30007, two()))]);
+    second.check();
+    second.rest();
+    assert_eq!(fake.maps().live(), 2);
+}
+
+#[test]
+fn addresses_of_the_node_follow_it_and_outlive_its_object() {
+    let fake = Fake::new(SLOTS);
+    let mut agent = Agent::new(&fake);
+    agent.set([]);
+    agent.node = node("n1", &["192.0.2.7"]);
+    agent.set([]);
+    assert_eq!(fake.maps().node_addresses4, [[192, 0, 2, 7]].into());
+    assert_eq!(fake.maps().node_addresses6.len(), 0);
+    agent.node = node("n1", &[]);
+    agent.set([]);
+    assert_eq!(fake.maps().node_addresses4.len(), 1);
+}
