@@ -13,3 +13,5 @@ extern crate std;
 
 pub mod abi;
 pub mod core;
+#[cfg(feature = "frames")]
+pub mod frames;

@@ -41,8 +41,23 @@ pub const ERROR_BUDGET: &str = "error_budget";
 
 /// All maps that live as long as the data path, in the order in which they are pinned.
 pub const ALL: [&str; 17] = [
-    FLOWS4, FLOWS6, NURSERY4, NURSERY6, FRONTENDS4, FRONTENDS6, BACKENDS4, BACKENDS6, SLOTS,
-    NODE_ADDRS4, NODE_ADDRS6, DEVICES, PORTS, CONTROL, COUNTERS, SERVICE_STATS, ERROR_BUDGET,
+    FLOWS4,
+    FLOWS6,
+    NURSERY4,
+    NURSERY6,
+    FRONTENDS4,
+    FRONTENDS6,
+    BACKENDS4,
+    BACKENDS6,
+    SLOTS,
+    NODE_ADDRS4,
+    NODE_ADDRS6,
+    DEVICES,
+    PORTS,
+    CONTROL,
+    COUNTERS,
+    SERVICE_STATS,
+    ERROR_BUDGET,
 ];
 
 /// Default number of halves in each of `flows4` and `flows6`: two for a flow.

@@ -15,13 +15,17 @@ mod net;
 mod reason;
 mod service;
 
-pub use control::{Control, ErrorBudget, PORT_BACKEND, PORT_FRONTEND, PORT_SNAT, PORTS_PER_LINE, PortLine};
+pub use control::{
+    Control, ErrorBudget, PORT_BACKEND, PORT_FRONTEND, PORT_SNAT, PORTS_PER_LINE, PortLine,
+};
 pub use device::{DEVICE_ATTACHED, DEVICE_REDIRECT, Device};
 pub use flow::{
     FLOW_LOCAL, FLOW_REPLY, FLOW_SETTLED, Flow, FlowKey, FlowState, HOP_NEIGHBOUR, HOP_SEND,
     HOP_STACK, HOP_UNRESOLVED, NextHop,
 };
-pub use net::{Addr4, Addr6, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Mac, Port, Ports};
+pub use net::{
+    Addr4, Addr6, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Mac, Port, Ports,
+};
 pub use reason::Reason;
 pub use service::{
     BACKEND_DRAINING, BACKEND_GONE, BACKEND_LOCAL, BACKEND_USABLE, Backend, Frontend, FrontendKey,

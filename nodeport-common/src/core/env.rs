@@ -2,14 +2,20 @@
 //! tables. The kernel programs implement these over contexts, helpers and maps, the tests over
 //! byte slices and ordered maps.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
 use super::family::Family;
 use super::work::Work;
 use crate::abi::{
     Backend, Control, Flow, FlowKey, Frontend, FrontendKey, NextHop, Reason, ServiceStats,
 };
 
+/// Largest offset in a frame at which a [`Window`] may stand. The verifier needs a bound for
+/// offsets that are not constants; headers that begin later are not looked at.
+pub const MAX_OFFSET: usize = 0x3ff;
+
 /// What a [`Window`] loads and stores: plain words.
-pub trait Word: Copy + private::Sealed {}
+pub trait Word: Copy + FromBytes + IntoBytes + Immutable + private::Sealed {}
 
 mod private {
     pub trait Sealed {}

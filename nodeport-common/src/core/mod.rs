@@ -20,6 +20,8 @@ pub mod env;
 pub mod family;
 pub mod flow;
 pub mod hash;
+#[cfg(any(test, feature = "host"))]
+pub mod host;
 pub mod icmp_error;
 pub mod icmp_reply;
 pub mod maglev;

@@ -78,8 +78,11 @@ const fn after_rst(state: FlowState) -> FlowState {
 
 #[inline(always)]
 const fn after_fin(state: FlowState, direction: Direction) -> FlowState {
-    use FlowState::{BackendClosed, ClientClosed, Closed};
+    use FlowState::{Answered, BackendClosed, ClientClosed, Closed, Opening};
     match (state, direction) {
+        // Nothing is there to be closed: a SYN and a FIN, both forged, must not get a flow among
+        // the established ones.
+        (Opening, _) | (Answered, Direction::Reply) => state,
         (Closed | BackendClosed, Direction::Forward) => Closed,
         (Closed | ClientClosed, Direction::Reply) => Closed,
         (_, Direction::Forward) => ClientClosed,

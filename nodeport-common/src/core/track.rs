@@ -28,14 +28,51 @@ pub fn track<F: Family, P: Packet, W: World<F>>(
     if is_met_leaving(&work.flow) != (W::HOOK == Hook::Egress) {
         return Verdict::PASS;
     }
-    if !is_over::<F, W>(world, work) {
-        return follow::<F, P, W>(packet, world, work, table);
+    let partner = find_partner::<F, W>(world, work);
+    if partner != Partner::Another && !is_over::<F, W>(world, work) {
+        return follow::<F, P, W>(packet, world, work, Place { table, partner });
     }
-    forget::<F, W>(world, work);
+    forget::<F, W>(world, work, partner);
     if may_open(work.parsed.key.protocol, work.parsed.tcp_flags) {
         return open::open::<F, P, W>(packet, world, work);
     }
+    if partner == Partner::Another {
+        world.count(Reason::NoFlow);
+    }
     Verdict::PASS
+}
+
+/// What stands in the place of a half's partner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Partner {
+    /// The partner, in that table.
+    In(Table),
+    /// Nothing: it was lost.
+    Lost,
+    /// A half of another flow, that took its place after it was lost. There is nothing any more
+    /// that this half could belong to.
+    Another,
+}
+
+/// Where both halves of a flow are.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    table: Table,
+    partner: Partner,
+}
+
+/// Reads the other half into `work.other`.
+#[inline(never)]
+fn find_partner<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Partner {
+    work.other_key = partner_key(&work.key, &work.flow);
+    for table in [Table::Flows, Table::Nursery] {
+        if let Some(entry) = world.flow(table, &work.other_key) {
+            work.other = entry.read();
+            let mutual = partner_key(&work.other_key, &work.other) == work.key;
+            return if mutual { Partner::In(table) } else { Partner::Another };
+        }
+    }
+    Partner::Lost
 }
 
 /// Reads the half of `work.key` into `work.flow`, and says in which table it is.
@@ -64,13 +101,14 @@ fn is_over<F: Family, W: World<F>>(world: &W, work: &Work<F::Addr>) -> bool {
         && is_reusable(FlowState::from_u8(flow.state))
 }
 
-/// Removes both halves from both tables.
+/// Removes both halves from both tables; one half if the other's place is another flow's.
 #[inline(never)]
-fn forget<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) {
-    work.other_key = partner_key(&work.key, &work.flow);
+fn forget<F: Family, W: World<F>>(world: &W, work: &Work<F::Addr>, partner: Partner) {
     for table in [Table::Flows, Table::Nursery] {
         world.remove_flow(table, &work.key);
-        world.remove_flow(table, &work.other_key);
+        if partner != Partner::Another {
+            world.remove_flow(table, &work.other_key);
+        }
     }
 }
 
@@ -80,14 +118,14 @@ fn follow<F: Family, P: Packet, W: World<F>>(
     packet: &mut P,
     world: &W,
     work: &mut Work<F::Addr>,
-    table: Table,
+    place: Place,
 ) -> Verdict {
     let hop_changed = refresh_hop::<F, W>(world, work);
     if let Some(verdict) = obstacle::<F, P, W>(packet, world, work) {
         return verdict;
     }
     let state_changed = step::<F, W>(world, work);
-    store::<F, W>(world, work, table, hop_changed || state_changed);
+    store::<F, W>(world, work, place, hop_changed || state_changed);
     walk::deliver::<F, P, W>(packet, world, &work.parsed, &work.flow)
 }
 
@@ -158,8 +196,10 @@ pub fn find_way<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) {
 /// Writes the half back, its partner beside it, and moves both on once they have proved
 /// themselves. What has not `changed` is only counted.
 #[inline(never)]
-fn store<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, table: Table, changed: bool) {
-    let promote = table == Table::Nursery && is_settled(FlowState::from_u8(work.flow.state));
+fn store<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, place: Place, changed: bool) {
+    let Place { table, partner } = place;
+    let settled = is_settled(FlowState::from_u8(work.flow.state));
+    let promote = table == Table::Nursery && (settled || partner == Partner::In(Table::Flows));
     let target = if promote { Table::Flows } else { table };
     let stored = if changed || promote {
         put::<F, W>(world, target, &work.key, &work.flow)
@@ -169,8 +209,7 @@ fn store<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, table: Tab
     if !stored {
         return;
     }
-    work.other_key = partner_key(&work.key, &work.flow);
-    if put_partner::<F, W>(world, work, table, target) {
+    if put_partner::<F, W>(world, work, partner, target) {
         if promote {
             world.remove_flow(Table::Nursery, &work.key);
             world.remove_flow(Table::Nursery, &work.other_key);
@@ -218,20 +257,15 @@ pub fn count_full<F: Family, W: World<F>>(world: &W, service: u32) {
 fn put_partner<F: Family, W: World<F>>(
     world: &W,
     work: &mut Work<F::Addr>,
-    from: Table,
+    found: Partner,
     to: Table,
 ) -> bool {
-    match world.flow(from, &work.other_key) {
-        Some(entry) => {
-            work.other = entry.read();
-            if from == to && work.other.state == work.flow.state {
-                return true;
-            }
-        }
-        None => {
-            world.count(Reason::PartnerRebuilt);
-            work.other = partner(&work.key, &work.flow);
-        }
+    if found == Partner::In(to) && work.other.state == work.flow.state {
+        return true;
+    }
+    if found == Partner::Lost {
+        world.count(Reason::PartnerRebuilt);
+        work.other = partner(&work.key, &work.flow);
     }
     flow::set_state(&mut work.other, FlowState::from_u8(work.flow.state));
     put::<F, W>(world, to, &work.other_key, &work.other)

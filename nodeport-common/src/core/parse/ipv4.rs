@@ -19,11 +19,7 @@ pub fn plain<P: Packet>(packet: &mut P, l3: usize) -> Option<Network<Addr4>> {
 
 /// Any header.
 #[inline(always)]
-pub fn full<P: Packet>(
-    packet: &mut P,
-    l3: usize,
-    network: &mut Network<Addr4>,
-) -> Result<(), L4> {
+pub fn full<P: Packet>(packet: &mut P, l3: usize, network: &mut Network<Addr4>) -> Result<(), L4> {
     let header = packet.window::<20>(l3).ok_or(L4::Unparsed)?;
     let first = header.load::<u8, 0>();
     let length = ((first & 0x0f) as usize) * 4;

@@ -28,11 +28,7 @@ pub fn plain<P: Packet>(packet: &mut P, l3: usize) -> Option<Network<Addr6>> {
 
 /// Any header, with its extensions.
 #[inline(always)]
-pub fn full<P: Packet>(
-    packet: &mut P,
-    l3: usize,
-    network: &mut Network<Addr6>,
-) -> Result<(), L4> {
+pub fn full<P: Packet>(packet: &mut P, l3: usize, network: &mut Network<Addr6>) -> Result<(), L4> {
     {
         let header = packet.window::<40>(l3).ok_or(L4::Unparsed)?;
         if header.load::<u8, 0>() >> 4 != 6 {

@@ -1,0 +1,95 @@
+//! The maps of one address family, and the routes that a script knows.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::vec::Vec;
+
+use super::World;
+use super::table::FlowTable;
+use crate::abi::{Backend, Frontend, FrontendKey, NextHop};
+use crate::core::env::Table;
+use crate::core::family::{Family, V4, V6};
+use crate::core::work::Work;
+
+/// What the script says about the way to a destination.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Answer<A> {
+    /// The address that the node uses on that path.
+    pub from: A,
+    /// Where to send it; epoch 0 says that the answer must not be kept.
+    pub hop: NextHop,
+    /// Whether answers come back through an interface that is watched.
+    pub watched: bool,
+}
+
+/// The maps of one family. Tests write to them as the agent would.
+#[derive(Debug)]
+pub struct Maps<A> {
+    /// Flows that have proved themselves.
+    pub flows: FlowTable<A>,
+    /// Newcomers.
+    pub nursery: FlowTable<A>,
+    /// What clients address.
+    pub frontends: RefCell<BTreeMap<FrontendKey<A>, Frontend>>,
+    /// Backends by index.
+    pub backends: RefCell<Vec<Backend<A>>>,
+    /// The node's addresses.
+    pub node_addresses: RefCell<BTreeSet<A>>,
+    /// Ways to destinations; there is none to any other.
+    pub routes: RefCell<BTreeMap<A, Answer<A>>>,
+    /// Destinations that were asked for, in order.
+    pub asked: RefCell<Vec<A>>,
+    /// The working area. As in the kernel, it holds what the last packet left.
+    pub work: RefCell<Work<A>>,
+}
+
+impl<A: Copy + Ord + Default> Maps<A> {
+    pub(super) fn new(flows: usize, nursery: usize) -> Self {
+        Self {
+            flows: FlowTable::bounded(flows),
+            nursery: FlowTable::forgetful(nursery),
+            frontends: RefCell::default(),
+            backends: RefCell::default(),
+            node_addresses: RefCell::default(),
+            routes: RefCell::default(),
+            asked: RefCell::default(),
+            work: RefCell::default(),
+        }
+    }
+
+    /// One of the two tables of flows.
+    pub fn table(&self, table: Table) -> &FlowTable<A> {
+        match table {
+            Table::Flows => &self.flows,
+            Table::Nursery => &self.nursery,
+        }
+    }
+}
+
+/// A family whose maps a [`World`] has.
+pub trait OnHost: Family {
+    /// Its maps.
+    fn maps(world: &World) -> &Maps<Self::Addr>;
+    /// Its maps, to be changed.
+    fn maps_mut(world: &mut World) -> &mut Maps<Self::Addr>;
+}
+
+impl OnHost for V4 {
+    fn maps(world: &World) -> &Maps<Self::Addr> {
+        &world.v4
+    }
+
+    fn maps_mut(world: &mut World) -> &mut Maps<Self::Addr> {
+        &mut world.v4
+    }
+}
+
+impl OnHost for V6 {
+    fn maps(world: &World) -> &Maps<Self::Addr> {
+        &world.v6
+    }
+
+    fn maps_mut(world: &mut World) -> &mut Maps<Self::Addr> {
+        &mut world.v6
+    }
+}

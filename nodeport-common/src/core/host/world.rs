@@ -1,0 +1,237 @@
+//! The world itself, and its view from a hook.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::vec::Vec;
+
+use super::frame::{SkbFrame, XdpFrame};
+use super::maps::{Maps, OnHost};
+use super::table::Entry;
+use crate::abi::{
+    Addr4, Addr6, Backend, Control, ErrorBudget, Flow, FlowKey, Frontend, FrontendKey, NextHop,
+    Reason, ServiceStats,
+};
+use crate::core::env::{Env, Hook, Insert, Inserted, Route, Table, Tables};
+use crate::core::hash;
+use crate::core::verdict::Verdict;
+use crate::core::walk::walk;
+use crate::core::work::Work;
+
+/// Halves of flows that a world has room for, if nothing else is said.
+const FLOWS: usize = 65_536;
+/// The same for newcomers.
+const NURSERY: usize = 65_536;
+
+/// All that a walk needs beside the packet.
+#[derive(Debug)]
+pub struct World {
+    /// Jiffies, low 32 bits.
+    pub now: Cell<u32>,
+    /// The settings; `None` until the agent has written them.
+    pub control: Cell<Option<Control>>,
+    /// Random words that come next; when there are none left, a generator takes over.
+    pub script: RefCell<VecDeque<u32>>,
+    /// All services' slots.
+    pub slots: RefCell<Vec<u32>>,
+    /// Counters of the service ports.
+    pub stats: RefCell<BTreeMap<u32, ServiceStats>>,
+    /// Maps of IPv4.
+    pub v4: Maps<Addr4>,
+    /// Maps of IPv6.
+    pub v6: Maps<Addr6>,
+    ports: RefCell<BTreeMap<u16, u8>>,
+    counters: RefCell<BTreeMap<Reason, u64>>,
+    budget: Cell<ErrorBudget>,
+    seed: Cell<u32>,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self {
+            now: Cell::new(0),
+            control: Cell::new(None),
+            script: RefCell::default(),
+            slots: RefCell::default(),
+            stats: RefCell::default(),
+            v4: Maps::new(FLOWS, NURSERY),
+            v6: Maps::new(FLOWS, NURSERY),
+            ports: RefCell::default(),
+            counters: RefCell::default(),
+            budget: Cell::default(),
+            seed: Cell::new(1),
+        }
+    }
+}
+
+impl World {
+    /// Packets counted for that reason.
+    pub fn count_of(&self, reason: Reason) -> u64 {
+        self.counters.borrow().get(&reason).copied().unwrap_or(0)
+    }
+
+    /// All counters that are not zero.
+    pub fn counters(&self) -> BTreeMap<Reason, u64> {
+        self.counters.borrow().clone()
+    }
+
+    /// Adds `PORT_*` bits to a port.
+    pub fn mark_port(&self, port: u16, bits: u8) {
+        *self.ports.borrow_mut().entry(port).or_default() |= bits;
+    }
+
+    /// Changes the settings, which must have been written before.
+    pub fn change_control(&self, change: impl FnOnce(&mut Control)) {
+        let mut control = self.control.get().unwrap_or_default();
+        change(&mut control);
+        self.control.set(Some(control));
+    }
+
+    /// Lets time pass.
+    pub fn wait(&self, jiffies: u32) {
+        self.now.set(self.now.get().wrapping_add(jiffies));
+    }
+
+    /// Walks a frame in XDP on that interface.
+    pub fn xdp(&self, ifindex: u32, frame: &mut XdpFrame) -> Verdict {
+        walk(frame, &At::<XDP> { world: self, ifindex })
+    }
+
+    /// Walks a frame in TC where it arrives on that interface.
+    pub fn ingress(&self, ifindex: u32, frame: &mut SkbFrame) -> Verdict {
+        walk(frame, &At::<INGRESS> { world: self, ifindex })
+    }
+
+    /// Walks a frame in TC where it leaves from that interface.
+    pub fn egress(&self, ifindex: u32, frame: &mut SkbFrame) -> Verdict {
+        walk(frame, &At::<EGRESS> { world: self, ifindex })
+    }
+}
+
+/// [`At`] XDP.
+pub const XDP: u8 = 0;
+/// [`At`] TC where packets arrive.
+pub const INGRESS: u8 = 1;
+/// [`At`] TC where packets leave.
+pub const EGRESS: u8 = 2;
+
+/// The world as a program at a hook sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct At<'a, const HOOK: u8> {
+    /// The world.
+    pub world: &'a World,
+    /// The interface at which the program sits.
+    pub ifindex: u32,
+}
+
+impl<const HOOK: u8> Env for At<'_, HOOK> {
+    const HOOK: Hook = match HOOK {
+        XDP => Hook::Xdp,
+        INGRESS => Hook::Ingress,
+        _ => Hook::Egress,
+    };
+
+    fn now(&self) -> u32 {
+        self.world.now.get()
+    }
+
+    fn random(&self) -> u32 {
+        if let Some(word) = self.world.script.borrow_mut().pop_front() {
+            return word;
+        }
+        let seed = self.world.seed.get();
+        self.world.seed.set(seed.wrapping_add(1));
+        hash::finish(seed)
+    }
+
+    fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
+    fn control(&self) -> Option<Control> {
+        self.world.control.get().filter(|control| control.epoch != 0)
+    }
+
+    fn port_bits(&self, port: u16) -> u8 {
+        self.world.ports.borrow().get(&port).copied().unwrap_or(0)
+    }
+
+    fn slot(&self, index: u32) -> Option<u32> {
+        self.world.slots.borrow().get(index as usize).copied()
+    }
+
+    fn count(&self, reason: Reason) {
+        *self.world.counters.borrow_mut().entry(reason).or_default() += 1;
+    }
+
+    fn service_stats(&self, service: u32, change: impl FnOnce(&mut ServiceStats)) {
+        change(self.world.stats.borrow_mut().entry(service).or_default());
+    }
+
+    fn may_send_error(&self) -> bool {
+        let Some(control) = self.control() else { return false };
+        let mut budget = self.world.budget.get();
+        let may = budget.spend(self.now(), control.hz, control.errors_per_second);
+        self.world.budget.set(budget);
+        may
+    }
+}
+
+impl<F: OnHost, const HOOK: u8> Tables<F> for At<'_, HOOK> {
+    type Flow<'a>
+        = Entry<'a, F::Addr>
+    where
+        Self: 'a;
+
+    fn flow(&self, table: Table, key: &FlowKey<F::Addr>) -> Option<Entry<'_, F::Addr>> {
+        F::maps(self.world).table(table).entry(key)
+    }
+
+    fn insert_flow(
+        &self,
+        table: Table,
+        key: &FlowKey<F::Addr>,
+        flow: &Flow<F::Addr>,
+        how: Insert,
+    ) -> Inserted {
+        F::maps(self.world).table(table).insert(key, flow, how)
+    }
+
+    fn remove_flow(&self, table: Table, key: &FlowKey<F::Addr>) {
+        F::maps(self.world).table(table).remove(key);
+    }
+
+    fn frontend(&self, key: &FrontendKey<F::Addr>) -> Option<Frontend> {
+        F::maps(self.world).frontends.borrow().get(key).copied()
+    }
+
+    fn is_node_address(&self, address: &F::Addr) -> bool {
+        F::maps(self.world).node_addresses.borrow().contains(address)
+    }
+
+    fn backend(&self, index: u32) -> Option<Backend<F::Addr>> {
+        F::maps(self.world).backends.borrow().get(index as usize).copied()
+    }
+
+    fn generation(&self, index: u32) -> Option<u32> {
+        Tables::<F>::backend(self, index).map(|backend| backend.generation)
+    }
+
+    fn with_work<R>(&self, body: impl FnOnce(&mut Work<F::Addr>) -> R) -> Option<R> {
+        // A second loan at the same time is a bug of the walk: the kernel would not notice.
+        Some(body(&mut F::maps(self.world).work.borrow_mut()))
+    }
+
+    fn route(&self, way: &mut Route<F::Addr>, _: u8) {
+        let maps = F::maps(self.world);
+        maps.asked.borrow_mut().push(way.to);
+        let answer = maps.routes.borrow().get(&way.to).copied();
+        let Some(answer) = answer else {
+            (way.hop, way.watched) = (NextHop::UNRESOLVED, false);
+            return;
+        };
+        if way.from == F::Addr::default() {
+            way.from = answer.from;
+        }
+        (way.hop, way.watched) = (answer.hop, answer.watched);
+    }
+}

@@ -1,0 +1,17 @@
+//! The walk of a packet on the host: every rule that the kernel programs follow, held against
+//! packets that an independent library builds and checks.
+
+mod support;
+
+mod checksum;
+mod flow;
+mod hop;
+mod icmp_error;
+mod icmp_reply;
+mod open;
+mod parse;
+mod rewrite;
+mod robust;
+mod snat;
+mod state;
+mod tables;
