@@ -36,7 +36,7 @@ pub fn open<F: Family, P: Packet, W: World<F>>(
     if W::HOOK == Hook::Egress || !find_frontend::<F, W>(world, work) {
         return Verdict::PASS;
     }
-    if let Err(reason) = admit::<F, W>(world, work).and_then(|()| reach::<F, W>(world, work)) {
+    if let Err(reason) = prepare::<F, W>(world, work) {
         world.count(reason);
         if reason == Reason::NoBackend {
             world.service_stats(work.frontend.service, |stats| stats.no_backend += 1);
@@ -120,12 +120,26 @@ pub fn flow_hash<F: Family>(key: &FlowKey<F::Addr>, seed: u32) -> u32 {
     hash::finish(hash::mix(hash, key.protocol as u32))
 }
 
-/// Makes the forward half with its next hop. A backend on this node sees the client's address,
-/// and so does one that is reached through an interface that we do not watch: its answers would
-/// come back to the node unseen.
+/// Picks the backend and makes the forward half with its next hop; the reason if it cannot be.
+///
+/// A backend on this node sees the client's address, and so does one that is reached through an
+/// interface that we do not watch: its answers would come back to the node unseen.
+#[inline(always)]
+fn prepare<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Result<(), Reason> {
+    admit::<F, W>(world, work)?;
+    let remote = work.backend.flags & BACKEND_LOCAL == 0;
+    let hides_client = remote && find_source::<F, W>(world, work)?;
+    make_forward::<F, W>(world, work, hides_client);
+    if hides_client {
+        work.flow.hop = work.way.hop;
+    } else {
+        refresh_hop::<F, W>(world, work);
+    }
+    Ok(())
+}
+
 #[inline(never)]
-fn reach<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Result<(), Reason> {
-    let hides_client = work.backend.flags & BACKEND_LOCAL == 0 && find_source::<F, W>(world, work)?;
+fn make_forward<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, hides_client: bool) {
     let opening = Opening {
         new_src: if hides_client { work.way.from } else { work.key.src },
         new_dst: work.backend.address,
@@ -136,12 +150,6 @@ fn reach<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Result<
     };
     flow::open::<F>(&work.key, &opening, world.now(), &mut work.flow);
     work.flow.bytes = work.parsed.total as u64;
-    if hides_client {
-        work.flow.hop = work.way.hop;
-    } else {
-        refresh_hop::<F, W>(world, work);
-    }
-    Ok(())
 }
 
 /// Finds the way to the backend and the node's own address on it; false if answers would come

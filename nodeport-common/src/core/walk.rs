@@ -25,57 +25,37 @@ const MAX_HEADERS: u32 = 256;
 pub fn walk<P: Packet, W: World<V4> + World<V6>>(packet: &mut P, world: &W) -> Verdict {
     let Some((ethertype, l3)) = parse::ethernet(packet) else { return Verdict::PASS };
     match ethertype {
-        ETHERTYPE_IPV4 if l3 == ETHERNET => plain::<V4, P, W>(packet, world),
-        ETHERTYPE_IPV6 if l3 == ETHERNET => plain::<V6, P, W>(packet, world),
-        ETHERTYPE_IPV4 => any::<V4, P, W>(packet, world, l3),
-        ETHERTYPE_IPV6 => any::<V6, P, W>(packet, world, l3),
+        ETHERTYPE_IPV4 => {
+            let common = if l3 == ETHERNET { common::<V4, P, W>(packet, world) } else { None };
+            common.unwrap_or_else(|| any::<V4, P, W>(packet, world, l3))
+        }
+        ETHERTYPE_IPV6 => {
+            let common = if l3 == ETHERNET { common6::<P, W>(packet, world) } else { None };
+            common.unwrap_or_else(|| any::<V6, P, W>(packet, world, l3))
+        }
         _ => Verdict::PASS,
     }
 }
 
-/// The common frame: no tags, options or extensions, so that every offset is a constant.
-#[inline(always)]
-fn plain<F: Family, P: Packet, W: World<F>>(packet: &mut P, world: &W) -> Verdict {
-    let Some(network) = F::parse_plain(packet, ETHERNET) else {
-        return any::<F, P, W>(packet, world, ETHERNET);
-    };
-    if !matches!(network.protocol, IPPROTO_TCP | IPPROTO_UDP) {
-        return any::<F, P, W>(packet, world, ETHERNET);
-    }
-    match parse::transport(packet, ETHERNET, &network) {
-        Some(parsed) => transport::<F, P, W>(packet, world, &parsed),
-        None => any::<F, P, W>(packet, world, ETHERNET),
-    }
-}
-
-/// The common packet: what is routine is done here, the rest leaves for the working area.
-#[inline(always)]
-fn transport<F: Family, P: Packet, W: World<F>>(
-    packet: &mut P,
-    world: &W,
-    parsed: &Parsed<F::Addr>,
-) -> Verdict {
-    if !concerns_us::<F, W>(world, &parsed.key) {
-        return Verdict::PASS;
-    }
-    match routine::<F, P, W>(packet, world, parsed) {
-        Some(verdict) => verdict,
-        None => not_routine::<F, P, W>(packet, world, parsed),
-    }
-}
-
+/// [`common`] for IPv6, as a function of its own: its stack is then free again for what follows.
 #[inline(never)]
-fn not_routine<F: Family, P: Packet, W: World<F>>(
-    packet: &mut P,
-    world: &W,
-    parsed: &Parsed<F::Addr>,
-) -> Verdict {
-    let verdict = world.with_work(|work| {
-        work.control = world.control()?;
-        work.parsed = *parsed;
-        Some(track::track::<F, P, W>(packet, world, work))
-    });
-    verdict.flatten().unwrap_or(Verdict::PASS)
+fn common6<P: Packet, W: World<V6>>(packet: &mut P, world: &W) -> Option<Verdict> {
+    common::<V6, P, W>(packet, world)
+}
+
+/// The common frame: no tags, options or extensions, so that every offset is a constant. The
+/// verdict, if it is routine or none of our business.
+#[inline(always)]
+fn common<F: Family, P: Packet, W: World<F>>(packet: &mut P, world: &W) -> Option<Verdict> {
+    let network = F::parse_plain(packet, ETHERNET)?;
+    if !matches!(network.protocol, IPPROTO_TCP | IPPROTO_UDP) {
+        return None;
+    }
+    let parsed = parse::transport(packet, ETHERNET, &network)?;
+    if !concerns_us::<F, W>(world, &parsed.key) {
+        return Some(Verdict::PASS);
+    }
+    routine::<F, P, W>(packet, world, &parsed)
 }
 
 /// Any frame of the family.
@@ -90,7 +70,7 @@ fn any<F: Family, P: Packet, W: World<F>>(packet: &mut P, world: &W, l3: usize) 
         match parse::kind::<F, P>(packet, &work.outer) {
             Kind::Other => None,
             Kind::IcmpError => Some(icmp_error::forward::<F, P, W>(packet, world, work, l3)),
-            Kind::Transport => any_routine::<F, P, W>(packet, world, work, l3)
+            Kind::Transport => transport::<F, P, W>(packet, world, work, l3)
                 .or_else(|| Some(track::track::<F, P, W>(packet, world, work))),
         }
     });
@@ -109,7 +89,7 @@ fn pass<F: Family, W: World<F>>(world: &W, error: L4) -> Option<Verdict> {
 /// A TCP or UDP packet behind tags, options or extensions: into `work.parsed`. The verdict, if it
 /// is routine or none of our business.
 #[inline(never)]
-fn any_routine<F: Family, P: Packet, W: World<F>>(
+fn transport<F: Family, P: Packet, W: World<F>>(
     packet: &mut P,
     world: &W,
     work: &mut Work<F::Addr>,
