@@ -39,7 +39,8 @@ reasons! {
     MartianSource = 4, "martian_source";
     /// The backend of the flow is gone: the flow was ended.
     StaleBackend = 5, "stale_backend";
-    /// Passed to the stack: there is no route to the next hop.
+    /// There is no route to the next hop: a packet that would open a flow is passed to the stack,
+    /// one of a live flow is dropped.
     HopUnresolved = 6, "hop_unresolved";
     /// Answered with Time Exceeded: the TTL or hop limit ended here.
     TtlExceeded = 7, "ttl_exceeded";

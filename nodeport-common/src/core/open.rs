@@ -11,8 +11,8 @@ use super::verdict::Verdict;
 use super::walk;
 use super::work::Work;
 use crate::abi::{
-    BACKEND_LOCAL, BACKEND_USABLE, FLOW_LOCAL, Flow, FlowKey, FrontendKey, HOP_UNRESOLVED, Port,
-    Ports, Reason,
+    BACKEND_LOCAL, BACKEND_USABLE, FLOW_LOCAL, Flow, FlowKey, FrontendKey, HOP_STACK,
+    HOP_UNRESOLVED, Port, Ports, Reason,
 };
 
 /// Slots that are tried before a service counts as having no backend: a slot may name one that
@@ -23,8 +23,9 @@ const PICKS: u32 = 4;
 /// probability `(n/m)^16`: less than one in ten million while a third is taken.
 const PORT_TRIES: u32 = 16;
 
-/// Stride between two candidates: not the next port, which a busy client took as well.
-const PORT_STRIDE: u32 = 1_021;
+/// Stride between two candidates: not the next port, which a busy client took as well. A prime
+/// above all ports, so that no range is a multiple of it.
+const PORT_STRIDE: u32 = 104_729;
 
 /// Opens a flow if the packet is for a frontend and may.
 #[inline(never)]
@@ -152,8 +153,8 @@ fn make_forward<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, hid
     work.flow.bytes = work.parsed.total as u64;
 }
 
-/// Finds the way to the backend and the node's own address on it; false if answers would come
-/// back through an interface that we do not watch.
+/// Finds the way to the backend and the node's own address on it; false if the backend has an
+/// address of the node, or answers would come back through an interface that we do not watch.
 #[inline(always)]
 fn find_source<F: Family, W: World<F>>(
     world: &W,
@@ -161,10 +162,11 @@ fn find_source<F: Family, W: World<F>>(
 ) -> Result<bool, Reason> {
     (work.way.from, work.way.to) = (F::Addr::default(), work.backend.address);
     find_way::<F, W>(world, work);
-    if work.way.hop.kind == HOP_UNRESOLVED {
-        return Err(Reason::HopUnresolved);
+    match work.way.hop.kind {
+        HOP_UNRESOLVED => Err(Reason::HopUnresolved),
+        HOP_STACK => Ok(false),
+        _ => Ok(work.way.watched),
     }
-    Ok(work.way.watched)
 }
 
 /// Claims the key of the backend's answers, by a source port that no other flow to the backend

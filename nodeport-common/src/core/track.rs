@@ -153,9 +153,11 @@ pub fn obstacle<F: Family, P: Packet, W: World<F>>(
 ) -> Option<Verdict> {
     match work.flow.hop.kind {
         HOP_STACK => return None,
+        // To the stack it would be a packet of a connection that it does not know, and its RST
+        // would end what a route that comes back can still save.
         HOP_UNRESOLVED => {
             world.count(Reason::HopUnresolved);
-            return Some(Verdict::PASS);
+            return Some(Verdict::DROP);
         }
         HOP_NEIGHBOUR if W::HOOK == Hook::Xdp => return Some(Verdict::PASS),
         _ => {}
@@ -188,8 +190,14 @@ pub fn refresh_hop<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) 
 #[inline(never)]
 pub fn find_way<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) {
     world.route(&mut work.way, work.key.protocol);
-    if work.way.hop.epoch != 0 {
-        work.way.hop.epoch = work.control.epoch;
+    let hop = &mut work.way.hop;
+    // The kernel says of its own addresses that it would not forward, and of all others that it
+    // has no route to.
+    if hop.kind == HOP_STACK && !world.is_node_address(&work.way.to) {
+        *hop = NextHop::UNRESOLVED;
+    }
+    if hop.epoch != 0 {
+        hop.epoch = work.control.epoch;
     }
 }
 

@@ -1,1 +1,147 @@
-//! .
+//! Source ports towards backends elsewhere: no two flows share one, and none is lost.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use nodeport_common::abi::{FrontendKey, IPPROTO_TCP, Reason};
+use nodeport_common::core::family::V4;
+use nodeport_common::core::state::{ACK, RST, SYN};
+use nodeport_common::core::verdict::Action;
+use nodeport_common::frames::tcp;
+use proptest::prelude::*;
+
+use crate::support::*;
+
+fn with_range(count: u16) -> Node {
+    let node = Node::new();
+    node.world.change_control(|control| control.snat_count = count);
+    node
+}
+
+fn nth_client<F: Net>(number: u16) -> SocketAddr {
+    SocketAddr::new(client_ip::<F>(), 1024 + number)
+}
+
+/// A range of any size is used to its end, and only then is there no port.
+fn a_range_is_used_to_its_end<F: Net>() {
+    for count in [1, 2, 3, 7, 16] {
+        let node = with_range(count);
+        let ports: BTreeSet<u16> =
+            (0..count).map(|n| node.connect::<F>(nth_client::<F>(n)).port()).collect();
+        assert_eq!(ports, (SNAT_FIRST..SNAT_FIRST + count).collect());
+
+        let refused = node.xdp(&tcp(nth_client::<F>(count), frontend::<F>(), SYN));
+        assert_eq!(refused.action, Action::Drop);
+        assert_eq!(node.world.count_of(Reason::NoPort), 1);
+        assert_eq!(node.world.stats.borrow()[&11].no_port, 1);
+        assert_eq!(node.halves::<F>().len(), 2 * usize::from(count), "nothing is left of it");
+    }
+}
+in_both_families!(a_range_is_used_to_its_end);
+
+fn a_port_is_free_again_when_its_flow_ends<F: Net>() {
+    let node = with_range(1);
+    let first = node.connect::<F>(client::<F>());
+    node.xdp(&tcp(client::<F>(), frontend::<F>(), RST)).view();
+    // The client itself on the same port, at once.
+    let again = node.connect::<F>(client::<F>());
+    assert_eq!(first, again);
+    // The flow expires: the agent removes both halves.
+    node.lose::<F>(IPPROTO_TCP, client::<F>(), frontend::<F>());
+    node.lose::<F>(IPPROTO_TCP, remote::<F>(), again);
+    assert_eq!(node.connect::<F>(nth_client::<F>(1)), first);
+}
+in_both_families!(a_port_is_free_again_when_its_flow_ends);
+
+/// The step between two tries must not be a multiple of the range, whatever its size.
+#[test]
+fn a_taken_port_leads_to_a_free_one_in_ranges_of_any_size() {
+    let sizes = (2..=200).chain([1000, 1021, 2042, 1021 * 7, 1021 * 64, 28232, 32768, 65535]);
+    for count in sizes {
+        let node = with_range(count);
+        node.world.script.borrow_mut().extend([77, 77]);
+        let first = node.xdp(&tcp(nth_client::<V4>(0), frontend::<V4>(), SYN)).view().src;
+        let second = node.xdp(&tcp(nth_client::<V4>(1), frontend::<V4>(), SYN));
+        assert_eq!(second.action, Action::Send(INSIDE), "of {count} ports one is taken");
+        assert_ne!(second.view().src, first);
+    }
+}
+
+fn one_port_serves_many_backends<F: Net>() {
+    let node = with_range(1);
+    let first = node.connect::<F>(client::<F>());
+    node.set_slot(0, OTHER_BACKEND);
+    let second = node.xdp(&tcp(nth_client::<F>(1), frontend::<F>(), SYN)).view();
+    assert_eq!((second.src, second.dst.ip()), (first, F::party(8, 21)));
+    let back = node.xdp(&tcp(second.dst, second.src, SYN | ACK)).view();
+    assert_eq!(back.dst, nth_client::<F>(1));
+    let back = node.xdp(&tcp(remote::<F>(), first, ACK)).view();
+    assert_eq!(back.dst, client::<F>());
+}
+in_both_families!(one_port_serves_many_backends);
+
+/// The client uses one port for two frontends with the same backend on this node.
+fn a_local_backend_is_reached_through_two_frontends_from_one_port<F: Net>() {
+    let node = Node::new();
+    let second_port = 30009;
+    node.world.mark_port(second_port, nodeport_common::abi::PORT_FRONTEND);
+    let maps = F::maps(&node.world);
+    let key =
+        |port| FrontendKey { address: F::Addr::default(), port, protocol: IPPROTO_TCP, pad: 0 };
+    let frontend = maps.frontends.borrow()[&key(LOCAL_PORT)];
+    maps.frontends.borrow_mut().insert(key(second_port), frontend);
+    let second_frontend = SocketAddr::new(node_ip::<F>(), second_port);
+
+    node.connect_local::<F>(client::<F>());
+    let out = node.ingress(&tcp(client::<F>(), second_frontend, SYN)).view();
+    assert_eq!((out.src.ip(), out.dst), (client_ip::<F>(), local::<F>()));
+    assert_ne!(out.src.port(), client::<F>().port(), "or the answers could not be told apart");
+    let back = node.egress(&tcp(local::<F>(), out.src, SYN | ACK)).view();
+    assert_eq!((back.src, back.dst), (second_frontend, client::<F>()));
+    let back = node.egress(&tcp(local::<F>(), client::<F>(), ACK)).view();
+    assert_eq!((back.src, back.dst), (local_frontend::<F>(), client::<F>()));
+}
+in_both_families!(a_local_backend_is_reached_through_two_frontends_from_one_port);
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn answers_go_to_whom_they_are_for(
+        count in 1_u16..40,
+        random in prop::collection::vec(any::<u32>(), 0..60),
+        steps in prop::collection::vec((0_u16..60, 0_u8..4), 1..120),
+    ) {
+        let node = with_range(count);
+        node.world.script.borrow_mut().extend(random);
+        let mut open: std::collections::BTreeMap<u16, SocketAddr> = Default::default();
+        for (number, what) in steps {
+            let client = nth_client::<V4>(number);
+            match (what, open.get(&number).copied()) {
+                // A new connection, unless it has one.
+                (0 | 1, None) => {
+                    let out = node.xdp(&tcp(client, frontend::<V4>(), SYN));
+                    if out.action == Action::Drop {
+                        prop_assert!(open.len() as u16 * 2 >= count, "refused with {} of {count} taken", open.len());
+                    } else {
+                        let seen = out.view().src;
+                        prop_assert!(!open.values().any(|other| *other == seen), "{seen} twice");
+                        open.insert(number, seen);
+                    }
+                }
+                // Its end, seen by the agent.
+                (2, Some(seen)) => {
+                    node.lose::<V4>(IPPROTO_TCP, client, frontend::<V4>());
+                    node.lose::<V4>(IPPROTO_TCP, remote::<V4>(), seen);
+                    open.remove(&number);
+                }
+                _ => {}
+            }
+            for (number, seen) in &open {
+                let back = node.xdp(&tcp(remote::<V4>(), *seen, SYN | ACK)).view();
+                prop_assert_eq!(back.dst, nth_client::<V4>(*number));
+            }
+        }
+        prop_assert_eq!(node.halves::<V4>().len(), 2 * open.len());
+    }
+}
