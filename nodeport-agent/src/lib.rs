@@ -1,7 +1,12 @@
 //! The agent: watches Services and EndpointSlices and keeps the eBPF maps true to them.
+pub mod app;
 pub mod args;
 pub mod config;
 pub mod dataplane;
 pub mod model;
 pub mod plan;
+pub mod reconcile;
+pub mod state_file;
 pub mod sync;
+pub mod telemetry;
+pub mod watch;

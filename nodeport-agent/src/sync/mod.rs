@@ -56,6 +56,8 @@ pub struct Report {
     pub failed: Vec<(Subject, anyhow::Error)>,
     /// What had failed before and works now.
     pub recovered: Vec<Subject>,
+    /// Whether anything was written or tried.
+    pub wrote: bool,
 }
 
 /// A backend as it is in the maps.
@@ -69,6 +71,8 @@ pub struct Member {
     pub generation: u32,
     /// `BACKEND_USABLE` or `BACKEND_DRAINING`.
     pub state: u8,
+    /// It is on this node.
+    pub local: bool,
 }
 
 impl Sync {
@@ -127,6 +131,7 @@ impl Sync {
                 at: *at,
                 generation: value.generation,
                 state: value.state,
+                local: value.local,
             })
         };
         Some((placed.service, placed.members.iter().filter_map(member).collect()))
@@ -200,7 +205,7 @@ impl Sync {
 
     fn report(&mut self, round: Round) -> Report {
         let Round { now, tried, failed } = round;
-        let mut report = Report::default();
+        let mut report = Report { wrote: !tried.is_empty(), ..Report::default() };
         for subject in tried.iter().filter(|subject| !failed.contains_key(subject)) {
             if self.retries.succeeded(subject) {
                 report.recovered.push(subject.clone());

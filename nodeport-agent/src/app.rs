@@ -1,0 +1,153 @@
+//! Which part does what, and in which order they start and stop.
+//!
+//! One task for each watch fills the store; the loop below owns everything else. Nothing is taken
+//! down at the end: the programs and maps are pinned, and serve on until another agent takes them
+//! over or `cleanup` removes them.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::config::{Config, Instance};
+use crate::dataplane::Dataplane;
+use crate::reconcile::Reconciler;
+use crate::sync::Sync;
+use crate::watch::{Source, Store};
+
+/// Time between two writes of the file for other commands, at least.
+const FILE_PAUSE: Duration = Duration::from_millis(200);
+/// Writing that file takes at most this part of the time.
+const FILE_SHARE: u32 = 20;
+/// A day: as good as never, for a loop without anything to wait for.
+const LONG: Duration = Duration::from_secs(24 * 3600);
+
+/// Serves until `stop` is ready.
+///
+/// # Errors
+/// If the maps cannot be read at the start, or if a watch ends, which none should.
+pub async fn run(
+    config: &Config,
+    source: Source,
+    dataplane: Box<dyn Dataplane>,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let sync = Sync::start(dataplane, config.seed)?;
+    let store = Arc::new(Store::default());
+    let node_name: Arc<str> = config.node_name.as_str().into();
+    let mut tasks = source.watch(&store);
+    let reconciler = Reconciler::new(store.clone(), node_name, sync);
+    let mut worker = Worker { reconciler, file: File::new(&config.instance) };
+    let outcome = tokio::select! {
+        () = stop => Ok(()),
+        outcome = ended(&mut tasks) => outcome,
+        () = worker.work(&store) => Ok(()),
+    };
+    tasks.shutdown().await;
+    tokio::task::block_in_place(|| worker.finish());
+    info!("stopped; the data path serves on as it is");
+    outcome
+}
+
+/// Waits for the signals that ask to stop.
+///
+/// # Errors
+/// If signals cannot be waited for.
+pub fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// A watch never ends by itself, so this waits for ever, or for a mistake of ours.
+async fn ended(tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
+    match tasks.join_next().await {
+        Some(Err(error)) => Err(error).context("a watch has broken down"),
+        _ => anyhow::bail!("a watch has ended: start the agent again"),
+    }
+}
+
+struct Worker {
+    reconciler: Reconciler,
+    file: File,
+}
+
+impl Worker {
+    /// Takes a step whenever the world changed or something is due. The steps do system calls
+    /// that may take milliseconds, so they are kept apart from the watches.
+    async fn work(&mut self, store: &Store) {
+        loop {
+            tokio::task::block_in_place(|| self.step());
+            let due = self.reconciler.wake_at().into_iter().chain(self.file.due()).min();
+            let due = due.unwrap_or_else(|| Instant::now() + LONG);
+            tokio::select! {
+                () = store.changed() => {}
+                () = tokio::time::sleep_until(due.into()) => {}
+            }
+        }
+    }
+
+    fn step(&mut self) {
+        self.reconciler.step(Instant::now());
+        self.file.keep(&mut self.reconciler, Instant::now());
+    }
+
+    fn finish(&mut self) {
+        self.reconciler.finish();
+        self.file.write(&mut self.reconciler, Instant::now());
+    }
+}
+
+/// The file for other commands.
+struct File {
+    instance: Instance,
+    /// When it may be written again.
+    next: Option<Instant>,
+    /// When writing it is due, if there may be something new.
+    due: Option<Instant>,
+    failing: bool,
+}
+
+impl File {
+    fn new(instance: &Instance) -> Self {
+        Self { instance: instance.clone(), next: None, due: None, failing: false }
+    }
+
+    const fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Writes it, or puts that off: with many services it is large, and they change often.
+    fn keep(&mut self, reconciler: &mut Reconciler, now: Instant) {
+        match self.next.filter(|next| now < *next) {
+            Some(next) if reconciler.is_outdated() => self.due = Some(next),
+            Some(_) => self.due = None,
+            None => self.write(reconciler, now),
+        }
+    }
+
+    fn write(&mut self, reconciler: &mut Reconciler, now: Instant) {
+        self.due = None;
+        let Some(state) = reconciler.take_state() else { return };
+        match state.save(&self.instance) {
+            Ok(()) => self.failing = false,
+            Err(error) if !std::mem::replace(&mut self.failing, true) => {
+                warn!("the commands that show services cannot name them: {error:#}");
+            }
+            Err(_) => {}
+        }
+        self.next = Some(now + FILE_PAUSE.max(now.elapsed() * FILE_SHARE));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! The whole control side: a folder of manifests in, maps and a file of names out.
+
+use std::fs;
+use std::path::Path;
+use std::thread::sleep;
+
+use clap::Parser;
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::args::{Cli, Command};
+use crate::state_file::State;
+use crate::sync::fake::Fake;
+
+const WORLD: &str = "\
+apiVersion: v1
+kind: Node
+metadata: {name: n1}
+status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {type: NodePort, ports: [{port: 80, nodePort: 30007}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{port: 8080}]
+endpoints: [{addresses: [10.0.0.1], nodeName: n1}, {addresses: [10.0.0.2], nodeName: n2}]
+";
+
+fn config(folder: &Path) -> Config {
+    let text = |path: &Path| path.display().to_string();
+    let (manifests, run) = (text(&folder.join("m")), text(&folder.join("run")));
+    let words = ["nodeport-agent", "run", "--manifests", &manifests, "--run-dir", &run];
+    let cli = Cli::try_parse_from(words.iter().chain(&["--node-name", "n1"])).unwrap();
+    let Command::Run(run) = &cli.command else { panic!("{cli:?}") };
+    Config::new(&cli.common, run).unwrap()
+}
+
+/// Runs an agent in a folder until `test` is over.
+fn with_agent(folder: &Path, fake: &Fake, test: impl FnOnce(&Config)) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let config = config(folder);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let (agent_config, dataplane) = (config.clone(), Box::new(fake.clone()));
+    let agent = runtime.spawn(async move {
+        let source = Source::new(&agent_config).await?;
+        run(&agent_config, source, dataplane, async { drop(stopped.await) }).await
+    });
+    test(&config);
+    drop(stop);
+    runtime.block_on(agent).unwrap().unwrap();
+}
+
+/// Waits until something holds, for a second and a bit of slack.
+fn soon(what: &str, holds: impl Fn() -> bool) {
+    for _ in 0..60 {
+        if holds() {
+            return;
+        }
+        sleep(Duration::from_millis(50));
+    }
+    panic!("not within three seconds: {what}");
+}
+
+fn folder() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    fs::create_dir(folder.path().join("m")).unwrap();
+    fs::write(folder.path().join("m/world.yaml"), WORLD).unwrap();
+    folder
+}
+
+fn endpoints(fake: &Fake) -> usize {
+    fake.maps().meaning().values().map(std::collections::BTreeSet::len).sum()
+}
+
+#[test]
+fn maps_and_names_follow_the_manifests() {
+    let (folder, fake) = (folder(), Fake::new(1 << 16));
+    let file = folder.path().join("m/world.yaml");
+    with_agent(folder.path(), &fake, |config| {
+        soon("both endpoints are served", || endpoints(&fake) == 2);
+        soon("names are written", || State::load(&config.instance).is_ok());
+        let state = State::load(&config.instance).unwrap();
+        assert_eq!(state.services[0].service.to_string(), "default/web");
+        assert_eq!(state.services[0].backends.len(), 2);
+        assert!(state.services[0].backends[0].local);
+
+        fs::write(&file, WORLD.replace(", {addresses: [10.0.0.2], nodeName: n2}", "")).unwrap();
+        soon("one endpoint is served", || endpoints(&fake) == 1);
+        soon("the other is gone", || fake.maps().live() == 1);
+
+        fs::write(&file, "kind: [").unwrap();
+        let found = || State::load(&config.instance).unwrap().findings;
+        soon("the broken file is reported", || {
+            found().iter().any(|one| one.to_string().contains("broken YAML"))
+        });
+        assert_eq!(endpoints(&fake), 1);
+    });
+    assert_eq!(endpoints(&fake), 1, "it goes on without the agent");
+}
+
+#[test]
+fn a_new_agent_takes_over_and_changes_nothing() {
+    let (folder, fake) = (folder(), Fake::new(1 << 16));
+    with_agent(folder.path(), &fake, |_| soon("it is served", || endpoints(&fake) == 2));
+    fake.take_written();
+    with_agent(folder.path(), &fake, |config| {
+        fs::remove_file(crate::state_file::path(&config.instance)).unwrap();
+        soon("it has started", || State::load(&config.instance).is_ok());
+    });
+    assert_eq!(fake.take_written(), [crate::dataplane::Op::Barrier]);
+}
+
+#[test]
+fn what_cannot_be_written_is_named_until_it_can() {
+    use crate::dataplane::Op;
+    let (folder, fake) = (folder(), Fake::new(1 << 16));
+    fake.fail(|op| matches!(op, Op::PutFrontend4(..)));
+    with_agent(folder.path(), &fake, |config| {
+        let failures =
+            || State::load(&config.instance).map(|state| state.failures).unwrap_or_default();
+        soon("the failure is named", || failures().iter().any(|one| one.contains("default/web")));
+        fake.fail(|_| false);
+        soon("it is served", || endpoints(&fake) == 2);
+        soon("nothing fails", || failures().is_empty());
+    });
+}

@@ -1,0 +1,137 @@
+//! The loop's one step: what changed in the world becomes a plan, the plan becomes writes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use tracing::{debug, error, info, warn};
+
+use crate::plan::{Changed, GroupKey, Planner, Settings, check};
+use crate::state_file::State;
+use crate::sync::{Report, Subject, Sync};
+use crate::telemetry::{Board, Scope};
+use crate::watch::{Snapshot, Store};
+
+/// Brings the maps where the world says they should be, a step at a time.
+pub struct Reconciler {
+    store: Arc<Store>,
+    planner: Planner,
+    sync: Sync,
+    board: Board,
+    failures: BTreeMap<Subject, String>,
+    node_name: Arc<str>,
+    started: bool,
+    outdated: bool,
+}
+
+impl Reconciler {
+    /// A loop that has not taken a step yet.
+    #[must_use]
+    pub fn new(store: Arc<Store>, node_name: Arc<str>, sync: Sync) -> Self {
+        let planner = Planner::new(Settings { node_name: node_name.clone() });
+        Self {
+            store,
+            planner,
+            sync,
+            board: Board::default(),
+            failures: BTreeMap::new(),
+            node_name,
+            started: false,
+            outdated: false,
+        }
+    }
+
+    /// Takes a step. It needs no reason: without a change there is nothing to do.
+    pub fn step(&mut self, now: Instant) {
+        let Some(Snapshot { update, complete, problems }) = self.store.take() else { return };
+        self.outdated |= self.board.set(Scope::Source, problems);
+        let changed = self.planner.update(update);
+        let groups = self.take_note(changed);
+        let report = self.sync.follow(self.planner.desired(), &groups, complete, now);
+        self.outdated |= report.wrote || !groups.is_empty();
+        self.log(&report, &groups);
+        if !std::mem::replace(&mut self.started, true) {
+            let services = self.planner.desired().groups.len();
+            let milliseconds = now.elapsed().as_millis();
+            info!(services, milliseconds, "all is listed, and the maps follow");
+            self.outdated = true;
+        }
+    }
+
+    /// When a step is due even if nothing changes.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Instant> {
+        self.sync.wake_at()
+    }
+
+    /// Completes what would otherwise be done a moment later.
+    pub fn finish(&mut self) {
+        let report = self.sync.finish();
+        self.outdated |= report.wrote;
+        self.log(&report, &BTreeSet::new());
+    }
+
+    /// Whether other commands know less than there is.
+    #[must_use]
+    pub const fn is_outdated(&self) -> bool {
+        self.outdated
+    }
+
+    /// What other commands shall know, if it is not what they knew before.
+    pub fn take_state(&mut self) -> Option<State> {
+        if !std::mem::take(&mut self.outdated) {
+            return None;
+        }
+        let state = State::new(&self.node_name, self.planner.desired(), &self.sync);
+        let failures = self.failures.iter().map(|(subject, why)| format!("{subject}: {why}"));
+        let (findings, failures) = (self.board.iter().cloned().collect(), failures.collect());
+        Some(State { findings, failures, ..state })
+    }
+
+    /// Notes what is wrong; returns the groups whose plan may be carried out.
+    fn take_note(&mut self, changed: Changed) -> BTreeSet<GroupKey> {
+        let Changed { mut groups, findings, node } = changed;
+        for (name, findings) in findings {
+            self.outdated |= self.board.set(Scope::Service(name), findings);
+        }
+        if let Some(findings) = node {
+            self.outdated |= self.board.set(Scope::Node, findings);
+        }
+        groups.retain(|key| self.is_sound(key));
+        groups
+    }
+
+    fn is_sound(&self, key: &GroupKey) -> bool {
+        let group = self.planner.desired().groups.get(key);
+        let violations = group.map(|group| check::group(key, group)).unwrap_or_default();
+        for violation in &violations {
+            error!(
+                "the plan for {key} is a mistake of this program, please report it; \
+                 it is not carried out: {}",
+                violation.what
+            );
+        }
+        violations.is_empty()
+    }
+
+    /// Says what failed when it fails for the first time or for another reason, and when it works
+    /// again.
+    fn log(&mut self, report: &Report, groups: &BTreeSet<GroupKey>) {
+        for (subject, error) in &report.failed {
+            let why = format!("{error:#}");
+            if self.failures.get(subject) != Some(&why) {
+                warn!("{subject}: {why} (it is tried again)");
+                self.failures.insert(subject.clone(), why);
+                self.outdated = true;
+            }
+        }
+        for subject in &report.recovered {
+            info!("{subject}: works now");
+            self.failures.remove(subject);
+            self.outdated = true;
+        }
+        for key in groups {
+            debug!("{key}: changed");
+        }
+    }
+}

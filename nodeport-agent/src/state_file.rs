@@ -1,0 +1,171 @@
+//! What the maps do not say: names. The agent writes them to a file beside its maps, so that the
+//! other commands can show them, also when it is away.
+
+use std::fs;
+use std::io::{self, BufWriter, Write};
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use nodeport_common::abi::{BACKEND_DRAINING, LAYOUT_VERSION};
+use serde::{Deserialize, Serialize};
+
+use crate::config::Instance;
+use crate::model::{Family, Finding, Name, Protocol};
+use crate::plan::{Desired, Group, GroupKey};
+use crate::sync::{Member, Sync};
+
+/// Everything that the agent knows by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// [`LAYOUT_VERSION`] of the maps that it goes with.
+    pub layout: u32,
+    /// Name of this machine's node.
+    pub node: String,
+    /// Addresses on which nodePorts are served.
+    pub node_addresses: Vec<IpAddr>,
+    /// Service ports, each family by itself.
+    pub services: Vec<Service>,
+    /// What is wrong with objects.
+    pub findings: Vec<Finding>,
+    /// What could not be written to the maps, and why.
+    pub failures: Vec<String>,
+}
+
+/// A service port in one family.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Its id: index in `service_stats`, and `service` of frontends and flows. Both families of
+    /// a service port share it.
+    pub id: u32,
+    /// The Service.
+    pub service: Name,
+    /// Name of its port; may be empty.
+    pub port_name: String,
+    /// Number of its port.
+    pub port: u16,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// The family.
+    pub family: Family,
+    /// What clients address.
+    pub frontends: Vec<Frontend>,
+    /// Its backends.
+    pub backends: Vec<Backend>,
+}
+
+/// What clients address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frontend {
+    /// The address; none for any address of the node.
+    pub address: Option<IpAddr>,
+    /// The port.
+    pub port: u16,
+}
+
+/// A backend of a service port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backend {
+    /// Its index in `backends4` or `backends6`.
+    pub index: u32,
+    /// The generation that its flows have.
+    pub generation: u32,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// The node that it is on, if that is known.
+    pub node: Option<String>,
+    /// It is on this node.
+    pub local: bool,
+    /// It keeps its flows and takes no new ones.
+    pub draining: bool,
+}
+
+impl State {
+    /// Puts together what is known at present.
+    #[must_use]
+    pub fn new(node: &str, desired: &Desired, sync: &Sync) -> Self {
+        let services = desired.groups.iter();
+        Self {
+            layout: LAYOUT_VERSION,
+            node: node.to_owned(),
+            node_addresses: desired.node_addresses.iter().copied().collect(),
+            services: services.filter_map(|(key, group)| service(key, group, sync)).collect(),
+            findings: Vec::new(),
+            failures: Vec::new(),
+        }
+    }
+
+    /// Reads what an agent has written.
+    ///
+    /// # Errors
+    /// If there is nothing to be read, or it makes no sense.
+    pub fn load(instance: &Instance) -> anyhow::Result<Self> {
+        let path = path(instance);
+        let what = || format!("reading {}: has nodeport-agent run here?", path.display());
+        let text = fs::read_to_string(&path).with_context(what)?;
+        serde_json::from_str(&text).with_context(|| format!("{} makes no sense", path.display()))
+    }
+
+    /// Writes it, in one piece: who reads meanwhile sees the file as it was.
+    ///
+    /// # Errors
+    /// Names the file that cannot be written.
+    pub fn save(&self, instance: &Instance) -> anyhow::Result<()> {
+        let path = path(instance);
+        let new = path.with_extension("json.new");
+        self.write(&new).and_then(|()| fs::rename(&new, &path)).with_context(|| {
+            format!("writing {}: choose another place by --run-dir", path.display())
+        })
+    }
+
+    fn write(&self, path: &PathBuf) -> io::Result<()> {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let mut file = BufWriter::new(fs::File::create(path)?);
+        serde_json::to_writer(&mut file, self)?;
+        file.write_all(b"\n")?;
+        file.flush()
+    }
+}
+
+/// Where an instance's file is.
+#[must_use]
+pub fn path(instance: &Instance) -> PathBuf {
+    instance.run_dir.join("state.json")
+}
+
+fn service(key: &GroupKey, group: &Group, sync: &Sync) -> Option<Service> {
+    let (id, members) = sync.place(key)?;
+    let frontends = group.frontends.iter().map(|at| Frontend {
+        address: (!at.address.is_unspecified()).then_some(at.address),
+        port: at.port,
+    });
+    Some(Service {
+        id,
+        service: key.port.service.clone(),
+        port_name: key.port.port.to_string(),
+        port: group.port,
+        protocol: key.port.protocol,
+        family: key.family,
+        frontends: frontends.collect(),
+        backends: members.into_iter().map(|member| backend(group, member)).collect(),
+    })
+}
+
+fn backend(group: &Group, member: Member) -> Backend {
+    let Member { index, at, generation, state, local } = member;
+    let mut targets = group.usable.iter().chain(&group.lingering);
+    let node = targets.find(|target| target.at == at).and_then(|target| target.node.as_deref());
+    Backend {
+        index,
+        generation,
+        address: at.ip(),
+        port: at.port(),
+        node: node.map(str::to_owned),
+        local,
+        draining: state == BACKEND_DRAINING,
+    }
+}

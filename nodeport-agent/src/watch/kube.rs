@@ -1,0 +1,144 @@
+//! A cluster's API as a source: three watches, each with its own list at the start and after
+//! every interruption.
+
+use std::fmt::Debug;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use futures::{Stream, StreamExt, pin_mut};
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, Config};
+use serde::de::DeserializeOwned;
+use tracing::{info, warn};
+
+use super::Store;
+use crate::model::{Finding, Kind, Name, Node, Origin, Rules, Service, Severity, Slice};
+
+/// Objects that another proxy serves, or none: the API server need not send them.
+const OURS: &str = "!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless";
+
+/// A client with the credentials of the file, or of the pod that this runs in.
+///
+/// # Errors
+/// If the credentials cannot be read.
+pub(super) async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
+    let config = match kubeconfig {
+        Some(file) => from_file(file).await?,
+        None => Config::incluster().context(
+            "this is no pod of a cluster: give --kubeconfig FILE, or --manifests DIR to run \
+             without a cluster",
+        )?,
+    };
+    Client::try_from(config).context("making a client for the cluster's API")
+}
+
+async fn from_file(file: &Path) -> anyhow::Result<Config> {
+    let wrong = || format!("--kubeconfig {}: it cannot be used", file.display());
+    let kubeconfig = Kubeconfig::read_from(file).with_context(wrong)?;
+    let options = KubeConfigOptions::default();
+    Config::from_custom_kubeconfig(kubeconfig, &options).await.with_context(wrong)
+}
+
+/// Watches Services.
+pub(super) async fn services(client: Client, rules: Rules, store: Arc<Store>) {
+    let read = |service: core::Service| Arc::new(Service::new(&service, Origin::Api, rules));
+    let config = watcher::Config::default().labels(OURS);
+    let mut listed = Vec::new();
+    let events = events::<core::Service>(Api::all(client), config, "Services");
+    pin_mut!(events);
+    while let Some(event) = events.next().await {
+        match event {
+            Event::Init => listed.clear(),
+            Event::InitApply(service) => listed.push(read(service)),
+            Event::InitDone => store.list_services(std::mem::take(&mut listed)),
+            Event::Apply(service) => store.set_service(read(service)),
+            Event::Delete(service) => store.remove_service(&read(service).name),
+        }
+    }
+}
+
+/// Watches EndpointSlices.
+pub(super) async fn slices(client: Client, store: Arc<Store>) {
+    let read = |slice: EndpointSlice| Arc::new(Slice::new(&slice, Origin::Api));
+    let config = watcher::Config::default().labels(OURS);
+    let mut listed = Vec::new();
+    let events = events::<EndpointSlice>(Api::all(client), config, "EndpointSlices");
+    pin_mut!(events);
+    while let Some(event) = events.next().await {
+        match event {
+            Event::Init => listed.clear(),
+            Event::InitApply(slice) => listed.push(read(slice)),
+            Event::InitDone => store.list_slices(std::mem::take(&mut listed)),
+            Event::Apply(slice) => store.set_slice(read(slice)),
+            Event::Delete(slice) => store.remove_slice(&read(slice).name),
+        }
+    }
+}
+
+/// Watches this machine's Node.
+pub(super) async fn node(client: Client, name: Arc<str>, store: Arc<Store>) {
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let events = events::<core::Node>(Api::all(client), config, "the Node");
+    pin_mut!(events);
+    let mut listed = false;
+    while let Some(event) = events.next().await {
+        match event {
+            Event::Init => listed = false,
+            Event::InitApply(node) | Event::Apply(node) => {
+                listed = true;
+                store.set_node(Arc::new(Node::new(&node, Origin::Api)));
+                store.set_problems("node", Vec::new());
+            }
+            Event::InitDone if listed => {}
+            Event::InitDone | Event::Delete(_) => store.set_problems("node", vec![missing(&name)]),
+        }
+    }
+}
+
+fn missing(name: &str) -> Finding {
+    Finding {
+        severity: Severity::Error,
+        origin: Origin::Api,
+        kind: Kind::Node,
+        object: Name::new("", name),
+        field: String::new(),
+        problem: "the cluster has no such Node: what was known of it stays; if the name is wrong, \
+                  give --node-name"
+            .to_owned(),
+    }
+}
+
+/// What a watch tells, without its failures: they are logged, and it starts again by itself,
+/// after a while that grows.
+fn events<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    what: &'static str,
+) -> impl Stream<Item = Event<K>>
+where
+    K: kube::Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let mut failing = false;
+    watcher(api, config).default_backoff().filter_map(move |event| {
+        let event = match event {
+            Ok(event) => {
+                if std::mem::take(&mut failing) {
+                    info!("watching {what} works again");
+                }
+                Some(event)
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    warn!("watching {what} failed, what is known stays in force: {error}");
+                }
+                None
+            }
+        };
+        std::future::ready(event)
+    })
+}

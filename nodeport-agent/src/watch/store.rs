@@ -1,0 +1,309 @@
+//! The world as the source last said it is. Sources write it, the loop takes what changed; a
+//! signal without content wakes the loop.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::model::{Entry, Finding, Name, Node, Service, Slice};
+use crate::plan::Update;
+
+/// All objects that matter, by name.
+#[derive(Debug, Default)]
+pub struct Store {
+    inner: Mutex<Inner>,
+    wake: Notify,
+}
+
+/// What changed since the last time, with its present state.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// What changed.
+    pub update: Update,
+    /// All objects there are have been read. Otherwise what is missing may only not be known.
+    pub complete: bool,
+    /// What is wrong with the source itself.
+    pub problems: Vec<Finding>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    services: HashMap<Name, Arc<Service>>,
+    /// Slices by the service that they belong to; those of none, by a service without a name.
+    slices: HashMap<Name, BTreeMap<Name, Arc<Slice>>>,
+    homes: HashMap<Name, Name>,
+    node: Option<Arc<Node>>,
+    changed: HashSet<Name>,
+    problems: BTreeMap<&'static str, Vec<Finding>>,
+    services_listed: bool,
+    slices_listed: bool,
+    incomplete: bool,
+}
+
+impl Store {
+    /// Waits until something changed.
+    pub async fn changed(&self) {
+        self.wake.notified().await;
+    }
+
+    /// What changed since the last call; none before Services and EndpointSlices have both been
+    /// listed to the end.
+    #[must_use]
+    pub fn take(&self) -> Option<Snapshot> {
+        let mut inner = self.lock();
+        if !(inner.services_listed && inner.slices_listed) {
+            return None;
+        }
+        let changed = std::mem::take(&mut inner.changed);
+        let entries = changed.into_iter().map(|name| (name.clone(), inner.entry(&name))).collect();
+        Some(Snapshot {
+            update: Update { node: inner.node.clone(), entries },
+            complete: !inner.incomplete,
+            problems: inner.problems.values().flatten().cloned().collect(),
+        })
+    }
+
+    /// A Service came or changed.
+    pub fn set_service(&self, service: Arc<Service>) {
+        self.write(|inner| inner.set_service(service));
+    }
+
+    /// A Service went.
+    pub fn remove_service(&self, name: &Name) {
+        self.write(|inner| inner.remove_service(name));
+    }
+
+    /// These are all the Services.
+    pub fn list_services(&self, services: Vec<Arc<Service>>) {
+        self.write(|inner| {
+            let listed: HashSet<_> = services.iter().map(|service| service.name.clone()).collect();
+            let gone: Vec<_> =
+                inner.services.keys().filter(|name| !listed.contains(*name)).cloned().collect();
+            gone.iter().for_each(|name| inner.remove_service(name));
+            services.into_iter().for_each(|service| inner.set_service(service));
+            inner.services_listed = true;
+        });
+    }
+
+    /// An EndpointSlice came or changed.
+    pub fn set_slice(&self, slice: Arc<Slice>) {
+        self.write(|inner| inner.set_slice(slice));
+    }
+
+    /// An EndpointSlice went.
+    pub fn remove_slice(&self, name: &Name) {
+        self.write(|inner| inner.remove_slice(name));
+    }
+
+    /// These are all the EndpointSlices.
+    pub fn list_slices(&self, slices: Vec<Arc<Slice>>) {
+        self.write(|inner| {
+            let listed: HashSet<_> = slices.iter().map(|slice| slice.name.clone()).collect();
+            let gone: Vec<_> =
+                inner.homes.keys().filter(|name| !listed.contains(*name)).cloned().collect();
+            gone.iter().for_each(|name| inner.remove_slice(name));
+            slices.into_iter().for_each(|slice| inner.set_slice(slice));
+            inner.slices_listed = true;
+        });
+    }
+
+    /// This machine's node is known. It stays known: a Node object that went says nothing about
+    /// the machine, which serves on.
+    pub fn set_node(&self, node: Arc<Node>) {
+        self.write(|inner| inner.node = Some(node));
+    }
+
+    /// Several changes that must be seen together, or not at all.
+    pub fn together(&self, change: impl FnOnce(&mut Together<'_>)) {
+        self.write(|inner| change(&mut Together { inner }));
+    }
+
+    /// What is wrong with a part of the source itself; nothing, if empty.
+    pub fn set_problems(&self, part: &'static str, problems: Vec<Finding>) {
+        self.write(|inner| inner.set_problems(part, problems));
+    }
+
+    fn write(&self, change: impl FnOnce(&mut Inner)) {
+        change(&mut self.lock());
+        self.wake.notify_one();
+    }
+
+    /// A writer that panicked has left whole values behind: each is replaced in one step.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Changes that are seen together.
+pub struct Together<'a> {
+    inner: &'a mut Inner,
+}
+
+impl Together<'_> {
+    /// See [`Store::set_service`].
+    pub fn set_service(&mut self, service: Arc<Service>) {
+        self.inner.set_service(service);
+    }
+
+    /// See [`Store::remove_service`].
+    pub fn remove_service(&mut self, name: &Name) {
+        self.inner.remove_service(name);
+    }
+
+    /// See [`Store::set_slice`].
+    pub fn set_slice(&mut self, slice: Arc<Slice>) {
+        self.inner.set_slice(slice);
+    }
+
+    /// See [`Store::remove_slice`].
+    pub fn remove_slice(&mut self, name: &Name) {
+        self.inner.remove_slice(name);
+    }
+
+    /// See [`Store::set_node`].
+    pub fn set_node(&mut self, node: Arc<Node>) {
+        self.inner.node = Some(node);
+    }
+
+    /// See [`Store::set_problems`].
+    pub fn set_problems(&mut self, part: &'static str, problems: Vec<Finding>) {
+        self.inner.set_problems(part, problems);
+    }
+
+    /// Everything has been read once; `complete` says whether all of it could be understood.
+    pub fn listed(&mut self, complete: bool) {
+        self.inner.services_listed = true;
+        self.inner.slices_listed = true;
+        self.inner.incomplete = !complete;
+    }
+}
+
+impl Inner {
+    fn entry(&self, name: &Name) -> Entry {
+        let slices = self.slices.get(name).into_iter().flat_map(BTreeMap::values);
+        Entry { service: self.services.get(name).cloned(), slices: slices.cloned().collect() }
+    }
+
+    fn set_service(&mut self, service: Arc<Service>) {
+        let name = service.name.clone();
+        let old = self.services.insert(name.clone(), service.clone());
+        if old.is_none_or(|old| old != service) {
+            self.changed.insert(name);
+        }
+    }
+
+    fn remove_service(&mut self, name: &Name) {
+        if self.services.remove(name).is_some() {
+            self.changed.insert(name.clone());
+        }
+    }
+
+    fn set_slice(&mut self, slice: Arc<Slice>) {
+        let home = home(&slice);
+        // A slice may be given to another service.
+        if self.homes.get(&slice.name).is_some_and(|old| *old != home) {
+            self.remove_slice(&slice.name);
+        }
+        self.homes.insert(slice.name.clone(), home.clone());
+        let slices = self.slices.entry(home.clone()).or_default();
+        let old = slices.insert(slice.name.clone(), slice.clone());
+        if old.is_none_or(|old| old != slice) {
+            self.changed.insert(home);
+        }
+    }
+
+    fn remove_slice(&mut self, name: &Name) {
+        let Some(home) = self.homes.remove(name) else { return };
+        if let Some(slices) = self.slices.get_mut(&home) {
+            slices.remove(name);
+            if slices.is_empty() {
+                self.slices.remove(&home);
+            }
+        }
+        self.changed.insert(home);
+    }
+
+    fn set_problems(&mut self, part: &'static str, problems: Vec<Finding>) {
+        if problems.is_empty() {
+            self.problems.remove(part);
+        } else {
+            self.problems.insert(part, problems);
+        }
+    }
+}
+
+fn home(slice: &Slice) -> Name {
+    let nobody = || Name { namespace: slice.name.namespace.clone(), name: "".into() };
+    slice.service.clone().unwrap_or_else(nobody)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::testing::{name, ready, service, slice};
+
+    fn web() -> Arc<Service> {
+        service("web", json!([{"port": 80, "nodePort": 30007}]))
+    }
+
+    fn part(number: u32) -> Arc<Slice> {
+        slice("web", number, json!([{"port": 80}]), json!([ready("10.0.0.1", "n1")]))
+    }
+
+    fn changed(store: &Store) -> Vec<(Name, bool, usize)> {
+        let entries = store.take().unwrap().update.entries.into_iter();
+        entries.map(|(name, entry)| (name, entry.service.is_some(), entry.slices.len())).collect()
+    }
+
+    #[test]
+    fn nothing_is_told_before_both_are_listed() {
+        let store = Store::default();
+        store.list_services(vec![web()]);
+        store.set_slice(part(1));
+        assert!(store.take().is_none());
+        store.list_slices(vec![part(1), part(2)]);
+        assert_eq!(changed(&store), [(name("web"), true, 2)]);
+        assert_eq!(changed(&store), []);
+    }
+
+    #[test]
+    fn what_is_said_again_is_no_change() {
+        let store = Store::default();
+        store.list_services(vec![web()]);
+        store.list_slices(vec![part(1)]);
+        changed(&store);
+        store.list_services(vec![web()]);
+        store.set_slice(part(1));
+        assert_eq!(changed(&store), []);
+    }
+
+    #[test]
+    fn what_a_new_list_lacks_is_gone() {
+        let store = Store::default();
+        store.list_services(vec![web()]);
+        store.list_slices(vec![part(1), part(2)]);
+        changed(&store);
+        store.list_slices(vec![part(2)]);
+        assert_eq!(changed(&store), [(name("web"), true, 1)]);
+        store.list_services(vec![]);
+        store.list_slices(vec![]);
+        assert_eq!(changed(&store), [(name("web"), false, 0)]);
+    }
+
+    #[test]
+    fn a_slice_can_be_given_to_another_service() {
+        let store = Store::default();
+        store.list_services(vec![web()]);
+        store.list_slices(vec![part(1)]);
+        changed(&store);
+        let mut other = (*part(1)).clone();
+        other.service = Some(name("other"));
+        store.set_slice(Arc::new(other));
+        let mut told = changed(&store);
+        told.sort();
+        assert_eq!(told, [(name("other"), false, 1), (name("web"), true, 0)]);
+    }
+}
