@@ -58,9 +58,8 @@ impl ErrorBudget {
     /// Takes a token if there is one. The bucket is filled once a second.
     #[inline(always)]
     pub fn spend(&mut self, now: u32, hz: u32, per_second: u32) -> bool {
-        if self.filled == 0 || now.wrapping_sub(self.filled) >= hz {
-            // 0 marks a bucket that was never filled.
-            self.filled = now | 1;
+        if now.wrapping_sub(self.filled) >= hz {
+            self.filled = now;
             self.tokens = per_second;
         }
         match self.tokens.checked_sub(1) {

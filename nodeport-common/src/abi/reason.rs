@@ -42,7 +42,8 @@ reasons! {
     /// There is no route to the next hop: a packet that would open a flow is passed to the stack,
     /// one of a live flow is dropped.
     HopUnresolved = 6, "hop_unresolved";
-    /// Answered with Time Exceeded: the TTL or hop limit ended here.
+    /// The TTL or hop limit ended here: answered with Time Exceeded, or dropped if it was an ICMP
+    /// error itself.
     TtlExceeded = 7, "ttl_exceeded";
     /// Answered with Fragmentation Needed or Packet Too Big: the path ahead is narrower.
     TooBig = 8, "too_big";

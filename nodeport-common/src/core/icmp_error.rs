@@ -20,6 +20,9 @@ use crate::abi::{Flow, HOP_NEIGHBOUR, HOP_SEND, HOP_STACK, HOP_UNRESOLVED, IPPRO
 /// Offset of the checksum in an ICMP header.
 const ICMP_CHECKSUM: usize = 2;
 
+/// Where the checksum ends in a TCP header.
+const TCP_CHECKSUM_END: usize = 18;
+
 /// Sends the error whose header `work.outer` is along its flow; up the stack if it is about none.
 #[inline(never)]
 pub fn forward<F: Family, P: Packet, W: World<F>>(
@@ -28,8 +31,8 @@ pub fn forward<F: Family, P: Packet, W: World<F>>(
     work: &mut Work<F::Addr>,
     l3: usize,
 ) -> Verdict {
-    let l4 = work.outer.l4 as usize;
-    if !icmp::quoted::<F, P>(packet, l4, &mut work.quote, &mut work.parsed) {
+    let (l4, end) = (work.outer.l4 as usize, l3 + work.outer.total as usize);
+    if !icmp::quoted::<F, P>(packet, l4, end, &mut work.quote, &mut work.parsed) {
         return Verdict::PASS;
     }
     work.key = work.parsed.key.reversed();
@@ -64,7 +67,10 @@ fn send_on<F: Family, P: Packet, W: World<F>>(
         HOP_STACK if packet.mark_done() => Verdict::STACK,
         HOP_STACK => return Verdict::PASS,
         // An error about an error is never sent (RFC 1122, 3.2.2): this one ends here.
-        _ if work.outer.ttl <= 1 => return Verdict::DROP,
+        _ if work.outer.ttl <= 1 => {
+            world.count(Reason::TtlExceeded);
+            return Verdict::DROP;
+        }
         HOP_NEIGHBOUR => Verdict::neighbour(work.flow.hop.ifindex),
         _ => Verdict::send(work.flow.hop.ifindex),
     };
@@ -86,7 +92,10 @@ fn translate<F: Family, P: Packet>(packet: &mut P, work: &Work<F::Addr>, l3: usi
         address_diff: flow.address_diff,
         hop: false,
     };
-    let Some(quoted_diff) = quoted_transport::<F, P>(packet, quote, flow) else { return false };
+    let end = l3 + work.outer.total as usize;
+    let Some(quoted_diff) = quoted_transport::<F, P>(packet, quote, end, flow) else {
+        return false;
+    };
     let outer_diff = outer_diff::<F>(work);
     F::rewrite(packet, quote.l3 as usize, &inner)
         && outer_header::<F, P>(packet, work, l3, outer_diff)
@@ -128,6 +137,7 @@ fn outer_header<F: Family, P: Packet>(
 fn quoted_transport<F: Family, P: Packet>(
     packet: &mut P,
     quote: &Parsed<F::Addr>,
+    end: usize,
     flow: &Flow<F::Addr>,
 ) -> Option<u16> {
     let l4 = quote.l4 as usize;
@@ -137,7 +147,7 @@ fn quoted_transport<F: Family, P: Packet>(
     let updated = if quote.key.protocol == IPPROTO_UDP {
         quoted_udp(packet, l4, diff)
     } else {
-        quoted_tcp(packet, l4, diff)
+        l4 + TCP_CHECKSUM_END <= end && quoted_tcp(packet, l4, diff)
     };
     // The ports add their difference, the checksum takes away its own, which has that in it.
     let rest = if updated { checksum::inverse(flow.address_diff) } else { flow.port_diff };
@@ -154,7 +164,7 @@ fn quoted_udp<P: Packet>(packet: &mut P, l4: usize, diff: u16) -> bool {
 
 #[inline(always)]
 fn quoted_tcp<P: Packet>(packet: &mut P, l4: usize, diff: u16) -> bool {
-    let Some(mut header) = packet.window::<18>(l4) else { return false };
+    let Some(mut header) = packet.window::<TCP_CHECKSUM_END>(l4) else { return false };
     let field = header.load::<u16, 16>();
     header.store::<u16, 16>(checksum::update(field, diff));
     true

@@ -9,8 +9,11 @@ use super::verdict::Verdict;
 use super::work::Work;
 use crate::abi::{IPPROTO_TCP, Reason};
 
-/// Words of 4 bytes of the packet that are quoted at most.
-const MAX_QUOTE_WORDS: usize = 32;
+/// Words of 4 bytes of the message, at most: the bound of the loop that sums them.
+const MAX_WORDS: usize = 32;
+
+/// Bytes of the packet that are quoted, at most.
+const MAX_QUOTE: usize = MAX_WORDS * 4 - icmp::HEADER;
 
 /// Why a packet cannot go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,11 +78,11 @@ fn build<F: Family, P: Packet>(packet: &mut P, parsed: &Parsed<F::Addr>, problem
     let l3 = parsed.l3 as usize;
     // All of TCP's header, so that a card that finishes checksums finds its field.
     let transport = if parsed.key.protocol == IPPROTO_TCP { 20 } else { 8 };
-    let keep = parsed.l4 as usize + transport;
+    let quoted = (parsed.l4 as usize + transport).saturating_sub(l3).min(MAX_QUOTE);
+    let keep = l3 + quoted;
     if !packet.open_room(l3, F::ERROR_ROOM, keep) || !rewrite::turn_round(packet) {
         return false;
     }
-    let quoted = keep.saturating_sub(l3);
     let icmp = l3 + F::HEADER;
     F::write_error_header(packet, l3, parsed, quoted + icmp::HEADER)
         && write_message::<F, P>(packet, icmp, problem)
@@ -106,10 +109,10 @@ fn finish<F: Family, P: Packet>(
 ) -> bool {
     let words = (quoted + icmp::HEADER) / 4;
     let mut total = F::error_pseudo_sum(&parsed.key, quoted + icmp::HEADER);
-    if words > MAX_QUOTE_WORDS {
+    if words > MAX_WORDS {
         return false;
     }
-    for index in 0..MAX_QUOTE_WORDS {
+    for index in 0..MAX_WORDS {
         if index >= words {
             break;
         }

@@ -201,30 +201,54 @@ pub fn find_way<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) {
     }
 }
 
-/// Writes the half back, its partner beside it, and moves both on once they have proved
-/// themselves. What has not `changed` is only counted.
+/// Writes the half back, its partner beside it: among the established once they have proved
+/// themselves, or one of them is there already. What has not `changed` is only counted.
 #[inline(never)]
 fn store<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, place: Place, changed: bool) {
     let Place { table, partner } = place;
-    let settled = is_settled(FlowState::from_u8(work.flow.state));
-    let promote = table == Table::Nursery && (settled || partner == Partner::In(Table::Flows));
-    let target = if promote { Table::Flows } else { table };
-    let stored = if changed || promote {
-        put::<F, W>(world, target, &work.key, &work.flow)
+    let moves = match table {
+        Table::Flows => partner == Partner::In(Table::Nursery),
+        Table::Nursery => {
+            partner == Partner::In(Table::Flows) || is_settled(FlowState::from_u8(work.flow.state))
+        }
+    };
+    if moves && move_on::<F, W>(world, work, place) {
+        return;
+    }
+    let stored = if changed {
+        put::<F, W>(world, table, &work.key, &work.flow)
     } else {
         count_packet::<F, W>(world, work, table)
     };
-    if !stored {
-        return;
+    let to = if let Partner::In(place) = partner { place } else { table };
+    let stored = stored && put_partner::<F, W>(world, work, partner, to);
+    // What has no room among the established is told once, not with each packet.
+    if changed && (moves || !stored) {
+        count_full::<F, W>(world, work.flow.service);
     }
-    if put_partner::<F, W>(world, work, partner, target) {
-        if promote {
-            world.remove_flow(Table::Nursery, &work.key);
-            world.remove_flow(Table::Nursery, &work.other_key);
+}
+
+/// Moves both halves to the established. False if there is no room for both: then they are where
+/// they were.
+#[inline(never)]
+fn move_on<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, place: Place) -> bool {
+    if !put::<F, W>(world, Table::Flows, &work.key, &work.flow) {
+        return false;
+    }
+    let from_nursery = place.table == Table::Nursery;
+    if !put_partner::<F, W>(world, work, place.partner, Table::Flows) {
+        if from_nursery {
+            world.remove_flow(Table::Flows, &work.key);
         }
-    } else if promote {
-        world.remove_flow(Table::Flows, &work.key);
+        return false;
     }
+    if from_nursery {
+        world.remove_flow(Table::Nursery, &work.key);
+    }
+    if place.partner == Partner::In(Table::Nursery) {
+        world.remove_flow(Table::Nursery, &work.other_key);
+    }
+    true
 }
 
 #[inline(always)]
@@ -246,11 +270,7 @@ fn put<F: Family, W: World<F>>(
     key: &FlowKey<F::Addr>,
     flow: &Flow<F::Addr>,
 ) -> bool {
-    let stored = world.insert_flow(table, key, flow, Insert::Replace) != Inserted::Full;
-    if !stored {
-        count_full::<F, W>(world, flow.service);
-    }
-    stored
+    world.insert_flow(table, key, flow, Insert::Replace) != Inserted::Full
 }
 
 /// Counts a flow that no table had room for.

@@ -18,8 +18,6 @@ use nodeport_common::frames::{Draft, Transport, View, faults, tcp};
 pub(crate) trait Net: OnHost {
     /// The address as a map has it.
     fn bytes(ip: IpAddr) -> Self::Addr;
-    /// The address as a person writes it.
-    fn ip(bytes: Self::Addr) -> IpAddr;
     /// The address of party `number` of net `net`.
     fn party(net: u8, number: u8) -> IpAddr;
 }
@@ -30,10 +28,6 @@ impl Net for V4 {
             IpAddr::V4(ip) => ip.octets(),
             IpAddr::V6(_) => panic!("{ip} in IPv4"),
         }
-    }
-
-    fn ip(bytes: [u8; 4]) -> IpAddr {
-        bytes.into()
     }
 
     fn party(net: u8, number: u8) -> IpAddr {
@@ -47,10 +41,6 @@ impl Net for V6 {
             IpAddr::V6(ip) => ip.octets(),
             IpAddr::V4(_) => panic!("{ip} in IPv6"),
         }
-    }
-
-    fn ip(bytes: [u8; 16]) -> IpAddr {
-        bytes.into()
     }
 
     fn party(net: u8, number: u8) -> IpAddr {
@@ -343,16 +333,7 @@ pub(crate) fn draft(transport: Transport, src: SocketAddr, dst: SocketAddr) -> D
     Draft::new(src, dst, transport).payload(b"some bytes of it")
 }
 
-/// Protocol number of what a frame carries.
-pub(crate) fn protocol(transport: Transport) -> u8 {
-    match transport {
-        Transport::Tcp(_) => IPPROTO_TCP,
-        Transport::Udp | Transport::UdpUnsummed => IPPROTO_UDP,
-        Transport::Icmp(_) => panic!("ICMP has no flows"),
-    }
-}
-
-/// The halves' flags with the direction bit taken out.
+/// Whether the half carries the backend's packets.
 pub(crate) fn is_reply<A>(flow: &Flow<A>) -> bool {
     flow.flags & FLOW_REPLY != 0
 }

@@ -27,12 +27,13 @@ const fn is_error<F: Family>(kind: u8) -> bool {
     }
 }
 
-/// Reads the packet that the error at `l4` quotes. Of the quoted transport header only the ports
-/// need to be there: 8 bytes are all that RFC 792 asks for.
+/// Reads the packet that the error at `l4` quotes; the error ends at `end`. Of the quoted
+/// transport header only the ports need to be there: 8 bytes are all that RFC 792 asks for.
 #[inline(never)]
 pub fn quoted<F: Family, P: Packet>(
     packet: &mut P,
     l4: usize,
+    end: usize,
     quote: &mut Network<F::Addr>,
     parsed: &mut Parsed<F::Addr>,
 ) -> bool {
@@ -41,7 +42,12 @@ pub fn quoted<F: Family, P: Packet>(
     {
         return false;
     }
-    let Some(header) = packet.window::<8>(quote.l4 as usize) else { return false };
+    let ports = quote.l4 as usize;
+    // What stands behind the end, padding for instance, is no part of the quote.
+    if ports + 8 > end {
+        return false;
+    }
+    let Some(header) = packet.window::<8>(ports) else { return false };
     *parsed = Parsed::new(quote, l3, Ports::from_word(header.load::<u32, 0>()), 0);
     true
 }
