@@ -3,6 +3,7 @@ pub mod app;
 pub mod args;
 pub mod config;
 pub mod dataplane;
+pub mod inspect;
 pub mod model;
 pub mod plan;
 pub mod reconcile;

@@ -1,6 +1,33 @@
 //! What the kernel side offers to the rest of the agent: read back what is there, write what
 //! shall be.
 
+mod attach;
+mod bpf;
+mod cleanup;
+mod control;
+mod counters;
+mod devices;
+mod expiry;
+mod filters;
+mod follow;
+mod load;
+mod maps;
+mod net;
+mod object;
+mod open;
+mod overload;
+mod pins;
+mod preflight;
+pub mod status;
+mod sys;
+mod wire;
+
+pub use bpf::Bpf;
+pub use cleanup::cleanup;
+pub use object::is_built_in;
+pub use open::{open, open_on};
+pub use preflight::Kernel;
+
 use nodeport_common::abi::{Addr4, Addr6, Backend, Frontend, FrontendKey};
 
 /// One write to the maps. A sequence of them is ordered such that after each one every packet

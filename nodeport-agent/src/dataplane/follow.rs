@@ -1,0 +1,300 @@
+//! Follows the node's network: attaches to interfaces that come, forgets those that went, tells
+//! the programs about all of them, and makes flows look for new next hops when a way changed.
+//!
+//! One thread, which ends when its [`Follower`] is dropped. What is attached stays attached.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{PipeWriter, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use nodeport_common::abi::Device;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::attach::{Attacher, Fresh};
+use super::control::Control;
+use super::devices::{self, Choice, Target};
+use super::maps::Hash;
+use super::net::{self, Change, Changes, Heard, Interface, Listener};
+use super::status::{self, Attached, DeviceMode, DeviceStatus};
+use super::wire::Wire;
+use crate::config::Devices;
+
+/// How long changes are gathered: one interface that comes up says a dozen things.
+const GATHERING: Duration = Duration::from_millis(20);
+/// How often all is looked at without a reason, should one have been missed.
+const REGULARLY: Duration = Duration::from_secs(30);
+
+/// The thread that follows the network.
+#[derive(Debug)]
+pub(super) struct Follower {
+    stop: Option<PipeWriter>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the thread works with.
+pub(super) struct Following {
+    pub(super) attacher: Attacher,
+    pub(super) control: Arc<Control>,
+    pub(super) wanted: Devices,
+    pub(super) map: Hash<u32, Device>,
+    pub(super) run_dir: PathBuf,
+    /// What is attached, by the interface's number.
+    pub(super) served: BTreeMap<u32, Served>,
+    /// What the map holds.
+    pub(super) described: BTreeMap<u32, Device>,
+    pub(super) reported: Vec<DeviceStatus>,
+}
+
+/// An interface that is served, or could not be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Served {
+    name: String,
+    attached: Attached,
+}
+
+impl Following {
+    /// Attaches at the start: all interfaces, or none and an error.
+    pub(super) fn begin(&mut self) -> anyhow::Result<()> {
+        let interfaces = net::interfaces()?;
+        let choice = devices::choose(&self.wanted, &interfaces);
+        let before = status::read(&self.run_dir).unwrap_or_default();
+        let before: Vec<String> = before.into_iter().map(|device| device.name).collect();
+        choice.check(&self.wanted, &interfaces, &before)?;
+        let mut fresh = Vec::new();
+        let result = self.attach_first(&choice, &mut fresh).and_then(|()| {
+            let keep: BTreeSet<u32> = self.served.keys().copied().collect();
+            self.attacher.prune(&keep)?;
+            self.report(&choice, &interfaces)
+        });
+        if result.is_err() {
+            self.attacher.undo(fresh);
+        }
+        self.control.raise_epoch();
+        result
+    }
+
+    fn attach_first(&mut self, choice: &Choice, fresh: &mut Vec<Fresh>) -> anyhow::Result<()> {
+        for target in &choice.targets {
+            let attached = self.attacher.attach(target, fresh)?;
+            self.serve(target, attached);
+        }
+        for name in &choice.absent {
+            tracing::warn!("there is no interface {name} yet: it is served when it comes");
+        }
+        if choice.targets.is_empty() && choice.absent.is_empty() {
+            tracing::warn!(
+                "no interface has a default route or an address: none is served until one has; \
+                 name those to be served with --devices"
+            );
+        }
+        Ok(())
+    }
+
+    fn serve(&mut self, target: &Target, attached: Attached) {
+        let Target { name, ifindex, .. } = target;
+        match (&attached.mode, &attached.reason) {
+            (DeviceMode::None, Some(reason)) => tracing::warn!("{name}: {}", reason.text),
+            (DeviceMode::Tc, Some(reason)) => {
+                tracing::info!("{name}: TC, not XDP: {}", reason.text);
+            }
+            _ => tracing::info!("{name}: XDP"),
+        }
+        self.served.insert(*ifindex, Served { name: name.clone(), attached });
+    }
+
+    /// Makes what is attached follow what is there.
+    fn reconcile(&mut self) -> anyhow::Result<()> {
+        let interfaces = net::interfaces()?;
+        let choice = devices::choose(&self.wanted, &interfaces);
+        self.forget_gone(&interfaces)?;
+        for target in &choice.targets {
+            if !self.is_attached(target.ifindex) {
+                self.attach_later(target);
+            }
+        }
+        self.report(&choice, &interfaces)
+    }
+
+    fn is_attached(&self, ifindex: u32) -> bool {
+        self.served.get(&ifindex).is_some_and(|served| served.attached.mode != DeviceMode::None)
+    }
+
+    /// Attaches to an interface that came; that it went again meanwhile is no failure.
+    fn attach_later(&mut self, target: &Target) {
+        match self.attacher.attach(target, &mut Vec::new()) {
+            Ok(attached) => self.serve(target, attached),
+            Err(error) => {
+                let attached = Attached::none("failed", format!("{error:#}"));
+                if self.served.get(&target.ifindex).map(|served| &served.attached)
+                    != Some(&attached)
+                {
+                    self.serve(target, attached);
+                }
+            }
+        }
+    }
+
+    fn forget_gone(&mut self, interfaces: &[Interface]) -> anyhow::Result<()> {
+        let there: BTreeSet<u32> = interfaces.iter().map(|interface| interface.ifindex).collect();
+        let before = self.served.len();
+        self.served.retain(|ifindex, served| {
+            let stays = there.contains(ifindex);
+            if !stays {
+                tracing::warn!("{} is gone: it is served again when it comes back", served.name);
+            }
+            stays
+        });
+        if self.served.len() == before {
+            return Ok(());
+        }
+        self.attacher.prune(&self.served.keys().copied().collect())
+    }
+
+    /// Tells the programs, and whoever asks, what is there.
+    fn report(&mut self, choice: &Choice, interfaces: &[Interface]) -> anyhow::Result<()> {
+        self.describe(interfaces)?;
+        let devices = self.statuses(choice, interfaces);
+        if devices != self.reported {
+            status::write(&self.run_dir, &devices)?;
+            self.reported = devices;
+        }
+        Ok(())
+    }
+
+    fn describe(&mut self, interfaces: &[Interface]) -> anyhow::Result<()> {
+        let mode = |ifindex| self.served.get(&ifindex).map(|served| served.attached.mode);
+        let any_xdp = self.served.values().any(|served| served.attached.mode == DeviceMode::Xdp);
+        let wanted: BTreeMap<u32, Device> = interfaces
+            .iter()
+            .map(|interface| {
+                let ifindex = interface.ifindex;
+                (ifindex, devices::describe(interface, mode(ifindex), any_xdp))
+            })
+            .collect();
+        for gone in self.described.keys().filter(|ifindex| !wanted.contains_key(ifindex)) {
+            // That it is not there is what was wanted.
+            let _ = self.map.remove(&Wire(*gone));
+        }
+        for (ifindex, device) in &wanted {
+            if self.described.get(ifindex) != Some(device) {
+                self.map
+                    .insert(Wire(*ifindex), Wire(*device), 0)
+                    .with_context(|| format!("writing interface {ifindex} into the map devices"))?;
+            }
+        }
+        self.described = wanted;
+        Ok(())
+    }
+
+    fn statuses(&self, choice: &Choice, interfaces: &[Interface]) -> Vec<DeviceStatus> {
+        let name_now = |ifindex: u32, served: &Served| {
+            let now = interfaces.iter().find(|interface| interface.ifindex == ifindex);
+            now.map_or_else(|| served.name.clone(), |interface| interface.name.clone())
+        };
+        let served = self.served.iter().map(|(ifindex, served)| DeviceStatus {
+            name: name_now(*ifindex, served),
+            ifindex: *ifindex,
+            attached: served.attached.clone(),
+        });
+        let unfit = choice.unfit.iter().map(|(name, ifindex)| {
+            let attached = Attached::none("no_ethernet", "no Ethernet header".to_owned());
+            DeviceStatus { name: name.clone(), ifindex: *ifindex, attached }
+        });
+        let absent = choice.absent.iter().map(|name| {
+            let attached = Attached::none("absent", "there is no such interface now".to_owned());
+            DeviceStatus { name: name.clone(), ifindex: 0, attached }
+        });
+        served.chain(unfit).chain(absent).collect()
+    }
+
+    /// Follows until told to stop.
+    fn run(mut self, listener: &Listener, stop: BorrowedFd<'_>) -> anyhow::Result<()> {
+        let (mut changes, mut pending) = (Changes::default(), Change::ALL);
+        let mut due = Instant::now() + GATHERING;
+        loop {
+            if has_ended(listener, stop, due)? {
+                return Ok(());
+            }
+            let change = hear(listener, &mut changes)?;
+            if change.is_any() && !pending.is_any() {
+                due = Instant::now() + GATHERING;
+            }
+            pending = pending.and(change);
+            if Instant::now() < due {
+                continue;
+            }
+            self.act(pending);
+            (pending, due) = (Change::default(), Instant::now() + REGULARLY);
+        }
+    }
+
+    fn act(&mut self, change: Change) {
+        // Without a reason, it is time to look at everything.
+        if (change.interfaces || !change.is_any())
+            && let Err(error) = self.reconcile()
+        {
+            tracing::warn!("following the interfaces: {error:#}");
+        }
+        if change.hops {
+            self.control.raise_epoch();
+        }
+    }
+}
+
+/// Waits for something to hear, until `due`; true if it is time to end.
+fn has_ended(listener: &Listener, stop: BorrowedFd<'_>, due: Instant) -> anyhow::Result<bool> {
+    let wait = Timespec::try_from(due.saturating_duration_since(Instant::now()))?;
+    let mut sources = [
+        PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN),
+        PollFd::from_borrowed_fd(stop, PollFlags::IN),
+    ];
+    match poll(&mut sources, Some(&wait)) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(!sources[1].revents().is_empty()),
+        Err(error) => Err(error).context("waiting for rtnetlink"),
+    }
+}
+
+/// Takes all that there is to hear.
+fn hear(listener: &Listener, changes: &mut Changes) -> anyhow::Result<Change> {
+    let mut change = Change::default();
+    loop {
+        match listener.hear()? {
+            Heard::Silence => return Ok(change),
+            heard => change = change.and(changes.learn(&heard)),
+        }
+    }
+}
+
+impl Follower {
+    /// Begins to follow, in this thread's network namespace.
+    pub(super) fn start(following: Following, listener: Listener) -> anyhow::Result<Self> {
+        let (reader, writer) = std::io::pipe().context("making a pipe")?;
+        let run = move || {
+            if let Err(error) = following.run(&listener, reader.as_fd()) {
+                tracing::error!("the network is followed no more: {error:#}; restart the agent");
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("follow".to_owned())
+            .spawn(run)
+            .context("starting the thread that follows the network")?;
+        Ok(Self { stop: Some(writer), thread: Some(thread) })
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        if let Some(mut stop) = self.stop.take() {
+            // Closing the pipe says the same.
+            let _ = stop.write_all(&[0]);
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

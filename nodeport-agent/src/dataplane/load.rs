@@ -1,0 +1,173 @@
+//! Loads the object: maps that are pinned already are taken as they are, the others are made and
+//! pinned, and the programs use them.
+
+use anyhow::{Context as _, anyhow, bail, ensure};
+use aya::maps::MapInfo;
+use aya::programs::{ProgramError, SchedClassifier, Xdp};
+use aya::{Ebpf, EbpfLoader};
+use aya_obj::Object;
+use nodeport_common::abi::{SLOTS_PER_LINE, maps};
+
+use super::attach::Hook;
+use super::object;
+use super::pins::Pins;
+use crate::config::Sizes;
+
+/// Lines of the verifier's log that go into an error: the last ones name the instruction.
+const VERIFIER_LINES: usize = 15;
+/// A newcomers' table has room for this fraction of the established flows.
+const NURSERY_SHARE: u32 = 4;
+
+/// Loads maps and programs.
+pub(super) fn load(pins: &Pins, sizes: &Sizes) -> anyhow::Result<Ebpf> {
+    let bytes = object::bytes()?;
+    let sizes = entries(sizes);
+    check_pins(pins, bytes, &sizes)?;
+    let mut loader = EbpfLoader::new();
+    for name in maps::ALL {
+        loader.map_pin_path(name, pins.map(name));
+    }
+    for (name, entries) in &sizes {
+        loader.map_max_entries(name, *entries);
+    }
+    let mut ebpf = loader.load(bytes).map_err(|error| {
+        anyhow!(error).context(format!("making the maps in {}", pins.folder().display()))
+    })?;
+    for hook in Hook::ALL {
+        load_program(&mut ebpf, hook)?;
+    }
+    Ok(ebpf)
+}
+
+/// Sizes of the maps that the user chooses.
+fn entries(sizes: &Sizes) -> [(&'static str, u32); 5] {
+    let halves = sizes.flows.saturating_mul(2);
+    let nursery = halves / NURSERY_SHARE;
+    let lines = sizes.slots.div_ceil(SLOTS_PER_LINE as u32);
+    [
+        (maps::FLOWS4, halves),
+        (maps::FLOWS6, halves),
+        (maps::NURSERY4, nursery),
+        (maps::NURSERY6, nursery),
+        (maps::SLOTS, lines),
+    ]
+}
+
+/// Checks that what is pinned is what the programs expect; aya takes it unseen.
+fn check_pins(pins: &Pins, bytes: &[u8], sizes: &[(&str, u32)]) -> anyhow::Result<()> {
+    let object = Object::parse(bytes).context("the embedded object cannot be read")?;
+    for name in maps::ALL {
+        let path = pins.map(name);
+        if !path.exists() {
+            continue;
+        }
+        let wanted = object.maps.get(name).with_context(|| format!("the object has no {name}"))?;
+        let found = MapInfo::from_pin(&path).with_context(|| format!("{}", path.display()))?;
+        let chosen = sizes.iter().find(|(sized, _)| *sized == name).map(|(_, entries)| *entries);
+        let shapes = [
+            Shape { kind: wanted.map_type(), key: wanted.key_size(), value: wanted.value_size() },
+            Shape {
+                kind: found.map_type()? as u32,
+                key: found.key_size(),
+                value: found.value_size(),
+            },
+        ];
+        check_shape(name, shapes, pins)?;
+        check_size(name, found.max_entries(), wanted.max_entries(), chosen, pins)?;
+    }
+    Ok(())
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shape {
+    kind: u32,
+    key: u32,
+    value: u32,
+}
+
+fn check_shape(name: &str, [wanted, found]: [Shape; 2], pins: &Pins) -> anyhow::Result<()> {
+    ensure!(
+        wanted == found,
+        "the pinned map {} is another than this agent's: {found:?}, expected {wanted:?}; {}",
+        pins.map(name).display(),
+        WAY_OUT
+    );
+    Ok(())
+}
+
+const WAY_OUT: &str = "run `nodeport-agent cleanup` with the agent that made it, or choose another \
+                       --instance";
+
+/// A size that the user chooses stays as it is while the map lives, for the flows in it.
+fn check_size(
+    name: &str,
+    found: u32,
+    built_in: u32,
+    chosen: Option<u32>,
+    pins: &Pins,
+) -> anyhow::Result<()> {
+    match chosen {
+        Some(wanted) if wanted != found => tracing::warn!(
+            "{name} keeps its {found} entries, {wanted} were asked for: the size of a map that is \
+             in use cannot change; `nodeport-agent cleanup` first, which ends the flows"
+        ),
+        None if found != built_in => bail!(
+            "the pinned map {} has {found} entries, this agent expects {built_in}; {WAY_OUT}",
+            pins.map(name).display()
+        ),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn load_program(ebpf: &mut Ebpf, hook: Hook) -> anyhow::Result<()> {
+    let name = hook.program();
+    let program =
+        ebpf.program_mut(name).with_context(|| format!("the object has no program {name}"))?;
+    let loaded = match hook {
+        Hook::Xdp => <&mut Xdp>::try_from(program).and_then(Xdp::load),
+        Hook::Ingress | Hook::Egress => {
+            <&mut SchedClassifier>::try_from(program).and_then(SchedClassifier::load)
+        }
+    };
+    loaded.map_err(|error| explain(name, error))
+}
+
+fn explain(name: &str, error: ProgramError) -> anyhow::Error {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            let tail = last_lines(&log, VERIFIER_LINES);
+            anyhow!(
+                "the kernel refuses the program {name}: {io_error}; the verifier's last words:\n{tail}"
+            )
+        }
+        error => anyhow!(error).context(format!("loading the program {name}")),
+    }
+}
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_log_is_shown() {
+        assert_eq!(last_lines("a\nb\n\nc\n", 2), "b\nc");
+        assert_eq!(last_lines("a", 2), "a");
+        assert_eq!(last_lines("", 2), "");
+    }
+
+    #[test]
+    fn sizes_count_halves_and_lines() {
+        let sizes = entries(&Sizes { flows: 1_000, slots: 33 });
+        let of = |name| sizes.iter().find(|(sized, _)| *sized == name).map(|(_, size)| *size);
+        assert_eq!(of(maps::FLOWS4), Some(2_000));
+        assert_eq!(of(maps::NURSERY6), Some(500));
+        assert_eq!(of(maps::SLOTS), Some(3));
+    }
+}

@@ -1,0 +1,146 @@
+//! rtnetlink sockets, without a runtime: questions that are answered at once, and a stream of
+//! notifications.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use anyhow::{Context as _, bail};
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+
+/// `RTNLGRP_*` of links, neighbours, addresses, routes, rules and next hops.
+const GROUPS: [u32; 9] = [1, 3, 5, 7, 8, 9, 11, 19, 32];
+/// Room for notifications that were not read yet; a burst of a few thousand routes fits.
+const BUFFER: usize = 4 << 20;
+/// How often a listing is begun anew that changes while it is read.
+const DUMP_TRIES: u32 = 10;
+
+/// Lists all of a kind.
+pub(super) fn dump(request: &RouteNetlinkMessage) -> anyhow::Result<Vec<RouteNetlinkMessage>> {
+    for _ in 0..DUMP_TRIES {
+        if let Some(messages) = dump_once(request.clone()).context("asking rtnetlink")? {
+            return Ok(messages);
+        }
+    }
+    bail!("rtnetlink's listing changed {DUMP_TRIES} times while it was read")
+}
+
+/// None if what is listed changed meanwhile.
+fn dump_once(request: RouteNetlinkMessage) -> anyhow::Result<Option<Vec<RouteNetlinkMessage>>> {
+    let socket = ask(request)?;
+    let (mut found, mut is_whole) = (Vec::new(), true);
+    loop {
+        let (bytes, _) = socket.recv_from_full()?;
+        for message in Messages(&bytes) {
+            let message = message?;
+            is_whole &= message.header.flags & NLM_F_DUMP_INTR == 0;
+            match message.payload {
+                NetlinkPayload::Done(_) => return Ok(is_whole.then_some(found)),
+                NetlinkPayload::Error(error) => return Err(error.to_io().into()),
+                NetlinkPayload::InnerMessage(message) => found.push(message),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn ask(request: RouteNetlinkMessage) -> anyhow::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+    Ok(socket)
+}
+
+/// The messages in a datagram.
+struct Messages<'a>(&'a [u8]);
+
+impl Iterator for Messages<'_> {
+    type Item = anyhow::Result<NetlinkMessage<RouteNetlinkMessage>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let length = match NetlinkBuffer::new_checked(self.0) {
+            Ok(buffer) => (buffer.length() as usize).next_multiple_of(4),
+            Err(error) => {
+                self.0 = &[];
+                return Some(Err(anyhow::Error::msg(error)));
+            }
+        };
+        let message = NetlinkMessage::deserialize(self.0);
+        self.0 = self.0.get(length..).unwrap_or_default();
+        Some(message.map_err(anyhow::Error::msg))
+    }
+}
+
+/// A stream of notifications.
+#[derive(Debug)]
+pub(in super::super) struct Listener(Socket);
+
+/// What a [`Listener`] heard.
+#[derive(Debug)]
+pub(in super::super) enum Heard {
+    /// This.
+    Messages(Vec<RouteNetlinkMessage>),
+    /// Something that was lost or cannot be read: anything may have changed.
+    Something,
+    /// Nothing more for now.
+    Silence,
+}
+
+impl Listener {
+    /// Begins to listen in this thread's network namespace.
+    pub(in super::super) fn open() -> anyhow::Result<Self> {
+        let open = || {
+            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            socket.bind_auto()?;
+            // Refused without CAP_NET_ADMIN in the first network namespace: then bursts are
+            // lost sooner, which is noticed.
+            let _ = socket.set_rx_buf_sz(BUFFER as u32);
+            socket.set_non_blocking(true)?;
+            for group in GROUPS {
+                socket.add_membership(group)?;
+            }
+            Ok::<_, io::Error>(Self(socket))
+        };
+        open().context("listening to rtnetlink")
+    }
+
+    /// Takes what has come.
+    pub(in super::super) fn hear(&self) -> anyhow::Result<Heard> {
+        let bytes = match self.0.recv_from_full() {
+            Ok((bytes, _)) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Heard::Silence),
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                return Ok(Heard::Something);
+            }
+            Err(error) => return Err(error).context("listening to rtnetlink"),
+        };
+        let messages: anyhow::Result<Vec<_>> = Messages(&bytes).collect();
+        let Ok(messages) = messages else { return Ok(Heard::Something) };
+        let inner = messages.into_iter().filter_map(|message| match message.payload {
+            NetlinkPayload::InnerMessage(message) => Some(message),
+            _ => None,
+        });
+        Ok(Heard::Messages(inner.collect()))
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

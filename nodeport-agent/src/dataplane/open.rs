@@ -1,0 +1,115 @@
+//! Puts the kernel side together: everything or nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use nodeport_common::abi::{Device, maps};
+
+use super::attach::Attacher;
+use super::bpf::{Bpf, Tables};
+use super::control::{self, Control};
+use super::expiry::{Limits, Sweeper, Sweeping};
+use super::filters::Filters;
+use super::follow::{Follower, Following};
+use super::load::load;
+use super::maps::{Hash, hash};
+use super::net::Listener;
+use super::object;
+use super::overload::Overload;
+use super::pins::{self, Pins};
+use super::preflight::{self, Kernel};
+use super::sys::Jiffies;
+use crate::config::Config;
+
+/// Loads the programs, takes over what is pinned, attaches to the interfaces, and begins to follow
+/// them and to let flows expire. On failure, what this call has attached is detached again.
+///
+/// The network namespace is the calling thread's.
+///
+/// # Errors
+/// If something is missing or in the way; the error says what to do.
+pub fn open(config: &Config) -> anyhow::Result<Bpf> {
+    object::bytes()?;
+    preflight::require_privileges()?;
+    let kernel = Kernel::running()?;
+    preflight::require_bpffs(&config.instance.bpffs)?;
+    open_on(config, kernel)
+}
+
+/// As [`open`], with a choice of what to use of the kernel's abilities.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_on(config: &Config, kernel: Kernel) -> anyhow::Result<Bpf> {
+    let pins = Pins::new(&config.instance);
+    let lock = pins.lock()?;
+    let is_new = pins.make()?;
+    match assemble(config, kernel, &pins) {
+        Ok((tables, follower, sweeper)) => Ok(Bpf::new(tables, follower, sweeper, lock)),
+        Err(error) if is_new => {
+            pins.remove_all(&mut |_| {})?;
+            Err(error)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+type Parts = (Tables, Follower, Sweeper);
+
+fn assemble(config: &Config, kernel: Kernel, pins: &Pins) -> anyhow::Result<Parts> {
+    control::check_local_ports(config.snat_ports)?;
+    let clock = Jiffies::load().context("loading the program that reads the clock")?;
+    let ebpf = load(pins, &config.sizes)?;
+    let (control, tables) = (Arc::new(Control::open(pins)?), Tables::open(pins)?);
+    control::mark_snat_ports(&tables.ports, config.snat_ports);
+    control.prepare(config, &clock, kernel.fib_source)?;
+    let hz = control.read().hz;
+    let sweeping = sweeping(config, pins, clock, hz)?;
+
+    // Changes from here on are heard: nothing falls between the first look and the first word.
+    let listener = Listener::open()?;
+    let attacher = Attacher {
+        ebpf,
+        pins: pins.clone(),
+        namespace: pins::own_namespace()?,
+        mode: config.mode,
+        tcx: kernel.tcx,
+        filters: Filters::of(&config.instance.name),
+    };
+    let mut following = following(config, pins, attacher, control)?;
+    following.begin()?;
+    pins.remove_other_layouts()?;
+    let sweeper = Sweeper::start(sweeping)?;
+    let follower = Follower::start(following, listener)?;
+    Ok((tables, follower, sweeper))
+}
+
+fn sweeping(config: &Config, pins: &Pins, clock: Jiffies, hz: u32) -> anyhow::Result<Sweeping> {
+    let overload = Overload::open(pins, config.instance.run_dir.clone())?;
+    Sweeping::open(pins, clock, Limits::new(&config.timeouts, hz), overload)
+}
+
+fn following(
+    config: &Config,
+    pins: &Pins,
+    attacher: Attacher,
+    control: Arc<Control>,
+) -> anyhow::Result<Following> {
+    let map: Hash<u32, Device> = hash(pins, maps::DEVICES)?;
+    let described = map
+        .iter()
+        .map(|entry| entry.map(|(ifindex, device)| (ifindex.0, device.0)))
+        .collect::<Result<BTreeMap<_, _>, _>>()
+        .context("reading the map devices")?;
+    Ok(Following {
+        attacher,
+        control,
+        wanted: config.devices.clone(),
+        map,
+        run_dir: config.instance.run_dir.clone(),
+        served: BTreeMap::new(),
+        described,
+        reported: Vec::new(),
+    })
+}

@@ -1,0 +1,171 @@
+//! What the agent says about its interfaces, for `status` and for whoever reads the file.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+/// Name of the file in the run directory.
+pub(super) const FILE: &str = "devices.json";
+
+/// How an interface is served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    /// The hook.
+    pub mode: DeviceMode,
+    /// Why it is not the better one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+}
+
+/// The hook that serves an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceMode {
+    /// XDP in the driver, with TC beside it.
+    Xdp,
+    /// TC alone.
+    Tc,
+    /// None: nothing is attached.
+    None,
+}
+
+/// A reason for programs and for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// For programs.
+    pub code: String,
+    /// For people.
+    pub text: String,
+}
+
+/// An interface that is served, or shall be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceStatus {
+    /// Its name.
+    pub name: String,
+    /// Its number; 0 if it does not exist.
+    pub ifindex: u32,
+    /// How it is served.
+    #[serde(flatten)]
+    pub attached: Attached,
+}
+
+/// Why XDP does not run on an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// `--mode tc`.
+    Chosen,
+    /// Tunnels have no driver that could.
+    Tunnel,
+    /// Another program is there.
+    Busy { program: u32, name: String },
+    /// The driver cannot.
+    Unsupported,
+    /// The driver will not, as the interface is set up.
+    Refused(String),
+}
+
+impl Attached {
+    pub(super) const fn xdp() -> Self {
+        Self { mode: DeviceMode::Xdp, reason: None }
+    }
+
+    pub(super) fn tc(refusal: Refusal) -> Self {
+        let reason = Reason { code: refusal.code().to_owned(), text: refusal.text() };
+        Self { mode: DeviceMode::Tc, reason: Some(reason) }
+    }
+
+    pub(super) fn none(code: &str, text: String) -> Self {
+        Self { mode: DeviceMode::None, reason: Some(Reason { code: code.to_owned(), text }) }
+    }
+}
+
+impl Refusal {
+    pub(super) const fn code(&self) -> &'static str {
+        match self {
+            Self::Chosen => "chosen",
+            Self::Tunnel => "tunnel",
+            Self::Busy { .. } => "busy",
+            Self::Unsupported => "no_driver_support",
+            Self::Refused(_) => "refused",
+        }
+    }
+
+    pub(super) fn text(&self) -> String {
+        match self {
+            Self::Chosen => "--mode tc".to_owned(),
+            Self::Tunnel => "a tunnel takes no XDP program".to_owned(),
+            Self::Busy { program: 0, .. } => "another XDP program is attached".to_owned(),
+            Self::Busy { program, name } if name.is_empty() => {
+                format!("XDP program {program} is attached")
+            }
+            Self::Busy { program, name } => format!("XDP program {program} ({name}) is attached"),
+            Self::Unsupported => "the driver has no native XDP".to_owned(),
+            Self::Refused(error) => format!("the driver refuses XDP: {error}"),
+        }
+    }
+
+    pub(super) fn way_out(&self, device: &str) -> String {
+        match self {
+            Self::Busy { .. } => format!(
+                "have its owner detach it (by hand: `ip link set dev {device} xdp off`), or \
+                 use --mode auto or tc"
+            ),
+            Self::Refused(_) => format!(
+                "the kernel's log may say more (`dmesg`); often the MTU, LRO or too few queues \
+                 (`ethtool -k {device}`, `ethtool -l {device}`); or use --mode auto or tc"
+            ),
+            Self::Chosen | Self::Tunnel | Self::Unsupported => "use --mode auto or tc".to_owned(),
+        }
+    }
+}
+
+/// Writes the file, in one piece.
+pub(super) fn write(run_dir: &Path, devices: &[DeviceStatus]) -> anyhow::Result<()> {
+    fs::create_dir_all(run_dir).with_context(|| format!("making {}", run_dir.display()))?;
+    let path = run_dir.join(FILE);
+    let new = run_dir.join(format!("{FILE}.new"));
+    let write = || {
+        fs::write(&new, serde_json::to_vec_pretty(devices)?)?;
+        fs::rename(&new, &path)
+    };
+    write().with_context(|| format!("writing {}", path.display()))
+}
+
+/// Reads the file; nothing if there is none.
+///
+/// # Errors
+/// If it is not what [`write`] wrote.
+pub fn read(run_dir: &Path) -> anyhow::Result<Vec<DeviceStatus>> {
+    let path = run_dir.join(FILE);
+    match fs::read(&path) {
+        Ok(bytes) => {
+            serde_json::from_slice(&bytes).with_context(|| format!("reading {}", path.display()))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path().join("run");
+        assert_eq!(read(&run).unwrap(), []);
+        let busy = Refusal::Busy { program: 12, name: "other".to_owned() };
+        let devices = [
+            DeviceStatus { name: "eth0".to_owned(), ifindex: 2, attached: Attached::xdp() },
+            DeviceStatus { name: "eth1".to_owned(), ifindex: 3, attached: Attached::tc(busy) },
+        ];
+        write(&run, &devices).unwrap();
+        assert_eq!(read(&run).unwrap(), devices);
+        let text = fs::read_to_string(run.join(FILE)).unwrap();
+        assert!(text.contains(r#""code": "busy""#) && text.contains("12 (other)"), "{text}");
+    }
+}

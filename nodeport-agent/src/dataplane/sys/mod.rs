@@ -1,0 +1,32 @@
+//! System calls that aya and the other crates do not offer, and memory that is shared with the
+//! kernel. With `wire` the only place of the agent with `unsafe`.
+
+mod bpf;
+mod jiffies;
+mod memory;
+mod table;
+
+pub(crate) use bpf::{
+    LinkKind, get_pinned, link_create, link_detach, link_info, link_update, pin, program_info,
+};
+pub(crate) use jiffies::Jiffies;
+pub(crate) use memory::SharedArray;
+pub(crate) use table::{Batch, Cursor, delete_batch, look_up_batch};
+
+use anyhow::Context as _;
+use rustix::thread::{MembarrierCommand, membarrier};
+
+/// Waits until every CPU has left the programs that it runs now.
+///
+/// membarrier's global command waits for an RCU grace period, and a program is an RCU reader. The
+/// kernel refuses it where some CPUs run without a tick (`nohz_full`); changing a map of maps
+/// waits for the same.
+pub(crate) fn wait_for_programs() -> anyhow::Result<()> {
+    if membarrier(MembarrierCommand::Global).is_ok() {
+        return Ok(());
+    }
+    table::wait_by_map_of_maps().context(
+        "waiting until all CPUs have left the old tables: neither membarrier(2) nor a map of maps \
+         does",
+    )
+}
