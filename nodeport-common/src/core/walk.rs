@@ -158,7 +158,9 @@ fn is_routine<F: Family, P: Packet, W: World<F>>(
 /// Whether the packet may be forwarded as it is: it has hops left, and fits the path.
 #[inline(always)]
 pub fn may_leave<A, P: Packet>(packet: &mut P, parsed: &Parsed<A>, flow: &Flow<A>) -> bool {
-    parsed.ttl > 1 && (parsed.total <= flow.hop.mtu || segments_fit(packet, parsed, flow.hop.mtu))
+    let mtu = flow.hop.mtu;
+    // A length of 0 says nothing; it wraps to one that fits no path.
+    parsed.ttl > 1 && (parsed.total.wrapping_sub(1) < mtu || segments_fit(packet, parsed, mtu))
 }
 
 /// Whether the segments fit into which the kernel will cut the packet.

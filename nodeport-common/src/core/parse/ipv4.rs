@@ -30,7 +30,9 @@ pub fn full<P: Packet>(packet: &mut P, l3: usize, network: &mut Network<Addr4>) 
         return Err(L4::Fragment);
     }
     *network = read::<P>(&header, l3 + length);
-    if (network.total as usize) < length { Err(L4::Unparsed) } else { Ok(()) }
+    // 0 says no length; whether it may is for the transport header to tell.
+    let short = network.total != 0 && (network.total as usize) < length;
+    if short { Err(L4::Unparsed) } else { Ok(()) }
 }
 
 #[inline(always)]

@@ -22,7 +22,8 @@ pub struct Network<A> {
     pub protocol: u8,
     /// TTL or hop limit.
     pub ttl: u8,
-    /// Length of the whole IP packet in bytes, as the header says; 0 for an IPv6 jumbogram.
+    /// Length of the whole IP packet in bytes, as the header says; 0 if it says none, as that of
+    /// an IPv6 jumbogram.
     pub total: u16,
     /// Offset of the transport header in the frame.
     pub l4: u16,
@@ -96,7 +97,7 @@ pub fn kind<F: Family, P: Packet>(packet: &mut P, network: &Network<F::Addr>) ->
     }
 }
 
-/// Reads ports and flags behind an IP header.
+/// Reads ports and flags behind an IP header, if the packet reaches so far.
 #[inline(always)]
 pub fn transport<A: Copy, P: Packet>(
     packet: &mut P,
@@ -104,6 +105,10 @@ pub fn transport<A: Copy, P: Packet>(
     network: &Network<A>,
 ) -> Option<Parsed<A>> {
     let l4 = network.l4 as usize;
+    let length = if network.protocol == IPPROTO_TCP { 20 } else { 8 };
+    if l3 + (network.total as usize) < l4 + length && !is_joined(packet, network) {
+        return None;
+    }
     let (ports, tcp_flags) = if network.protocol == IPPROTO_TCP {
         let header = packet.window::<20>(l4)?;
         (header.load::<u32, 0>(), header.load::<u8, 13>())
@@ -111,6 +116,13 @@ pub fn transport<A: Copy, P: Packet>(
         (packet.window::<8>(l4)?.load::<u32, 0>(), 0)
     };
     Some(Parsed::new(network, l3, Ports::from_word(ports), tcp_flags))
+}
+
+/// Whether the header says no length because the kernel has joined more segments than it can say
+/// ("BIG TCP").
+#[inline(always)]
+fn is_joined<A, P: Packet>(packet: &P, network: &Network<A>) -> bool {
+    network.total == 0 && packet.gso_size() != 0
 }
 
 impl<A: Copy> Parsed<A> {
