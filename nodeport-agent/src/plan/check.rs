@@ -103,7 +103,8 @@ mod tests {
 
     #[test]
     fn each_rule_is_checked() {
-        let broken: [(&str, fn(&mut Group)); 7] = [
+        type Break = (&'static str, fn(&mut Group));
+        let broken: [Break; 7] = [
             ("no frontend", |group| group.frontends.clear()),
             ("not of its family", |group| {
                 group.frontends = [FrontendAt::node_port(Family::V6, 1, Protocol::Tcp)].into();

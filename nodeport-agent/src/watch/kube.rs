@@ -142,3 +142,6 @@ where
         std::future::ready(event)
     })
 }
+
+#[cfg(test)]
+mod tests;

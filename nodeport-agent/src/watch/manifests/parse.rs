@@ -1,6 +1,6 @@
 //! From the text of a file to objects.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as core;
@@ -58,7 +58,7 @@ impl Object {
 ///
 /// # Errors
 /// If the text is not what it says it is, with the place in it.
-pub(super) fn documents(path: &PathBuf, text: &str) -> Result<Vec<Value>, String> {
+pub(super) fn documents(path: &Path, text: &str) -> Result<Vec<Value>, String> {
     let json = path.extension().is_some_and(|extension| extension == "json");
     let values = if json { from_json(text) } else { from_yaml(text) }?;
     Ok(values.into_iter().flat_map(items).filter(|value| !value.is_null()).collect())
