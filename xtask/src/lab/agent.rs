@@ -15,7 +15,7 @@ use crate::command::capture;
 use crate::workspace;
 
 /// The line in its log that says that it serves.
-const READY: &str = "ready";
+const READY: &str = "the maps follow";
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
 /// Which hook the agent shall use.
