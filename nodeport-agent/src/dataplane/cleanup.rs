@@ -12,7 +12,7 @@ use super::filters::Filters;
 use super::pins::Pins;
 use super::{net, preflight, status, sys};
 use crate::config::Instance;
-use crate::inspect::names;
+use crate::state_file;
 
 /// Removes every trace of an instance in the calling thread's network namespace; says what was
 /// there, a line for each.
@@ -31,7 +31,7 @@ pub fn cleanup(instance: &Instance) -> anyhow::Result<Vec<String>> {
     }
     detach_filters(instance, &mut removed)?;
     pins.remove_all(&mut |path| removed.push(format!("removed {}", path.display())))?;
-    remove_run_dir(&instance.run_dir, &mut removed)?;
+    remove_run_dir(instance, &mut removed)?;
     Ok(removed)
 }
 
@@ -59,9 +59,10 @@ fn detach_filters(instance: &Instance, removed: &mut Vec<String>) -> anyhow::Res
 }
 
 /// The folder goes if nothing is in it that others put there.
-fn remove_run_dir(run_dir: &Path, removed: &mut Vec<String>) -> anyhow::Result<()> {
-    for name in [status::FILE, names::FILE] {
-        for path in [run_dir.join(name), run_dir.join(format!("{name}.new"))] {
+fn remove_run_dir(instance: &Instance, removed: &mut Vec<String>) -> anyhow::Result<()> {
+    let run_dir = &instance.run_dir;
+    for path in [run_dir.join(status::FILE), state_file::path(instance)] {
+        for path in [path.with_extension("json.new"), path] {
             match fs::remove_file(&path) {
                 Ok(()) => removed.push(format!("removed {}", path.display())),
                 Err(error) if error.kind() == ErrorKind::NotFound => {}

@@ -2,12 +2,12 @@
 
 use std::os::fd::AsFd as _;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use aya::maps::{HashMap, Map, MapData, PerCpuArray};
 use nodeport_common::abi::Plain;
 
 use super::pins::Pins;
-use super::sys::SharedArray;
+use super::sys::{self, Batch, Cursor, SharedArray};
 use super::wire::Wire;
 
 /// A hash of `K` to `V`.
@@ -46,4 +46,39 @@ pub(crate) fn shared<T: Plain>(pins: &Pins, name: &str) -> anyhow::Result<Shared
     );
     SharedArray::map(map.fd().as_fd(), info.max_entries())
         .with_context(|| format!("mapping {name} into memory"))
+}
+
+/// Entries that are read at once.
+const AT_ONCE: usize = 4_096;
+/// Most entries that one bucket of a hash can be believed to have.
+const LARGEST_BUCKET: usize = 1 << 20;
+
+/// Reads all entries of a pinned hash. Those that come or go meanwhile may be among them or not.
+pub(crate) fn read_all<K, V>(pins: &Pins, name: &str) -> anyhow::Result<Vec<(K, V)>>
+where
+    K: Plain + Default,
+    V: Plain + Default,
+{
+    hash::<K, V>(pins, name)?;
+    let map = open(pins, name)?;
+    let (mut keys, mut values) =
+        (vec![Wire(K::default()); AT_ONCE], vec![Wire(V::default()); AT_ONCE]);
+    let (mut cursor, mut all) = (Cursor::default(), Vec::new());
+    loop {
+        let batch = sys::look_up_batch(map.fd().as_fd(), &mut cursor, &mut keys, &mut values)
+            .with_context(|| format!("reading the map {name}"))?;
+        let count = match batch {
+            Batch::More(count) | Batch::Last(count) => count,
+            Batch::TooSmall if keys.len() < LARGEST_BUCKET => {
+                keys.resize(keys.len() * 2, Wire(K::default()));
+                values.resize(keys.len(), Wire(V::default()));
+                continue;
+            }
+            Batch::TooSmall => bail!("the entries of {name} are all in one place of its hash"),
+        };
+        all.extend(keys.iter().zip(&values).take(count).map(|(key, value)| (key.0, value.0)));
+        if matches!(batch, Batch::Last(_)) {
+            return Ok(all);
+        }
+    }
 }

@@ -1,26 +1,26 @@
 //! What the kernel side offers to the rest of the agent: read back what is there, write what
 //! shall be.
 
-mod attach;
+pub(crate) mod attach;
 mod bpf;
 mod cleanup;
-mod control;
-mod counters;
+pub(crate) mod control;
+pub(crate) mod counters;
 mod devices;
 mod expiry;
 mod filters;
 mod follow;
 mod load;
-mod maps;
+pub(crate) mod maps;
 mod net;
 mod object;
 mod open;
 mod overload;
-mod pins;
+pub(crate) mod pins;
 mod preflight;
 pub mod status;
-mod sys;
-mod wire;
+pub(crate) mod sys;
+pub(crate) mod wire;
 
 pub use bpf::Bpf;
 pub use cleanup::cleanup;
@@ -28,7 +28,15 @@ pub use object::is_built_in;
 pub use open::{open, open_on};
 pub use preflight::Kernel;
 
+use std::collections::BTreeMap;
+
 use nodeport_common::abi::{Addr4, Addr6, Backend, Frontend, FrontendKey};
+
+/// Names of the interfaces of this thread's network namespace, by their numbers; none if the
+/// kernel does not tell.
+pub(crate) fn interface_names() -> BTreeMap<u32, String> {
+    net::names().unwrap_or_default()
+}
 
 /// One write to the maps. A sequence of them is ordered such that after each one every packet
 /// meets a consistent state.

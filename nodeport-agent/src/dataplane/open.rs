@@ -86,7 +86,7 @@ fn assemble(config: &Config, kernel: Kernel, pins: &Pins) -> anyhow::Result<Part
 }
 
 fn sweeping(config: &Config, pins: &Pins, clock: Jiffies, hz: u32) -> anyhow::Result<Sweeping> {
-    let overload = Overload::open(pins, config.instance.run_dir.clone())?;
+    let overload = Overload::open(pins, config.instance.clone())?;
     Sweeping::open(pins, clock, Limits::new(&config.timeouts, hz), overload)
 }
 

@@ -1,7 +1,6 @@
 //! Says which service is hit when a table is full or SNAT ports run out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nodeport_common::abi::{Addr4, Addr6, Frontend, FrontendKey, Reason, ServiceStats, maps};
@@ -9,6 +8,7 @@ use nodeport_common::abi::{Addr4, Addr6, Frontend, FrontendKey, Reason, ServiceS
 use super::counters::Counters;
 use super::maps::{Hash, hash};
 use super::pins::Pins;
+use crate::config::Instance;
 use crate::inspect::names::Names;
 
 /// How often the counters are looked at.
@@ -21,7 +21,7 @@ pub(super) struct Overload {
     counters: Counters,
     frontends4: Hash<FrontendKey<Addr4>, Frontend>,
     frontends6: Hash<FrontendKey<Addr6>, Frontend>,
-    run_dir: PathBuf,
+    instance: Instance,
     looked: Option<Instant>,
     total: u64,
     seen: BTreeMap<u32, ServiceStats>,
@@ -29,13 +29,13 @@ pub(super) struct Overload {
 }
 
 impl Overload {
-    pub(super) fn open(pins: &Pins, run_dir: PathBuf) -> anyhow::Result<Self> {
+    pub(super) fn open(pins: &Pins, instance: Instance) -> anyhow::Result<Self> {
         let counters = Counters::open(pins)?;
         let frontends4 = hash(pins, maps::FRONTENDS4)?;
         let frontends6 = hash(pins, maps::FRONTENDS6)?;
         let total = total(&counters)?;
         let (seen, named) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { counters, frontends4, frontends6, run_dir, looked: None, total, seen, named })
+        Ok(Self { counters, frontends4, frontends6, instance, looked: None, total, seen, named })
     }
 
     /// Looks, if it is time to.
@@ -78,7 +78,7 @@ impl Overload {
             return;
         }
         self.named.insert(id, Instant::now());
-        let name = Names::read(&self.run_dir).unwrap_or_default().service(id);
+        let name = Names::of(&self.instance).service(id);
         tracing::warn!("service {name}: {trouble}");
     }
 }

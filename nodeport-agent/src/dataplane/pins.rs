@@ -38,11 +38,11 @@ pub(super) struct Lock(#[expect(dead_code, reason = "held, not used")] File);
 
 /// Which link a pin holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct LinkName {
-    pub(super) ifindex: u32,
-    pub(super) hook: Hook,
+pub(crate) struct LinkName {
+    pub(crate) ifindex: u32,
+    pub(crate) hook: Hook,
     /// Inode of the network namespace: interfaces of two namespaces share their numbers.
-    pub(super) namespace: u64,
+    pub(crate) namespace: u64,
 }
 
 impl Pins {
@@ -59,12 +59,19 @@ impl Pins {
         &self.layout
     }
 
+    /// The process that holds the lock, as far as this one can see it.
+    pub(crate) fn holder(&self) -> Option<u32> {
+        let folder = fs::metadata(&self.instance).ok()?;
+        let locks = fs::read_to_string("/proc/locks").ok()?;
+        holder(&locks, folder.dev(), folder.ino())
+    }
+
     /// The file of a map.
     pub(crate) fn map(&self, name: &str) -> PathBuf {
         self.layout.join(name)
     }
 
-    pub(super) fn link(&self, name: LinkName) -> PathBuf {
+    pub(crate) fn link(&self, name: LinkName) -> PathBuf {
         self.links.join(name.to_string())
     }
 
@@ -128,7 +135,7 @@ impl Pins {
     }
 
     /// The links that are pinned; files with names of another form are left alone.
-    pub(super) fn links(&self) -> anyhow::Result<Vec<LinkName>> {
+    pub(crate) fn links(&self) -> anyhow::Result<Vec<LinkName>> {
         let names = names(&self.links)?;
         Ok(names.iter().filter_map(|name| LinkName::parse(name)).collect())
     }
@@ -178,6 +185,18 @@ impl std::fmt::Display for LinkName {
 pub(crate) fn own_namespace() -> anyhow::Result<u64> {
     let path = "/proc/thread-self/ns/net";
     Ok(fs::metadata(path).with_context(|| format!("reading {path}"))?.ino())
+}
+
+/// Finds who holds a lock in `/proc/locks`, where a file is `major:minor:inode`.
+fn holder(locks: &str, device: u64, inode: u64) -> Option<u32> {
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let file = format!("{major:02x}:{minor:02x}:{inode}");
+    locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        // A line with an arrow is about one who waits.
+        let [_, "FLOCK", _, _, process, of, ..] = fields[..] else { return None };
+        (of == file).then(|| process.parse().ok()).flatten()
+    })
 }
 
 fn make(folder: &Path) -> anyhow::Result<()> {
@@ -255,6 +274,17 @@ mod tests {
         assert!(error.contains("--instance"), "{error}");
         drop(lock);
         pins.lock().unwrap();
+    }
+
+    #[test]
+    fn the_holder_of_a_lock_is_found() {
+        let locks = "1: POSIX  ADVISORY  WRITE 7 00:1f:12 0 EOF\n\
+                     2: FLOCK  ADVISORY  WRITE 8 00:1f:13 0 EOF\n\
+                     2: -> FLOCK  ADVISORY  WRITE 9 00:1f:12 0 EOF\n\
+                     3: FLOCK  ADVISORY  WRITE 10 00:1f:12 0 EOF\n";
+        let device = rustix::fs::makedev(0, 0x1f);
+        assert_eq!(holder(locks, device, 12), Some(10));
+        assert_eq!(holder(locks, device, 14), None);
     }
 
     #[test]

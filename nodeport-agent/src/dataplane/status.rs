@@ -126,7 +126,7 @@ impl Refusal {
 pub(super) fn write(run_dir: &Path, devices: &[DeviceStatus]) -> anyhow::Result<()> {
     fs::create_dir_all(run_dir).with_context(|| format!("making {}", run_dir.display()))?;
     let path = run_dir.join(FILE);
-    let new = run_dir.join(format!("{FILE}.new"));
+    let new = path.with_extension("json.new");
     let write = || {
         fs::write(&new, serde_json::to_vec_pretty(devices)?)?;
         fs::rename(&new, &path)

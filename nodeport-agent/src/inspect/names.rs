@@ -1,40 +1,81 @@
-//! What the control side knows of the numbers in the maps.
+//! What the agent knows by name of the numbers in the maps.
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
-use std::path::Path;
 
-use anyhow::Context as _;
-use serde::{Deserialize, Serialize};
+use nodeport_common::abi::LAYOUT_VERSION;
 
-/// Name of the file in the run directory.
-pub const FILE: &str = "names.json";
+use crate::config::Instance;
+use crate::model::Family;
+use crate::state_file::{Service, State};
 
-/// Names of service ports, by their ids.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Names {
-    /// `namespace/name:port`, by the id that counters and flows carry.
-    pub services: BTreeMap<u32, String>,
+/// Names of services and backends. Where the agent's file is not there, numbers stand for them.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    services: BTreeMap<u32, String>,
+    backends: BTreeMap<(Family, u32), BackendName>,
+}
+
+/// What a backend's index stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BackendName {
+    /// The service port.
+    pub(crate) service: String,
+    /// The node that it is on, if that is known.
+    pub(crate) node: Option<String>,
+    /// Another generation is another backend.
+    pub(crate) generation: u32,
 }
 
 impl Names {
-    /// Reads what the agent has written last; nothing if there is no such file.
-    ///
-    /// # Errors
-    /// If the file cannot be read, or is something else.
-    pub fn read(run_dir: &Path) -> anyhow::Result<Self> {
-        let path = run_dir.join(FILE);
-        match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .with_context(|| format!("reading {}", path.display())),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
-        }
+    /// Reads what the agent has written last.
+    pub(crate) fn of(instance: &Instance) -> Self {
+        State::load(instance).map(|state| Self::from(&state)).unwrap_or_default()
     }
 
-    /// The name of a service port, or its number if the name is not known.
-    #[must_use]
-    pub fn service(&self, id: u32) -> String {
+    /// The name of a service port.
+    pub(crate) fn service(&self, id: u32) -> String {
         self.services.get(&id).cloned().unwrap_or_else(|| format!("#{id}"))
+    }
+
+    /// What a backend's index stands for.
+    pub(crate) fn backend(
+        &self,
+        family: Family,
+        index: u32,
+        generation: u32,
+    ) -> Option<&BackendName> {
+        self.backends.get(&(family, index)).filter(|name| name.generation == generation)
+    }
+}
+
+impl From<&State> for Names {
+    fn from(state: &State) -> Self {
+        let mut names = Self::default();
+        if state.layout != LAYOUT_VERSION {
+            return names;
+        }
+        for service in &state.services {
+            let shown = shown(service);
+            for backend in &service.backends {
+                let name = BackendName {
+                    service: shown.clone(),
+                    node: backend.node.clone(),
+                    generation: backend.generation,
+                };
+                names.backends.insert((service.family, backend.index), name);
+            }
+            names.services.insert(service.id, shown);
+        }
+        names
+    }
+}
+
+/// `namespace/name:port/PROTOCOL`; the port by its name if it has one.
+fn shown(service: &Service) -> String {
+    let Service { service, port_name, port, protocol, .. } = service;
+    if port_name.is_empty() {
+        format!("{service}:{port}/{protocol}")
+    } else {
+        format!("{service}:{port_name}/{protocol}")
     }
 }

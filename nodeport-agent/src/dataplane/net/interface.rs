@@ -52,14 +52,23 @@ pub(in super::super) enum Kind {
     Other,
 }
 
+/// Names of all interfaces, by their numbers.
+pub(in super::super) fn names() -> anyhow::Result<BTreeMap<u32, String>> {
+    Ok(links()?.into_iter().map(|(ifindex, interface)| (ifindex, interface.name)).collect())
+}
+
+fn links() -> anyhow::Result<BTreeMap<u32, Interface>> {
+    let links = dump(&RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+    let link = |message| match message {
+        RouteNetlinkMessage::NewLink(link) => Some((link.header.index, from_link(&link))),
+        _ => None,
+    };
+    Ok(links.into_iter().filter_map(link).collect())
+}
+
 /// Lists them.
 pub(in super::super) fn interfaces() -> anyhow::Result<Vec<Interface>> {
-    let mut found = BTreeMap::new();
-    for message in dump(&RouteNetlinkMessage::GetLink(LinkMessage::default()))? {
-        if let RouteNetlinkMessage::NewLink(link) = message {
-            found.insert(link.header.index, from_link(&link));
-        }
-    }
+    let mut found = links()?;
     for message in dump(&RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
         if let RouteNetlinkMessage::NewAddress(address) = message
             && let Some(interface) = found.get_mut(&address.header.index)

@@ -5,7 +5,7 @@ mod interface;
 mod socket;
 
 pub(super) use changes::{Change, Changes};
-pub(super) use interface::{Interface, Kind, interfaces};
+pub(super) use interface::{Interface, Kind, interfaces, names};
 pub(super) use socket::{Heard, Listener};
 
 #[cfg(test)]

@@ -1,0 +1,195 @@
+//! `nodeport-agent flows`.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::{IpAddr, SocketAddr};
+
+use nodeport_common::abi::{
+    Addr4, Addr6, FLOW_LOCAL, FLOW_REPLY, Flow, FlowKey, FlowState, HOP_NEIGHBOUR, HOP_SEND,
+    HOP_STACK, NextHop, Plain, Port,
+};
+use nodeport_common::core::flow::{partner, partner_key};
+use serde::Serialize;
+
+use super::output::{Row, bytes, seconds};
+use super::view::{InFamily, View, protocol};
+
+/// A flow: both halves, or the one that is there.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct FlowRow {
+    service: String,
+    protocol: String,
+    client: SocketAddr,
+    frontend: SocketAddr,
+    backend: SocketAddr,
+    /// What the backend sees as the client.
+    source: SocketAddr,
+    state: &'static str,
+    /// `established`, or `nursery` while the flow has not proved itself.
+    table: &'static str,
+    local: bool,
+    packets_to_backend: u64,
+    bytes_to_backend: u64,
+    packets_to_client: u64,
+    bytes_to_client: u64,
+    age_seconds: f64,
+    idle_seconds: f64,
+    to_backend: Hop,
+    /// None if that half is missing.
+    to_client: Option<Hop>,
+}
+
+/// Where a half's packets go next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Hop {
+    /// `send`, `neighbour`, `stack` or `unresolved`.
+    mode: &'static str,
+    interface: Option<String>,
+    mac: Option<String>,
+    mtu: u16,
+    /// A change on the network since makes the flow look again.
+    current: bool,
+}
+
+impl Row for FlowRow {
+    const TITLES: &'static [&'static str] = &[
+        "PROTO",
+        "CLIENT",
+        "FRONTEND",
+        "BACKEND",
+        "SOURCE",
+        "STATE",
+        "TO-BACKEND",
+        "TO-CLIENT",
+        "AGE",
+        "IDLE",
+        "NEXT-HOP",
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        let load = |packets: u64, count: u64| format!("{packets}p {}", bytes(count));
+        vec![
+            self.protocol.clone(),
+            self.client.to_string(),
+            self.frontend.to_string(),
+            self.backend.to_string(),
+            self.source.to_string(),
+            self.state.to_owned(),
+            load(self.packets_to_backend, self.bytes_to_backend),
+            load(self.packets_to_client, self.bytes_to_client),
+            seconds(self.age_seconds),
+            seconds(self.idle_seconds),
+            self.to_backend.shown(),
+        ]
+    }
+}
+
+impl Hop {
+    fn shown(&self) -> String {
+        match &self.interface {
+            Some(interface) => format!("{} {interface}", self.mode),
+            None => self.mode.to_owned(),
+        }
+    }
+}
+
+/// All of them, sorted by service and client.
+pub(super) fn rows(view: &View) -> anyhow::Result<Vec<FlowRow>> {
+    let mut rows = in_family::<Addr4>(view)?;
+    rows.extend(in_family::<Addr6>(view)?);
+    rows.sort_by(|a, b| (&a.service, a.client).cmp(&(&b.service, b.client)));
+    Ok(rows)
+}
+
+fn in_family<A: InFamily + Hash>(view: &View) -> anyhow::Result<Vec<FlowRow>>
+where
+    FlowKey<A>: Plain + Default,
+    Flow<A>: Plain + Default,
+{
+    let now = view.now()?;
+    let [established, newcomers] = view.flows::<A>()?;
+    let place = |table| move |(key, flow)| (key, (table, flow));
+    let halves: HashMap<FlowKey<A>, (&str, Flow<A>)> = newcomers
+        .into_iter()
+        .map(place("nursery"))
+        .chain(established.into_iter().map(place("established")))
+        .collect();
+    let mut rows = Vec::new();
+    for (key, (table, flow)) in &halves {
+        let other_key = partner_key(key, flow);
+        let other = halves.get(&other_key).map(|(_, flow)| flow);
+        if flow.flags & FLOW_REPLY == 0 {
+            rows.push(row(view, now, table, key, flow, other));
+        } else if other.is_none() {
+            // The client's half is lost: what it was follows from this one.
+            let lost = partner(key, flow);
+            rows.push(row(view, now, table, &other_key, &lost, Some(flow)));
+        }
+    }
+    Ok(rows)
+}
+
+fn row<A: InFamily>(
+    view: &View,
+    now: u32,
+    table: &'static str,
+    key: &FlowKey<A>,
+    flow: &Flow<A>,
+    reply: Option<&Flow<A>>,
+) -> FlowRow {
+    // A packet may have come since the clock was read.
+    let since = |seen: u32| (now.wrapping_sub(seen) as i32).max(0) as u32;
+    let idle = reply.map_or(u32::MAX, |reply| since(reply.last_seen)).min(since(flow.last_seen));
+    FlowRow {
+        service: view.names.service(flow.service),
+        protocol: protocol(key.protocol),
+        client: at(key.src, key.ports.src),
+        frontend: at(key.dst, key.ports.dst),
+        backend: at(flow.new_dst, flow.new_ports.dst),
+        source: at(flow.new_src, flow.new_ports.src),
+        state: state(flow.state),
+        table,
+        local: flow.flags & FLOW_LOCAL != 0,
+        packets_to_backend: flow.packets,
+        bytes_to_backend: flow.bytes,
+        packets_to_client: reply.map_or(0, |reply| reply.packets),
+        bytes_to_client: reply.map_or(0, |reply| reply.bytes),
+        age_seconds: view.seconds(since(flow.created)),
+        idle_seconds: view.seconds(idle),
+        to_backend: hop(view, &flow.hop),
+        to_client: reply.map(|reply| hop(view, &reply.hop)),
+    }
+}
+
+fn at<A: Into<IpAddr>>(address: A, port: Port) -> SocketAddr {
+    SocketAddr::new(address.into(), u16::from_be_bytes(port))
+}
+
+fn state(number: u8) -> &'static str {
+    match FlowState::from_u8(number) {
+        FlowState::Opening => "opening",
+        FlowState::Answered => "answered",
+        FlowState::Established => "established",
+        FlowState::ClientClosed => "client_closed",
+        FlowState::BackendClosed => "backend_closed",
+        FlowState::Closed => "closed",
+        FlowState::Reset => "reset",
+    }
+}
+
+fn hop(view: &View, hop: &NextHop) -> Hop {
+    let mode = match hop.kind {
+        HOP_SEND => "send",
+        HOP_NEIGHBOUR => "neighbour",
+        HOP_STACK => "stack",
+        _ => "unresolved",
+    };
+    let mac = hop.dst_mac.map(|byte| format!("{byte:02x}")).join(":");
+    Hop {
+        mode,
+        interface: (hop.ifindex != 0).then(|| view.interface(hop.ifindex)),
+        mac: (hop.kind == HOP_SEND).then_some(mac),
+        mtu: hop.mtu,
+        current: hop.epoch == view.control.epoch,
+    }
+}

@@ -1,0 +1,293 @@
+//! `nodeport-agent status`.
+
+use std::os::fd::AsFd as _;
+
+use nodeport_common::abi::{
+    Addr4, Addr6, Backend, Device, Flow, FlowKey, Frontend, FrontendKey, LAYOUT_VERSION, Plain,
+    Reason, SLOTS_PER_LINE, ServiceStats, maps,
+};
+use serde::Serialize;
+
+use super::output::{Row, Shown, table};
+use super::services;
+use super::view::{InFamily, View};
+use crate::dataplane::maps::{open, read_all};
+use crate::dataplane::status::{self, DeviceMode, DeviceStatus};
+use crate::dataplane::sys;
+use crate::state_file::State;
+
+/// How an instance is.
+#[derive(Debug, Serialize)]
+pub(super) struct Status {
+    instance: String,
+    layout: u32,
+    /// The agent's process, if one runs that can be seen from here.
+    agent: Option<u32>,
+    node: Option<String>,
+    node_addresses: Vec<String>,
+    epoch: u32,
+    draining: bool,
+    snat_ports: String,
+    ticks_per_second: u32,
+    devices: Vec<DeviceStatus>,
+    programs: Vec<Attachment>,
+    maps: Vec<Fill>,
+    counters: Vec<Counter>,
+    /// Service ports that lost something.
+    drops: Vec<Drops>,
+    findings: Vec<String>,
+    failures: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Attachment {
+    program: &'static str,
+    hook: String,
+    id: u32,
+    interface: String,
+    pin: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Fill {
+    map: &'static str,
+    entries: u64,
+    max_entries: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Counter {
+    reason: &'static str,
+    packets: u64,
+    description: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Drops {
+    service: String,
+    packets_without_backend: u64,
+    flows_without_port: u64,
+    flows_without_room: u64,
+}
+
+/// Puts it together.
+pub(super) fn status(view: &View) -> anyhow::Result<Status> {
+    let control = &view.control;
+    let state = State::load(&view.instance).ok();
+    let addresses = state.iter().flat_map(|state| &state.node_addresses);
+    let last = u32::from(control.snat_first) + u32::from(control.snat_count).saturating_sub(1);
+    Ok(Status {
+        instance: view.instance.name.clone(),
+        layout: LAYOUT_VERSION,
+        agent: view.pins.holder(),
+        node: state.as_ref().map(|state| state.node.clone()),
+        node_addresses: addresses.map(ToString::to_string).collect(),
+        epoch: control.epoch,
+        draining: control.draining != 0,
+        snat_ports: format!("{}-{last}", control.snat_first),
+        ticks_per_second: control.hz,
+        devices: status::read(&view.instance.run_dir)?,
+        programs: programs(view)?,
+        maps: fills(view)?,
+        counters: counters(view)?,
+        drops: drops(view)?,
+        findings: state.iter().flat_map(|state| &state.findings).map(ToString::to_string).collect(),
+        failures: state.map(|state| state.failures).unwrap_or_default(),
+    })
+}
+
+fn programs(view: &View) -> anyhow::Result<Vec<Attachment>> {
+    let mut programs = Vec::new();
+    for name in view.pins.links()? {
+        let path = view.pins.link(name);
+        let Ok(link) = sys::get_pinned(&path) else { continue };
+        let info = sys::link_info(link.as_fd())?;
+        programs.push(Attachment {
+            program: name.hook.program(),
+            hook: name.hook.to_string(),
+            id: info.program,
+            interface: view.interface(info.ifindex),
+            pin: path.display().to_string(),
+        });
+    }
+    programs.sort_by(|a, b| (&a.interface, &a.hook).cmp(&(&b.interface, &b.hook)));
+    Ok(programs)
+}
+
+fn fills(view: &View) -> anyhow::Result<Vec<Fill>> {
+    let mut fills = family_fills::<Addr4>(view)?;
+    fills.extend(family_fills::<Addr6>(view)?);
+    for (map, entries) in [
+        (maps::NODE_ADDRS4, read_all::<Addr4, u32>(&view.pins, maps::NODE_ADDRS4)?.len()),
+        (maps::NODE_ADDRS6, read_all::<Addr6, u32>(&view.pins, maps::NODE_ADDRS6)?.len()),
+        (maps::DEVICES, read_all::<u32, Device>(&view.pins, maps::DEVICES)?.len()),
+    ] {
+        fills.push(fill(view, map, entries as u64)?);
+    }
+    let mut slots = fill(view, maps::SLOTS, used_slots(view)?)?;
+    slots.max_entries *= SLOTS_PER_LINE as u64;
+    fills.push(slots);
+    Ok(fills)
+}
+
+fn family_fills<A: InFamily>(view: &View) -> anyhow::Result<Vec<Fill>>
+where
+    FlowKey<A>: Plain + Default,
+    Flow<A>: Plain + Default,
+    FrontendKey<A>: Plain,
+    Backend<A>: Plain,
+{
+    let [established, newcomers] = view.flows::<A>()?;
+    Ok(vec![
+        fill(view, A::FLOWS[0], established.len() as u64)?,
+        fill(view, A::FLOWS[1], newcomers.len() as u64)?,
+        fill(view, A::FRONTENDS, view.frontends::<A>()?.len() as u64)?,
+        fill(view, A::BACKENDS, view.backends::<A>()?.len() as u64)?,
+    ])
+}
+
+fn fill(view: &View, map: &'static str, entries: u64) -> anyhow::Result<Fill> {
+    let max_entries = open(&view.pins, map)?.info()?.max_entries().into();
+    Ok(Fill { map, entries, max_entries })
+}
+
+/// Slots in the tables that frontends point to; several frontends may share one.
+fn used_slots(view: &View) -> anyhow::Result<u64> {
+    let region = |frontend: Frontend| (frontend.slots_offset, frontend.slots_len);
+    let of4 = view.frontends::<Addr4>()?.into_iter().map(|(_, frontend)| region(frontend));
+    let of6 = view.frontends::<Addr6>()?.into_iter().map(|(_, frontend)| region(frontend));
+    let regions: std::collections::BTreeSet<(u32, u32)> = of4.chain(of6).collect();
+    Ok(regions.into_iter().map(|(_, len)| u64::from(len)).sum())
+}
+
+fn counters(view: &View) -> anyhow::Result<Vec<Counter>> {
+    let counter = |reason: &Reason| {
+        Ok(Counter {
+            reason: reason.label(),
+            packets: view.counters.reason(*reason)?,
+            description: reason.description().trim(),
+        })
+    };
+    Reason::ALL.iter().map(counter).collect()
+}
+
+fn drops(view: &View) -> anyhow::Result<Vec<Drops>> {
+    let mut drops = Vec::new();
+    for (id, service) in services::ids(view)? {
+        let ServiceStats { opened: _, no_backend, no_port, table_full } =
+            view.counters.service(id)?;
+        if no_backend + no_port + table_full > 0 {
+            drops.push(Drops {
+                service,
+                packets_without_backend: no_backend,
+                flows_without_port: no_port,
+                flows_without_room: table_full,
+            });
+        }
+    }
+    Ok(drops)
+}
+
+impl Shown for Status {
+    fn text(&self) -> String {
+        let agent = match self.agent {
+            Some(process) => format!("running, process {process}"),
+            None => "not running; the data path serves on as it is".to_owned(),
+        };
+        let mut text = format!("instance    {} (layout {})\n", self.instance, self.layout);
+        let mut line = |title: &str, value: &str| {
+            if !value.is_empty() {
+                text.push_str(&format!("{title:<12}{value}\n"));
+            }
+        };
+        line("agent", &agent);
+        line("node", self.node.as_deref().unwrap_or_default());
+        line("addresses", &self.node_addresses.join(" "));
+        line("epoch", &self.epoch.to_string());
+        line("SNAT ports", &self.snat_ports);
+        line("draining", if self.draining { "yes" } else { "" });
+        section(&mut text, "Interfaces", &self.devices);
+        section(&mut text, "Programs", &self.programs);
+        section(&mut text, "Maps", &self.maps);
+        let counted: Vec<&Counter> =
+            self.counters.iter().filter(|counter| counter.packets > 0).collect();
+        section(&mut text, "Packets not simply forwarded", &counted);
+        section(&mut text, "Services that lost something", &self.drops);
+        for (title, lines) in [("Findings", &self.findings), ("Failures", &self.failures)] {
+            if !lines.is_empty() {
+                text.push_str(&format!("\n{title}\n{}\n", lines.join("\n")));
+            }
+        }
+        text
+    }
+}
+
+/// A table with a title, if there is anything in it.
+fn section<R: Row>(text: &mut String, title: &str, rows: &[R]) {
+    if !rows.is_empty() {
+        text.push_str(&format!("\n{title}\n{}", table(rows)));
+    }
+}
+
+impl Row for DeviceStatus {
+    const TITLES: &'static [&'static str] = &["NAME", "INDEX", "MODE", "REASON"];
+
+    fn cells(&self) -> Vec<String> {
+        let mode = match self.attached.mode {
+            DeviceMode::Xdp => "XDP",
+            DeviceMode::Tc => "TC",
+            DeviceMode::None => "none",
+        };
+        let reason = self.attached.reason.as_ref();
+        let reason = reason.map(|reason| format!("{} ({})", reason.text, reason.code));
+        vec![
+            self.name.clone(),
+            self.ifindex.to_string(),
+            mode.to_owned(),
+            reason.unwrap_or_default(),
+        ]
+    }
+}
+
+impl Row for Attachment {
+    const TITLES: &'static [&'static str] = &["PROGRAM", "ID", "INTERFACE", "HOOK"];
+
+    fn cells(&self) -> Vec<String> {
+        let Self { program, hook, id, interface, pin: _ } = self;
+        vec![(*program).to_owned(), id.to_string(), interface.clone(), hook.clone()]
+    }
+}
+
+impl Row for Fill {
+    const TITLES: &'static [&'static str] = &["MAP", "ENTRIES", "OF", "FULL"];
+
+    fn cells(&self) -> Vec<String> {
+        let share = self.entries as f64 * 100.0 / self.max_entries.max(1) as f64;
+        vec![
+            self.map.to_owned(),
+            self.entries.to_string(),
+            self.max_entries.to_string(),
+            format!("{share:.1}%"),
+        ]
+    }
+}
+
+impl Row for &Counter {
+    const TITLES: &'static [&'static str] = &["REASON", "PACKETS", "MEANING"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.reason.to_owned(), self.packets.to_string(), self.description.to_owned()]
+    }
+}
+
+impl Row for Drops {
+    const TITLES: &'static [&'static str] = &["SERVICE", "NO-BACKEND", "NO-PORT", "NO-ROOM"];
+
+    fn cells(&self) -> Vec<String> {
+        let Self { service, packets_without_backend, flows_without_port, flows_without_room } =
+            self;
+        let numbers = [packets_without_backend, flows_without_port, flows_without_room];
+        let numbers = numbers.into_iter().map(ToString::to_string);
+        std::iter::once(service.clone()).chain(numbers).collect()
+    }
+}
