@@ -95,6 +95,12 @@ impl Planner {
         &self.desired
     }
 
+    /// What it depends on beside the model.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// What it was made from.
     #[must_use]
     pub const fn model(&self) -> &Model {

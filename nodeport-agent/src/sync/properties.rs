@@ -13,6 +13,7 @@ use super::fake::Fake;
 use super::tests::Agent;
 use crate::model::Entry;
 use crate::model::testing::{draining, entry, name, ready, service, slice};
+use crate::plan;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -113,6 +114,9 @@ fn run(steps: &[Step]) {
     agent.update(HashMap::new());
     agent.rest();
     agent.check();
+    let planner = &agent.planner;
+    assert_eq!(*planner.desired(), plan::plan(planner.model(), planner.settings()));
+    assert_eq!(plan::check::desired(planner.desired()), []);
     check_nothing_is_lost(&agent);
 }
 

@@ -60,7 +60,10 @@ impl Contents {
         let mut new = Self { whole: true, ..Self::default() };
         for document in documents {
             match document {
-                Document::Object(key, object) => new.object(key, object, &mut old),
+                Document::Object(key, object, remarks) => {
+                    new.problems.extend(remarks);
+                    new.object(key, object, &mut old);
+                }
                 Document::Broken(key, finding) => new.broken(key, finding, &mut old),
                 Document::Foreign(finding) => new.problems.push(finding),
             }

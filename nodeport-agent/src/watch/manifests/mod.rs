@@ -28,8 +28,10 @@ use crate::model::{Finding, Kind, Name, Origin, Rules, Severity};
 const RESTING: Duration = Duration::from_millis(250);
 /// Time between two looks while something changes.
 const CHANGING: Duration = Duration::from_millis(50);
-/// Looking takes at most this part of the time, however many files there are.
+/// Looking takes at most this part of the time, as long as a change still counts within a second.
 const SHARE: u32 = 10;
+/// The longest time between two looks.
+const LONGEST: Duration = Duration::from_millis(500);
 
 /// A folder of manifests.
 pub struct Folder {
@@ -37,6 +39,7 @@ pub struct Folder {
     node_name: Arc<str>,
     rules: Rules,
     look: Look,
+    readable: bool,
     files: BTreeMap<Arc<PathBuf>, Contents>,
     /// All objects, by the files that they stand in: the first file counts.
     objects: BTreeMap<Key, BTreeMap<Arc<PathBuf>, Object>>,
@@ -47,7 +50,7 @@ impl Folder {
     #[must_use]
     pub fn new(path: PathBuf, node_name: Arc<str>, rules: Rules) -> Self {
         let (files, objects) = (BTreeMap::new(), BTreeMap::new());
-        Self { path, node_name, rules, look: Look::default(), files, objects }
+        Self { path, node_name, rules, look: Look::default(), readable: true, files, objects }
     }
 
     /// Looks again and again.
@@ -56,7 +59,7 @@ impl Folder {
             let started = Instant::now();
             tokio::task::block_in_place(|| self.look(&store));
             let wait = if self.look.is_settled() { RESTING } else { CHANGING };
-            tokio::time::sleep(wait.max(started.elapsed() * SHARE)).await;
+            tokio::time::sleep(wait.max(started.elapsed() * SHARE).min(LONGEST)).await;
         }
     }
 
@@ -64,9 +67,13 @@ impl Folder {
     pub fn look(&mut self, store: &Store) {
         let changed = match self.look.at(&self.path) {
             Ok(changed) => changed,
-            Err(error) => return store.set_problems("folder", vec![self.unreadable(&error)]),
+            Err(error) => {
+                self.readable = false;
+                return store.set_problems("folder", vec![self.unreadable(&error)]);
+            }
         };
-        if changed.is_empty() && self.look.has_looked_before() {
+        let was_readable = std::mem::replace(&mut self.readable, true);
+        if changed.is_empty() && was_readable && self.look.has_looked_before() {
             return;
         }
         let mut touched = BTreeSet::new();

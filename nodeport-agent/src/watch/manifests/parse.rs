@@ -25,8 +25,8 @@ pub(super) enum Object {
 /// What a document turned out to be.
 #[derive(Debug)]
 pub(super) enum Document {
-    /// An object that can be used, if perhaps not all of it.
-    Object(Key, Object),
+    /// An object that can be used, if perhaps not all of it, and what was passed over in it.
+    Object(Key, Object, Vec<Finding>),
     /// Something that cannot be understood; the key, if that much is clear.
     Broken(Option<Key>, Finding),
     /// An object of a kind that is not for us.
@@ -116,7 +116,11 @@ pub(super) fn document(path: &Arc<PathBuf>, value: Value, rules: Rules) -> Docum
         return broken(path, key, "metadata.name", problem);
     }
     match object(known, value, &Origin::File(path.clone()), rules) {
-        Ok(object) => Document::Object(key, object),
+        Ok((object, unknown)) => {
+            let remarks = unknown.into_iter().map(|field| unknown_field(path, &key, &field));
+            let remarks = remarks.collect();
+            Document::Object(key, object, remarks)
+        }
         Err((field, problem)) => broken(path, key, &field, problem),
     }
 }
@@ -152,27 +156,48 @@ fn broken(path: &Arc<PathBuf>, key: Key, field: &str, problem: String) -> Docume
     Document::Broken((!key.1.name.is_empty()).then_some(key), finding)
 }
 
+fn unknown_field(path: &Arc<PathBuf>, key: &Key, field: &str) -> Finding {
+    let problem = "there is no such field, it is passed over; look for a slip in its name";
+    let finding = finding(path, key.0, key.1.clone(), field, problem.to_owned());
+    Finding { severity: Severity::Warning, ..finding }
+}
+
+/// A field's path, and what is wrong there.
+type Wrong = (String, String);
+
+/// The object, and the paths of fields that no such object has.
 fn object(
     kind: Kind,
     value: Value,
     origin: &Origin,
     rules: Rules,
-) -> Result<Object, (String, String)> {
-    let origin = origin.clone();
-    Ok(match kind {
+) -> Result<(Object, Vec<String>), Wrong> {
+    let (origin, mut unknown) = (origin.clone(), Vec::new());
+    let object = match kind {
         Kind::Service => {
-            Object::Service(Arc::new(Service::new(&typed::<core::Service>(value)?, origin, rules)))
+            let read = typed::<core::Service>(value, &mut unknown)?;
+            Object::Service(Arc::new(Service::new(&read, origin, rules)))
         }
         Kind::EndpointSlice => {
-            Object::Slice(Arc::new(Slice::new(&typed::<EndpointSlice>(value)?, origin)))
+            let read = typed::<EndpointSlice>(value, &mut unknown)?;
+            Object::Slice(Arc::new(Slice::new(&read, origin)))
         }
-        _ => Object::Node(Arc::new(Node::new(&typed::<core::Node>(value)?, origin))),
-    })
+        _ => {
+            let read = typed::<core::Node>(value, &mut unknown)?;
+            Object::Node(Arc::new(Node::new(&read, origin)))
+        }
+    };
+    Ok((object, unknown))
 }
 
-/// Reads a value as an object of the API; the error has the field's path and what is wrong.
-fn typed<T: DeserializeOwned>(value: Value) -> Result<T, (String, String)> {
-    serde_path_to_error::deserialize(value).map_err(|error| {
+/// Reads a value as an object of the API.
+fn typed<T: DeserializeOwned>(value: Value, unknown: &mut Vec<String>) -> Result<T, Wrong> {
+    // The path of a field inside an optional one has a question mark in it.
+    let mut note = |path: serde_ignored::Path<'_>| {
+        unknown.push(path.to_string().replace(".?", "").replace("?.", ""));
+    };
+    let deserializer = serde_ignored::Deserializer::new(value, &mut note);
+    serde_path_to_error::deserialize(deserializer).map_err(|error| {
         let path = error.path().to_string();
         (path, error.into_inner().to_string())
     })

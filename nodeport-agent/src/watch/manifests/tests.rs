@@ -232,6 +232,16 @@ fn kinds_that_are_not_for_us_are_passed_over_with_a_word() {
 }
 
 #[test]
+fn a_slip_in_the_name_of_a_field_is_pointed_at() {
+    let slip = SERVICE.replace("nodePort: 30007", "nodePort: 30007\n      nodeport: 1");
+    let lab = Lab::new([("web.yaml", &slip), ("node.yaml", NODE)]);
+    assert!(lab.service("my-service-nodeport").is_some());
+    let problems = lab.problems();
+    let wanted = "web.yaml: Service default/my-service-nodeport: spec.ports.0.nodeport: there is no such field";
+    assert!(problems[0].starts_with(wanted), "{problems:?}");
+}
+
+#[test]
 fn an_object_in_two_files_counts_once() {
     let mut lab =
         Lab::new([("a.yaml", SERVICE), ("b.yaml", &node_port("30008")), ("n.yaml", NODE)]);
@@ -266,6 +276,10 @@ fn a_folder_that_vanishes_changes_nothing() {
     lab.look();
     assert!(lab.service("my-service-nodeport").is_some());
     assert!(lab.problems()[0].contains("the folder cannot be read"), "{:?}", lab.problems());
+    fs::create_dir(lab.folder.path()).unwrap();
+    lab.write("node.yaml", NODE);
+    assert!(lab.service("my-service-nodeport").is_none());
+    assert_eq!(lab.problems(), [""; 0]);
 }
 
 #[test]
