@@ -1,13 +1,16 @@
 //! The command line, checked: every value here can be relied on, and every error says what to
 //! change.
 
-use std::fmt;
-use std::ops::RangeInclusive;
+mod ports;
+mod time;
+
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
+
+pub use ports::PortRange;
+use time::duration;
 
 use crate::args::{Common, ModeArg, Run};
 
@@ -96,13 +99,6 @@ pub struct Timeouts {
     pub tcp_transient: Duration,
     /// A UDP flow.
     pub udp: Duration,
-}
-
-/// A range of ports, first and last included; never empty, never port 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PortRange {
-    first: u16,
-    last: u16,
 }
 
 impl Instance {
@@ -228,113 +224,11 @@ fn timeouts(run: &Run) -> anyhow::Result<Timeouts> {
     })
 }
 
-/// A time as people write it: a number with ms, s, m or h, or several of them (`2h4m`).
-fn duration(option: &str, value: &str) -> anyhow::Result<Duration> {
-    let wrong = || format!("{option} {value:?}: write a time such as 120s, 5m or 2h4m");
-    let mut total = Duration::ZERO;
-    let mut rest = value.trim();
-    ensure!(!rest.is_empty(), wrong());
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).with_context(wrong)?;
-        let number: u32 = rest[..digits].parse().with_context(wrong)?;
-        rest = &rest[digits..];
-        let letters = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-        total += unit(&rest[..letters]).with_context(wrong)? * number;
-        rest = &rest[letters..];
-    }
-    // Flows are looked through about once a second, and their clock has 32 bits.
-    let range = Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3600);
-    ensure!(range.contains(&total), "{option} {value:?}: choose between 1s and 168h");
-    Ok(total)
-}
-
-fn unit(letters: &str) -> Option<Duration> {
-    match letters {
-        "ms" => Some(Duration::from_millis(1)),
-        "s" => Some(Duration::from_secs(1)),
-        "m" => Some(Duration::from_secs(60)),
-        "h" => Some(Duration::from_secs(3600)),
-        _ => None,
-    }
-}
-
-impl PortRange {
-    /// The range from `first` to `last`, both included.
-    ///
-    /// # Errors
-    /// If it is empty or holds port 0.
-    pub fn new(first: u16, last: u16) -> anyhow::Result<Self> {
-        ensure!(first != 0, "port 0 cannot be used; start at 1 or above");
-        ensure!(first <= last, "{first} is above {last}; write the smaller port first");
-        Ok(Self { first, last })
-    }
-
-    fn option(option: &str, value: &str) -> anyhow::Result<Self> {
-        value.parse().with_context(|| format!("{option} {value:?}"))
-    }
-
-    /// First port.
-    #[must_use]
-    pub const fn first(self) -> u16 {
-        self.first
-    }
-
-    /// Last port.
-    #[must_use]
-    pub const fn last(self) -> u16 {
-        self.last
-    }
-
-    /// How many ports there are.
-    #[must_use]
-    pub const fn count(self) -> u32 {
-        self.last as u32 - self.first as u32 + 1
-    }
-
-    /// All its ports.
-    #[must_use]
-    pub const fn ports(self) -> RangeInclusive<u16> {
-        self.first..=self.last
-    }
-
-    /// Whether the port is in it.
-    #[must_use]
-    pub fn contains(self, port: u16) -> bool {
-        self.ports().contains(&port)
-    }
-
-    /// Whether some port is in both.
-    #[must_use]
-    pub fn overlaps(self, other: Self) -> bool {
-        self.first <= other.last && other.first <= self.last
-    }
-}
-
-impl FromStr for PortRange {
-    type Err = anyhow::Error;
-
-    fn from_str(value: &str) -> anyhow::Result<Self> {
-        let Some((first, last)) = value.split_once('-') else {
-            bail!("write a range as FIRST-LAST, such as 30000-32767");
-        };
-        let port = |text: &str| {
-            text.trim().parse::<u16>().with_context(|| {
-                format!("{text:?} is not a port; write a range such as 30000-32767")
-            })
-        };
-        Self::new(port(first)?, port(last)?)
-    }
-}
-
-impl fmt::Display for PortRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.first, self.last)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+
+    use anyhow::bail;
 
     use super::*;
     use crate::args::{Cli, Command};
@@ -383,12 +277,6 @@ mod tests {
             let text = error(options);
             assert!(text.contains(part), "{options:?}: {text}");
         }
-    }
-
-    #[test]
-    fn times_add_up() {
-        assert_eq!(duration("--x", "2h4m").unwrap(), Duration::from_secs(7440));
-        assert_eq!(duration("--x", "1500ms").unwrap(), Duration::from_millis(1500));
     }
 
     #[test]

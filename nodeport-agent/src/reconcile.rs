@@ -9,7 +9,7 @@ use tracing::{debug, error, info, warn};
 use crate::plan::{Changed, GroupKey, Planner, Settings, check};
 use crate::state_file::State;
 use crate::sync::{Report, Subject, Sync};
-use crate::telemetry::{Board, Scope};
+use crate::telemetry::{self, Board, Scope};
 use crate::watch::{Snapshot, Store};
 
 /// Brings the maps where the world says they should be, a step at a time.
@@ -118,7 +118,7 @@ impl Reconciler {
     /// again.
     fn log(&mut self, report: &Report, groups: &BTreeSet<GroupKey>) {
         for (subject, error) in &report.failed {
-            let why = format!("{error:#}");
+            let why = telemetry::line(error);
             if self.failures.get(subject) != Some(&why) {
                 warn!("{subject}: {why} (it is tried again)");
                 self.failures.insert(subject.clone(), why);
