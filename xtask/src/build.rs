@@ -52,6 +52,7 @@ pub fn object(ready: &Ready) -> Result<()> {
     command::run(&mut cargo)?;
     let built = folder.join(TARGET).join("bpf");
     copy_if_changed(&built.join("bench"), &workspace::bench_object())?;
+    copy_if_changed(&built.join("lab"), &workspace::lab_object())?;
     copy_if_changed(&built.join("nodeport"), &workspace::object())
 }
 

@@ -31,6 +31,12 @@ pub fn bench_object() -> PathBuf {
     target().join("bpf/bench.o")
 }
 
+/// The eBPF object of the program that the lab's veths need.
+#[must_use]
+pub fn lab_object() -> PathBuf {
+    target().join("bpf/lab.o")
+}
+
 /// The agent that `build` makes.
 #[must_use]
 pub fn agent() -> PathBuf {

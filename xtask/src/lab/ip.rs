@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 use crate::toolchain::path_with;
+use crate::workspace;
 
 /// A program that ordinary users may not have on their path.
 pub(super) fn tool(program: &str) -> Command {
@@ -46,10 +47,18 @@ pub(super) fn like_a_wire(device: &str) -> Result<()> {
     features(device, &["tx", "off", "tso", "off", "gso", "off"])
 }
 
-/// Lets a veth receive frames that XDP sends at the other end: they need NAPI here, which a veth
-/// has only with an XDP program or with GRO.
+/// Lets a veth receive frames that XDP sends at the other end. For `XDP_REDIRECT` NAPI is enough,
+/// which GRO brings; after `XDP_TX` the kernel wakes only a veth that has an XDP program
+/// (`veth_xdp_flush`). It needs the program that `cargo xtask build` makes.
 pub(super) fn takes_xdp_frames(device: &str) -> Result<()> {
-    features(device, &["gro", "on"])
+    features(device, &["gro", "on"])?;
+    let object = workspace::lab_object();
+    if !object.exists() {
+        return Ok(());
+    }
+    let mut ip = tool("ip");
+    ip.args(["link", "set", "dev", device, "xdpdrv", "object"]).arg(&object);
+    crate::command::capture(ip.args(["section", "xdp"])).map(|_| ())
 }
 
 fn features(device: &str, changes: &[&str]) -> Result<()> {
