@@ -9,9 +9,9 @@ use nodeport_common::abi::{
 
 use super::names::Names;
 use crate::config::Instance;
-use crate::dataplane::interface_names;
 use crate::dataplane::control::Control;
 use crate::dataplane::counters::Counters;
+use crate::dataplane::interface_names;
 use crate::dataplane::maps::{read_all, shared};
 use crate::dataplane::pins::Pins;
 use crate::dataplane::sys::Jiffies;

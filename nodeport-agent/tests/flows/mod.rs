@@ -1,0 +1,221 @@
+//! Flows that are there: which of them expire, and how they are shown.
+
+use std::process::Command;
+
+use aya::maps::{HashMap, Map, MapData};
+use nodeport_agent::dataplane::{self, Dataplane, Op};
+use nodeport_common::abi::{
+    BACKEND_USABLE, Backend, FLOW_REPLY, Flow, FlowKey, FlowState, HOP_SEND, IPPROTO_TCP,
+    IPPROTO_UDP, NextHop, Plain, Ports,
+};
+use nodeport_common::core::flow::{partner, partner_key};
+
+use crate::world::{World, in_own_world, until};
+
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Wire<T>(T);
+
+// SAFETY: as its original in the agent: `Plain` types have no padding and take every bit pattern.
+unsafe impl<T: Plain> aya::Pod for Wire<T> {}
+
+type Key = FlowKey<[u8; 4]>;
+type Half = Flow<[u8; 4]>;
+type Table = HashMap<MapData, Wire<Key>, Wire<Half>>;
+
+const GENERATION: u32 = 5;
+
+fn table(world: &World, name: &str) -> Table {
+    let map = MapData::from_pin(world.pins("a").join(name)).unwrap();
+    Table::try_from(Map::from_map_data(map).unwrap()).unwrap()
+}
+
+/// Jiffies, low 32 bits.
+fn now() -> u32 {
+    let text = std::fs::read_to_string("/proc/timer_list").unwrap();
+    let jiffies = text.lines().find_map(|line| line.strip_prefix("jiffies: ")).unwrap();
+    jiffies.parse::<u64>().unwrap() as u32
+}
+
+fn hz() -> u32 {
+    let world_clock = (now(), std::time::Instant::now());
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let ticks = f64::from(now().wrapping_sub(world_clock.0));
+    (ticks / world_clock.1.elapsed().as_secs_f64()).round() as u32
+}
+
+/// The client's half of a flow from a port, last seen then.
+fn flow(port: u16, protocol: u8, state: FlowState, last_seen: u32) -> (Key, Half) {
+    let key = FlowKey {
+        src: [10, 1, 0, 1],
+        dst: [10, 9, 0, 1],
+        ports: Ports::new(port, 30_007),
+        protocol,
+        pad: [0; 3],
+    };
+    let hop =
+        NextHop { kind: HOP_SEND, ifindex: 1, dst_mac: [2, 0, 0, 0, 0, 9], ..NextHop::UNRESOLVED };
+    let half = Flow {
+        new_src: [10, 9, 0, 1],
+        new_dst: [10, 9, 0, 5],
+        new_ports: Ports::new(port - 10_000, 80),
+        hop,
+        backend: 7,
+        generation: GENERATION,
+        service: 1,
+        last_seen,
+        created: last_seen,
+        state: state as u8,
+        packets: 3,
+        bytes: 300,
+        ..Flow::default()
+    };
+    (key, half)
+}
+
+fn insert(table: &mut Table, key: &Key, half: &Half) {
+    table.insert(Wire(*key), Wire(*half), 0).unwrap();
+}
+
+fn has(table: &Table, key: &Key) -> bool {
+    table.get(&Wire(*key), 0).is_ok()
+}
+
+fn agent(world: &World) -> dataplane::Bpf {
+    let mut agent = dataplane::open(&world.config("a", &["n0"])).unwrap();
+    let backend = Backend {
+        address: [10, 9, 0, 5],
+        port: 80,
+        state: BACKEND_USABLE,
+        generation: GENERATION,
+        ..Backend::default()
+    };
+    assert!(agent.apply(&[Op::PutBackend4(7, backend)]).is_empty());
+    agent
+}
+
+#[test]
+fn what_was_silent_too_long_goes_with_its_partner_and_nothing_else() {
+    in_own_world(|world| {
+        let _agent = agent(world);
+        let (now, long_ago) = (now(), now().wrapping_sub(200 * hz()));
+        let [mut flows, mut nursery] = [table(world, "flows4"), table(world, "nursery4")];
+        let pair = |table: &mut Table, (key, half): (Key, Half), partner_seen: u32| {
+            let other = Flow { last_seen: partner_seen, ..partner(&key, &half) };
+            let other_key = partner_key(&key, &half);
+            insert(table, &key, &half);
+            insert(table, &other_key, &other);
+            [key, other_key]
+        };
+        let established = |port, seen| flow(port, IPPROTO_TCP, FlowState::Established, seen);
+
+        let both_silent = pair(&mut flows, established(20_000, long_ago), long_ago);
+        let silent_udp =
+            pair(&mut flows, flow(20_001, IPPROTO_UDP, FlowState::Established, long_ago), long_ago);
+        let unanswered =
+            pair(&mut nursery, flow(20_002, IPPROTO_TCP, FlowState::Opening, long_ago), long_ago);
+        let (key, half) = established(20_003, now);
+        let stale = pair(&mut flows, (key, Flow { generation: GENERATION - 1, ..half }), now);
+        let both_alive = pair(&mut flows, established(20_004, now), now);
+        let one_alive = pair(&mut flows, established(20_005, long_ago), now);
+        let (alone, half) = established(20_006, now);
+        insert(&mut flows, &alone, &half);
+
+        let keys = |pairs: &[[Key; 2]]| pairs.concat();
+        until("what is over is gone", || {
+            !keys(&[both_silent, silent_udp, stale]).iter().any(|key| has(&flows, key))
+                && !unanswered.iter().any(|key| has(&nursery, key))
+        });
+        for key in keys(&[both_alive, one_alive]).iter().chain([&alone]) {
+            assert!(has(&flows, key), "{key:?}");
+        }
+    });
+}
+
+#[test]
+fn both_halves_of_a_flow_are_shown_as_one() {
+    in_own_world(|world| {
+        let _agent = agent(world);
+        let mut flows = table(world, "flows4");
+        let (key, half) = flow(20_000, IPPROTO_TCP, FlowState::Established, now());
+        insert(&mut flows, &key, &half);
+        let reply = Flow { packets: 2, bytes: 2_000, ..partner(&key, &half) };
+        insert(&mut flows, &partner_key(&key, &half), &reply);
+        // Of this one only the backend's half is left.
+        let (lost, half) = flow(20_001, IPPROTO_TCP, FlowState::Established, now());
+        let left = Flow { packets: 9, ..partner(&lost, &half) };
+        assert_eq!(left.flags & FLOW_REPLY, FLOW_REPLY);
+        insert(&mut flows, &partner_key(&lost, &half), &left);
+
+        let shown = ask(world, &["flows", "-o", "json"]);
+        let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        let [one, two] = &shown.as_array().unwrap()[..] else { panic!("{shown}") };
+        for (field, value) in [
+            ("client", "10.1.0.1:20000"),
+            ("frontend", "10.9.0.1:30007"),
+            ("backend", "10.9.0.5:80"),
+            ("source", "10.9.0.1:10000"),
+            ("state", "established"),
+            ("protocol", "TCP"),
+            ("service", "#1"),
+        ] {
+            assert_eq!(one[field], value, "{one}");
+        }
+        assert_eq!(
+            (&one["packets_to_backend"], &one["bytes_to_client"]),
+            (&3.into(), &2_000.into())
+        );
+        assert_eq!(one["to_backend"]["mode"], "send");
+        assert_eq!(one["to_backend"]["interface"], "lo");
+        assert_eq!(one["to_backend"]["mac"], "02:00:00:00:00:09");
+        assert_eq!(two["client"], "10.1.0.1:20001");
+        assert_eq!((&two["packets_to_backend"], &two["packets_to_client"]), (&0.into(), &9.into()));
+
+        let table = ask(world, &["flows"]);
+        assert!(table.contains("10.1.0.1:20000") && table.contains("send lo"), "{table}");
+        let backends = ask(world, &["backends", "-o", "json"]);
+        let backends: serde_json::Value = serde_json::from_str(&backends).unwrap();
+        assert_eq!(
+            (&backends[0]["flows"], &backends[0]["packets_to_client"]),
+            (&1.into(), &11.into())
+        );
+    });
+}
+
+#[test]
+fn the_status_tells_how_interfaces_are_served_also_without_an_agent() {
+    in_own_world(|world| {
+        let agent = agent(world);
+        let status = |is_running: bool| {
+            let text = ask(world, &["status", "-o", "json"]);
+            let status: serde_json::Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(status["agent"].is_null(), !is_running, "{text}");
+            assert_eq!(status["devices"][0]["name"], "n0");
+            assert_eq!(status["devices"][0]["mode"], "xdp");
+            assert_eq!(status["programs"].as_array().unwrap().len(), 3);
+            let counters = status["counters"].as_array().unwrap();
+            assert_eq!(counters.len(), nodeport_common::abi::Reason::ALL.len());
+        };
+        status(true);
+        drop(agent);
+        status(false);
+        assert!(ask(world, &["status"]).contains("not running"));
+        dataplane::cleanup(&world.instance("a")).unwrap();
+        let output = command(world, &["status"]).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && error.contains("--instance"), "{error}");
+    });
+}
+
+fn command(world: &World, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nodeport-agent"));
+    command.args(["--instance", "a", "--bpffs"]).arg(world.bpffs());
+    command.arg("--run-dir").arg(world.run_dir("a")).args(arguments);
+    command
+}
+
+fn ask(world: &World, arguments: &[&str]) -> String {
+    let output = command(world, arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
