@@ -2,9 +2,11 @@
 //! checksum summed from scratch.
 
 mod build;
+mod net;
 mod view;
 
 pub use build::{Draft, Icmp, Transport, tcp, udp};
+pub use net::{Net, key};
 pub use view::{View, faults, quote_faults};
 
 /// Ethernet address that a [`Draft`] is sent to if nothing else is said.

@@ -6,47 +6,14 @@ use std::net::{IpAddr, SocketAddr};
 use nodeport_common::abi::{
     BACKEND_LOCAL, BACKEND_USABLE, Backend, Control, FLOW_REPLY, Flow, FlowKey, Frontend,
     FrontendKey, HOP_SEND, IPPROTO_TCP, IPPROTO_UDP, NextHop, PORT_BACKEND, PORT_FRONTEND,
-    PORT_SNAT, Ports,
+    PORT_SNAT,
 };
 use nodeport_common::core::env::{Hook, Table};
 use nodeport_common::core::family::{V4, V6};
-use nodeport_common::core::host::{Answer, OnHost, SkbFrame, World, XdpFrame};
+use nodeport_common::core::host::{Answer, SkbFrame, World, XdpFrame};
 use nodeport_common::core::verdict::Action;
 use nodeport_common::frames::{Draft, Transport, View, faults, tcp};
-
-/// Both families' addresses of the same parties.
-pub(crate) trait Net: OnHost {
-    /// The address as a map has it.
-    fn bytes(ip: IpAddr) -> Self::Addr;
-    /// The address of party `number` of net `net`.
-    fn party(net: u8, number: u8) -> IpAddr;
-}
-
-impl Net for V4 {
-    fn bytes(ip: IpAddr) -> [u8; 4] {
-        match ip {
-            IpAddr::V4(ip) => ip.octets(),
-            IpAddr::V6(_) => panic!("{ip} in IPv4"),
-        }
-    }
-
-    fn party(net: u8, number: u8) -> IpAddr {
-        [10, 1, net, number].into()
-    }
-}
-
-impl Net for V6 {
-    fn bytes(ip: IpAddr) -> [u8; 16] {
-        match ip {
-            IpAddr::V6(ip) => ip.octets(),
-            IpAddr::V4(_) => panic!("{ip} in IPv6"),
-        }
-    }
-
-    fn party(net: u8, number: u8) -> IpAddr {
-        [0xfd, 0, net, 7, 0xab, 0xcd, 1, 2, 3, 4, 5, 6, 7, 8, 9, number].into()
-    }
-}
+pub(crate) use nodeport_common::frames::{Net, key};
 
 /// Makes a test for each family of a function that is generic over them.
 macro_rules! in_both_families {
@@ -315,16 +282,6 @@ fn usable<F: Net>(ip: IpAddr, flags: u8) -> Backend<F::Addr> {
         state: BACKEND_USABLE,
         generation: 5,
         pad: 0,
-    }
-}
-
-pub(crate) fn key<F: Net>(protocol: u8, src: SocketAddr, dst: SocketAddr) -> FlowKey<F::Addr> {
-    FlowKey {
-        src: F::bytes(src.ip()),
-        dst: F::bytes(dst.ip()),
-        ports: Ports::new(src.port(), dst.port()),
-        protocol,
-        pad: [0; 3],
     }
 }
 

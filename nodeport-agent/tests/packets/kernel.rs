@@ -1,0 +1,244 @@
+//! The programs in the kernel, run by `BPF_PROG_TEST_RUN`.
+
+use std::borrow::BorrowMut;
+use std::collections::{BTreeMap, BTreeSet};
+
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
+use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp, XdpMode};
+use aya::{Ebpf, EbpfLoader};
+use nodeport_common::abi::{
+    Flow, FlowKey, PORTS_PER_LINE, Reason, SLOTS_PER_LINE, ServiceStats, SlotLine, maps,
+};
+use nodeport_common::core::env::{Hook, Table};
+use nodeport_common::core::family::{V4, V6};
+use nodeport_common::frames::Net;
+
+use crate::network::OUT;
+use crate::state::{EMPTY, Side, State};
+
+/// A value as it lies in a map.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Raw<T>(T);
+
+// SAFETY: used with the types of `abi` only, which have no padding and take every bit pattern.
+unsafe impl<T: Copy + 'static> aya::Pod for Raw<T> {}
+
+/// What became of a frame.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Ran {
+    /// The program's return value.
+    pub(crate) code: i32,
+    /// Whether XDP has noted that it is done with the frame.
+    pub(crate) done: bool,
+    /// The frame.
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// The loaded object.
+pub(crate) struct Kernel {
+    ebpf: Ebpf,
+    lines: BTreeSet<u32>,
+}
+
+impl Kernel {
+    pub(crate) fn new(object: &[u8]) -> Self {
+        let mut loader = EbpfLoader::new();
+        for name in [maps::FLOWS4, maps::FLOWS6, maps::NURSERY4, maps::NURSERY6] {
+            loader.map_max_entries(name, 65_536);
+        }
+        let mut ebpf = loader.load(object).expect("the object loads");
+        for (name, program) in ebpf.programs_mut() {
+            let loaded = match program {
+                aya::programs::Program::Xdp(program) => program.load(),
+                aya::programs::Program::SchedClassifier(program) => program.load(),
+                other => panic!("{name}: {:?}", other.prog_type()),
+            };
+            loaded.unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+        let xdp: &mut Xdp =
+            ebpf.program_mut("nodeport_xdp").expect("it is there").try_into().unwrap();
+        // A test run on an interface wants receive queues, which a veth has with XDP only.
+        xdp.attach_to_if_index(OUT, XdpMode::Driver).expect("veth takes native XDP");
+        Self { ebpf, lines: BTreeSet::new() }
+    }
+
+    fn map(&self, name: &str) -> &Map {
+        self.ebpf.map(name).unwrap_or_else(|| panic!("{name}: no such map"))
+    }
+
+    fn map_mut(&mut self, name: &str) -> &mut Map {
+        self.ebpf.map_mut(name).unwrap_or_else(|| panic!("{name}: no such map"))
+    }
+
+    /// Empties what packets have written.
+    pub(crate) fn clear(&mut self) {
+        for name in [maps::FLOWS4, maps::NURSERY4] {
+            clear_map::<FlowKey<[u8; 4]>, Flow<[u8; 4]>>(self.map_mut(name));
+        }
+        for name in [maps::FLOWS6, maps::NURSERY6] {
+            clear_map::<FlowKey<[u8; 16]>, Flow<[u8; 16]>>(self.map_mut(name));
+        }
+        let cpus = aya::util::nr_cpus().expect("the number of processors");
+        let mut counters: PerCpuArray<_, u64> = self.map_mut(maps::COUNTERS).try_into().unwrap();
+        for reason in Reason::ALL {
+            let zeros = PerCpuValues::try_from(vec![0; cpus]).unwrap();
+            counters.set(*reason as u32, zeros, 0).unwrap();
+        }
+        let mut stats: PerCpuArray<_, Raw<ServiceStats>> =
+            self.map_mut(maps::SERVICE_STATS).try_into().unwrap();
+        for service in 0..=EMPTY {
+            let zeros = vec![Raw(ServiceStats::default()); cpus];
+            stats.set(service, PerCpuValues::try_from(zeros).unwrap(), 0).unwrap();
+        }
+    }
+
+    /// Fills the maps that the agent writes.
+    pub(crate) fn fill(&mut self, state: &State) {
+        let mut control: Array<_, Raw<_>> = self.map_mut(maps::CONTROL).try_into().unwrap();
+        control.set(0, Raw(state.control), 0).unwrap();
+        let mut slots: Array<_, Raw<SlotLine>> = self.map_mut(maps::SLOTS).try_into().unwrap();
+        for (index, line) in state.slots.chunks(SLOTS_PER_LINE).enumerate() {
+            let mut whole = [u32::MAX; SLOTS_PER_LINE];
+            whole[..line.len()].copy_from_slice(line);
+            slots.set(index as u32, Raw(whole), 0).unwrap();
+        }
+        self.fill_ports(&state.ports);
+        let mut devices: HashMap<_, u32, Raw<_>> = self.map_mut(maps::DEVICES).try_into().unwrap();
+        for (index, device) in &state.devices {
+            devices.insert(index, Raw(*device), 0).unwrap();
+        }
+        self.fill_side::<V4>(&state.v4);
+        self.fill_side::<V6>(&state.v6);
+    }
+
+    fn fill_ports(&mut self, ports: &BTreeMap<u16, u8>) {
+        let mut lines: BTreeMap<u32, [u8; PORTS_PER_LINE]> =
+            std::mem::take(&mut self.lines).into_iter().map(|line| (line, [0; _])).collect();
+        for (port, bits) in ports {
+            let (line, place) = (*port as usize / PORTS_PER_LINE, *port as usize % PORTS_PER_LINE);
+            lines.entry(line as u32).or_insert([0; _])[place] |= bits;
+        }
+        let mut map: Array<_, Raw<[u8; PORTS_PER_LINE]>> =
+            self.map_mut(maps::PORTS).try_into().unwrap();
+        for (index, line) in &lines {
+            map.set(*index, Raw(*line), 0).unwrap();
+        }
+        self.lines = lines.into_keys().collect();
+    }
+
+    fn fill_side<F: Net>(&mut self, side: &Side<F::Addr>) {
+        let name = |what: &str| format!("{what}{}", F::VERSION);
+        let map = self.map_mut(&name("frontends"));
+        let mut frontends: HashMap<_, Raw<_>, Raw<_>> = map.try_into().unwrap();
+        for (key, frontend) in &side.frontends {
+            frontends.insert(Raw(*key), Raw(*frontend), 0).unwrap();
+        }
+        let map = self.map_mut(&name("backends"));
+        let mut backends: Array<_, Raw<_>> = map.try_into().unwrap();
+        for (index, backend) in side.backends.iter().enumerate() {
+            backends.set(index as u32, Raw(*backend), 0).unwrap();
+        }
+        let map = self.map_mut(&name("node_addrs"));
+        let mut addresses: HashMap<_, Raw<F::Addr>, u32> = map.try_into().unwrap();
+        for address in &side.node_addresses {
+            addresses.insert(Raw(*address), 0, 0).unwrap();
+        }
+    }
+
+    /// Runs the program of a hook on a frame, as one of the outer interface.
+    pub(crate) fn run(&self, hook: Hook, frame: &[u8], gso_size: u16) -> Ran {
+        let (name, mut context) = match hook {
+            Hook::Xdp => ("nodeport_xdp", xdp_context(frame.len())),
+            Hook::Ingress => ("nodeport_ingress", skb_context(gso_size)),
+            Hook::Egress => ("nodeport_egress", skb_context(gso_size)),
+        };
+        let context_in = context.clone();
+        let mut bytes = vec![0; frame.len() + 512];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut bytes),
+            ctx_in: Some(&context_in),
+            ctx_out: Some(&mut context),
+            ..TestRunOptions::new()
+        };
+        let program = self.ebpf.program(name).expect("it is there");
+        let result = match hook {
+            Hook::Xdp => <&Xdp>::try_from(program).unwrap().test_run(options),
+            _ => <&SchedClassifier>::try_from(program).unwrap().test_run(options),
+        }
+        .unwrap_or_else(|error| panic!("{name} on {} bytes: {error:?}", frame.len()));
+        bytes.truncate(result.data_size_out as usize);
+        // What XDP wrote before the frame comes out with it.
+        let meta = if hook == Hook::Xdp { word(&context, 0) as usize } else { 0 };
+        let done = bytes[..meta] == *b"done";
+        assert!(done || meta == 0, "{:?} before the frame", &bytes[..meta]);
+        Ran { code: result.return_value as i32, done, bytes: bytes.split_off(meta) }
+    }
+
+    /// All halves in one of the tables.
+    pub(crate) fn flows<F: Net>(&self, table: Table) -> BTreeMap<FlowKey<F::Addr>, Flow<F::Addr>> {
+        let name = match table {
+            Table::Flows => format!("flows{}", F::VERSION),
+            Table::Nursery => format!("nursery{}", F::VERSION),
+        };
+        let map: HashMap<_, Raw<FlowKey<F::Addr>>, Raw<Flow<F::Addr>>> =
+            self.map(&name).try_into().unwrap();
+        map.iter().map(|entry| entry.unwrap()).map(|(key, flow)| (key.0, flow.0)).collect()
+    }
+
+    /// All counters that are not zero.
+    pub(crate) fn counters(&self) -> BTreeMap<Reason, u64> {
+        let counters: PerCpuArray<_, u64> = self.map(maps::COUNTERS).try_into().unwrap();
+        let sum =
+            |reason: &Reason| -> u64 { counters.get(&(*reason as u32), 0).unwrap().iter().sum() };
+        Reason::ALL.iter().map(|reason| (*reason, sum(reason))).filter(|(_, n)| *n > 0).collect()
+    }
+
+    /// Counters of all services that are not zero.
+    pub(crate) fn stats(&self) -> BTreeMap<u32, ServiceStats> {
+        let map: PerCpuArray<_, Raw<ServiceStats>> =
+            self.map(maps::SERVICE_STATS).try_into().unwrap();
+        let sum = |service: u32| {
+            let mut sum = ServiceStats::default();
+            for Raw(cpu) in map.get(&service, 0).unwrap().iter() {
+                let ServiceStats { opened, no_backend, no_port, table_full } = cpu;
+                sum.opened += opened;
+                sum.no_backend += no_backend;
+                sum.no_port += no_port;
+                sum.table_full += table_full;
+            }
+            (service, sum)
+        };
+        (0..=EMPTY).map(sum).filter(|(_, stats)| *stats != ServiceStats::default()).collect()
+    }
+}
+
+fn clear_map<K: Copy + 'static, V: Copy + 'static>(map: &mut Map) {
+    let mut map: HashMap<_, Raw<K>, Raw<V>> = map.try_into().unwrap();
+    let keys: Vec<_> = map.keys().collect::<Result<_, _>>().unwrap();
+    for key in keys {
+        remove(&mut map, &key);
+    }
+}
+
+fn remove<T: BorrowMut<MapData>, K: aya::Pod, V: aya::Pod>(map: &mut HashMap<T, K, V>, key: &K) {
+    map.remove(key).unwrap();
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap())
+}
+
+/// `struct xdp_md`: begin and end of the data, metadata, interface, queue, egress interface.
+fn xdp_context(length: usize) -> Vec<u8> {
+    [0, length as u32, 0, OUT, 0, 0].iter().flat_map(|word: &u32| word.to_ne_bytes()).collect()
+}
+
+/// `struct __sk_buff`; only the interface and the size of segments are given.
+fn skb_context(gso_size: u16) -> Vec<u8> {
+    let mut bytes = vec![0; 192];
+    bytes[40..44].copy_from_slice(&OUT.to_ne_bytes());
+    bytes[176..180].copy_from_slice(&u32::from(gso_size).to_ne_bytes());
+    bytes
+}

@@ -1,0 +1,210 @@
+//! What the agent has written: plain values that both the kernel's maps and the host's are
+//! filled from.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use nodeport_common::abi::{
+    BACKEND_LOCAL, BACKEND_USABLE, Backend, Control, DEVICE_ATTACHED, DEVICE_REDIRECT, Device,
+    Frontend, FrontendKey, HOP_NEIGHBOUR, HOP_SEND, HOP_STACK, IPPROTO_TCP, IPPROTO_UDP, NextHop,
+    PORT_BACKEND, PORT_FRONTEND, PORT_SNAT,
+};
+use nodeport_common::core::family::{V4, V6};
+use nodeport_common::core::host::Answer;
+use nodeport_common::frames::Net;
+
+use crate::network::{DARK, IN, MTU, NARROW, OUT, ROUTER, SLOW, mac, own_mac};
+
+/// The backends' port.
+pub(crate) const TARGET: u16 = 8080;
+/// The SNAT port: a range of one, so that every frame is known beforehand.
+pub(crate) const SNAT: u16 = 20_000;
+/// Jiffies per second, as far as the programs know.
+const HZ: u32 = 250;
+
+/// Indexes of backends. The frontend of each listens on [`port`] of it.
+pub(crate) const REMOTE: u32 = 1;
+pub(crate) const LOCAL: u32 = 2;
+pub(crate) const OTHER: u32 = 3;
+pub(crate) const UNKNOWN_NEIGHBOUR: u32 = 4;
+pub(crate) const BEHIND_SLOW: u32 = 5;
+pub(crate) const BEHIND_DARK: u32 = 6;
+pub(crate) const BEHIND_NARROW: u32 = 7;
+pub(crate) const WITHOUT_ROUTE: u32 = 8;
+pub(crate) const UNREACHABLE: u32 = 9;
+pub(crate) const OWN_ADDRESS: u32 = 10;
+pub(crate) const GONE: u32 = 11;
+const BACKENDS: u32 = 12;
+/// The frontend without slots.
+pub(crate) const EMPTY: u32 = 12;
+
+/// The nodePort of the service with that backend.
+pub(crate) const fn port(backend: u32) -> u16 {
+    30_000 + backend as u16
+}
+
+/// What is written for one family.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Side<A: Ord> {
+    pub(crate) frontends: BTreeMap<FrontendKey<A>, Frontend>,
+    pub(crate) backends: Vec<Backend<A>>,
+    pub(crate) node_addresses: Vec<A>,
+    /// What the kernel's routes will say; only the host needs to be told.
+    pub(crate) routes: BTreeMap<A, Answer<A>>,
+}
+
+/// All that is written.
+#[derive(Clone, Debug)]
+pub(crate) struct State {
+    pub(crate) control: Control,
+    pub(crate) ports: BTreeMap<u16, u8>,
+    pub(crate) slots: Vec<u32>,
+    pub(crate) devices: BTreeMap<u32, Device>,
+    pub(crate) v4: Side<[u8; 4]>,
+    pub(crate) v6: Side<[u8; 16]>,
+}
+
+impl State {
+    pub(crate) fn new() -> Self {
+        let mut state = Self {
+            control: Control {
+                epoch: 1,
+                hz: HZ,
+                hash_seed: 7,
+                snat_first: SNAT,
+                snat_count: 1,
+                errors_per_second: 1_000_000,
+                fib_source: 1,
+                ..Control::default()
+            },
+            ports: BTreeMap::from([(TARGET, PORT_BACKEND), (SNAT, PORT_SNAT)]),
+            slots: (0..BACKENDS).collect(),
+            devices: BTreeMap::new(),
+            v4: side::<V4>(),
+            v6: side::<V6>(),
+        };
+        for backend in 1..=EMPTY {
+            state.ports.insert(port(backend), PORT_FRONTEND);
+        }
+        for (index, net, flags) in [
+            (OUT, 1, DEVICE_ATTACHED | DEVICE_REDIRECT),
+            (IN, 8, DEVICE_ATTACHED | DEVICE_REDIRECT),
+            (SLOW, 7, DEVICE_ATTACHED),
+        ] {
+            let device = Device {
+                flags,
+                address4: V4::bytes(V4::party(net, 1)),
+                address6: V6::bytes(V6::party(net, 1)),
+                mac: own_mac(net),
+                pad: [0; 2],
+            };
+            state.devices.insert(index, device);
+        }
+        state
+    }
+}
+
+fn side<F: Net>() -> Side<F::Addr> {
+    let mut side = Side { node_addresses: vec![F::bytes(node::<F>())], ..Side::default() };
+    for index in 0..=EMPTY {
+        for protocol in [IPPROTO_TCP, IPPROTO_UDP] {
+            let key =
+                FrontendKey { address: F::Addr::default(), port: port(index), protocol, pad: 0 };
+            let slots_len = u32::from(index != EMPTY);
+            let frontend = Frontend { service: index, slots_offset: index, slots_len, flags: 0 };
+            side.frontends.insert(key, frontend);
+        }
+    }
+    for index in 0..BACKENDS {
+        side.backends.push(Backend {
+            address: F::bytes(backend_ip::<F>(index)),
+            port: TARGET,
+            flags: if index == LOCAL { BACKEND_LOCAL } else { 0 },
+            state: if index == GONE { 0 } else { BACKEND_USABLE },
+            generation: 5,
+            pad: 0,
+        });
+    }
+    for index in [
+        REMOTE,
+        OTHER,
+        UNKNOWN_NEIGHBOUR,
+        BEHIND_SLOW,
+        BEHIND_DARK,
+        BEHIND_NARROW,
+        WITHOUT_ROUTE,
+        OWN_ADDRESS,
+    ] {
+        side.routes.insert(F::bytes(backend_ip::<F>(index)), answer::<F>(index));
+    }
+    for number in [7, 8] {
+        let hop = send(OUT, own_mac(1), mac(1, ROUTER), MTU);
+        let from = F::bytes(node::<F>());
+        let answer = Answer { from, hop, watched: true };
+        side.routes.insert(F::bytes(F::party(9, number)), answer);
+    }
+    side
+}
+
+fn send(ifindex: u32, src_mac: [u8; 6], dst_mac: [u8; 6], mtu: u16) -> NextHop {
+    NextHop { ifindex, epoch: 1, dst_mac, src_mac, mtu, kind: HOP_SEND, pad: 0 }
+}
+
+fn neighbour(ifindex: u32, epoch: u32, mtu: u16) -> NextHop {
+    NextHop { ifindex, epoch, mtu, kind: HOP_NEIGHBOUR, ..NextHop::default() }
+}
+
+/// What the kernel says of the way to a backend.
+fn answer<F: Net>(index: u32) -> Answer<F::Addr> {
+    let (net, hop) = match index {
+        REMOTE => (8, send(IN, own_mac(8), mac(8, 20), MTU)),
+        OTHER => (8, send(IN, own_mac(8), mac(8, 21), MTU)),
+        // The path's width is not told where the neighbour is not known.
+        UNKNOWN_NEIGHBOUR => (8, neighbour(IN, 0, u16::MAX)),
+        BEHIND_SLOW => (7, neighbour(SLOW, 1, MTU)),
+        BEHIND_DARK => (6, neighbour(DARK, 1, MTU)),
+        BEHIND_NARROW => (8, send(IN, own_mac(8), mac(8, ROUTER), NARROW)),
+        _ => (1, NextHop { kind: HOP_STACK, epoch: 1, ..NextHop::default() }),
+    };
+    Answer { from: F::bytes(F::party(net, 1)), hop, watched: index != BEHIND_DARK }
+}
+
+/// The node's address, at which its services are.
+pub(crate) fn node<F: Net>() -> IpAddr {
+    F::party(1, 1)
+}
+
+fn backend_ip<F: Net>(index: u32) -> IpAddr {
+    match index {
+        LOCAL => F::party(5, 20),
+        OTHER => F::party(8, 21),
+        UNKNOWN_NEIGHBOUR => F::party(8, 22),
+        BEHIND_SLOW => F::party(7, 20),
+        BEHIND_DARK => F::party(6, 20),
+        BEHIND_NARROW => F::party(4, 20),
+        WITHOUT_ROUTE => F::party(97, 20),
+        UNREACHABLE => F::party(98, 20),
+        OWN_ADDRESS => node::<F>(),
+        _ => F::party(8, 20),
+    }
+}
+
+/// A client.
+pub(crate) fn client<F: Net>() -> SocketAddr {
+    SocketAddr::new(F::party(9, 7), 40_000)
+}
+
+/// What the client addresses to get to that backend.
+pub(crate) fn frontend<F: Net>(backend: u32) -> SocketAddr {
+    SocketAddr::new(node::<F>(), port(backend))
+}
+
+/// The backend itself.
+pub(crate) fn backend<F: Net>(index: u32) -> SocketAddr {
+    SocketAddr::new(backend_ip::<F>(index), TARGET)
+}
+
+/// What a backend in net `net` sees as the client.
+pub(crate) fn snat<F: Net>(net: u8) -> SocketAddr {
+    SocketAddr::new(F::party(net, 1), SNAT)
+}
