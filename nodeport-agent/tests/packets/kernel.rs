@@ -4,10 +4,11 @@ use std::borrow::BorrowMut;
 use std::collections::{BTreeMap, BTreeSet};
 
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
-use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp, XdpMode};
+use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use nodeport_common::abi::{
-    Flow, FlowKey, PORTS_PER_LINE, Reason, SLOTS_PER_LINE, ServiceStats, SlotLine, maps,
+    ErrorBudget, Flow, FlowKey, PORTS_PER_LINE, Reason, SLOTS_PER_LINE, ServiceStats, SlotLine,
+    maps,
 };
 use nodeport_common::core::env::{Hook, Table};
 use nodeport_common::core::family::{V4, V6};
@@ -85,6 +86,10 @@ impl Kernel {
             let zeros = PerCpuValues::try_from(vec![0; cpus]).unwrap();
             counters.set(*reason as u32, zeros, 0).unwrap();
         }
+        let mut budget: PerCpuArray<_, Raw<ErrorBudget>> =
+            self.map_mut(maps::ERROR_BUDGET).try_into().unwrap();
+        let empty = vec![Raw(ErrorBudget::default()); cpus];
+        budget.set(0, PerCpuValues::try_from(empty).unwrap(), 0).unwrap();
         let mut stats: PerCpuArray<_, Raw<ServiceStats>> =
             self.map_mut(maps::SERVICE_STATS).try_into().unwrap();
         for service in 0..=EMPTY {
@@ -146,34 +151,43 @@ impl Kernel {
         }
     }
 
-    /// Runs the program of a hook on a frame, as one of the outer interface.
-    pub(crate) fn run(&self, hook: Hook, frame: &[u8], gso_size: u16) -> Ran {
-        let (name, mut context) = match hook {
+    /// Runs the program of a hook on a frame, as one of the outer interface. `None` if the kernel
+    /// does not take such a frame for a test.
+    pub(crate) fn run(&self, hook: Hook, frame: &[u8], gso_size: u16) -> Option<Ran> {
+        let (name, context) = match hook {
             Hook::Xdp => ("nodeport_xdp", xdp_context(frame.len())),
             Hook::Ingress => ("nodeport_ingress", skb_context(gso_size)),
             Hook::Egress => ("nodeport_egress", skb_context(gso_size)),
         };
-        let context_in = context.clone();
+        let mut context_out = context.clone();
         let mut bytes = vec![0; frame.len() + 512];
         let options = TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut bytes),
-            ctx_in: Some(&context_in),
-            ctx_out: Some(&mut context),
+            ctx_in: Some(&context),
+            ctx_out: Some(&mut context_out),
             ..TestRunOptions::new()
         };
         let program = self.ebpf.program(name).expect("it is there");
         let result = match hook {
             Hook::Xdp => <&Xdp>::try_from(program).unwrap().test_run(options),
             _ => <&SchedClassifier>::try_from(program).unwrap().test_run(options),
-        }
-        .unwrap_or_else(|error| panic!("{name} on {} bytes: {error:?}", frame.len()));
+        };
+        let result = match result {
+            Ok(result) => result,
+            Err(ProgramError::SyscallError(error))
+                if error.io_error.raw_os_error() == Some(nix::errno::Errno::EINVAL as i32) =>
+            {
+                return None;
+            }
+            Err(error) => panic!("{name} on {} bytes: {error:?}", frame.len()),
+        };
         bytes.truncate(result.data_size_out as usize);
         // What XDP wrote before the frame comes out with it.
-        let meta = if hook == Hook::Xdp { word(&context, 0) as usize } else { 0 };
+        let meta = if hook == Hook::Xdp { word(&context_out, 0) as usize } else { 0 };
         let done = bytes[..meta] == *b"done";
         assert!(done || meta == 0, "{:?} before the frame", &bytes[..meta]);
-        Ran { code: result.return_value as i32, done, bytes: bytes.split_off(meta) }
+        Some(Ran { code: result.return_value as i32, done, bytes: bytes.split_off(meta) })
     }
 
     /// All halves in one of the tables.

@@ -76,9 +76,13 @@ fn find_partner<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> 
 }
 
 /// Reads the half of `work.key` into `work.flow`, and says in which table it is.
+///
+/// The established are looked at again at the end: another CPU may have moved the flow from the
+/// nursery between the first look and the second, and a packet of a live connection that went to
+/// the stack would be answered with a reset.
 #[inline(always)]
 pub fn find<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Option<Table> {
-    for table in [Table::Flows, Table::Nursery] {
+    for table in [Table::Flows, Table::Nursery, Table::Flows] {
         if let Some(entry) = world.flow(table, &work.key) {
             work.flow = entry.read();
             return Some(table);

@@ -49,6 +49,7 @@ pub struct Draft {
     extensions: Vec<(u8, Vec<u8>)>,
     fragment: Option<(u16, bool)>,
     may_fragment: bool,
+    routers_own: bool,
     payload: Vec<u8>,
 }
 
@@ -76,6 +77,7 @@ impl Draft {
             extensions: Vec::new(),
             fragment: None,
             may_fragment: false,
+            routers_own: false,
             payload: Vec::new(),
         }
     }
@@ -121,6 +123,12 @@ impl Draft {
     /// IPv4: routers may fragment it.
     pub fn may_fragment(self) -> Self {
         Self { may_fragment: true, ..self }
+    }
+
+    /// A message that a router makes itself: no identification or flow label, internetwork control
+    /// as its precedence, and it may be fragmented.
+    pub fn from_router(self) -> Self {
+        Self { routers_own: true, may_fragment: true, ..self }
     }
 
     /// Payload.
@@ -169,7 +177,11 @@ impl Draft {
         let mut header = Ipv4Header::new(0, self.ttl, protocol, src, dst).expect("fits");
         header.options = self.options.as_slice().try_into().expect("a multiple of 4, at most 40");
         header.set_payload_len(length).expect("fits");
-        header.identification = 0x1234;
+        if self.routers_own {
+            header.dscp = etherparse::IpDscp::try_new(0x30).expect("6 bits");
+        } else {
+            header.identification = 0x1234;
+        }
         header.dont_fragment = !self.may_fragment;
         if let Some((offset, more)) = self.fragment {
             header.dont_fragment = false;
@@ -184,9 +196,10 @@ impl Draft {
         let kinds = self.extensions.iter().map(|(kind, _)| *kind);
         let mut next = kinds.chain([protocol.0]);
         let extensions: usize = self.extensions.iter().map(|(_, header)| header.len()).sum();
+        let label = if self.routers_own { 0 } else { 0x12345 };
         let header = Ipv6Header {
             traffic_class: 0,
-            flow_label: 0x12345.try_into().expect("20 bits"),
+            flow_label: label.try_into().expect("20 bits"),
             payload_length: (length + extensions).try_into().expect("fits"),
             next_header: IpNumber(next.next().unwrap_or(protocol.0)),
             hop_limit: self.ttl,

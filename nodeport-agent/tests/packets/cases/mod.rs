@@ -1,6 +1,10 @@
 //! The table of packets.
 
+mod admission;
+mod errors;
 mod flows;
+mod headers;
+mod ways;
 
 use nodeport_common::core::env::Hook;
 use nodeport_common::frames::Net;
@@ -11,6 +15,10 @@ use crate::step::{Case, Event};
 pub(crate) fn all<F: Net>() -> Vec<Case> {
     let mut table = CaseTable { family: F::VERSION, cases: Vec::new() };
     flows::add::<F>(&mut table);
+    admission::add::<F>(&mut table);
+    ways::add::<F>(&mut table);
+    headers::add::<F>(&mut table);
+    errors::add::<F>(&mut table);
     table.cases
 }
 

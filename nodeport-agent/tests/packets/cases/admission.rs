@@ -1,0 +1,139 @@
+//! Who may open a flow, and what is none of our business.
+
+use std::net::SocketAddr;
+
+use nodeport_common::abi::{BACKEND_DRAINING, BACKEND_GONE};
+use nodeport_common::core::env::Hook;
+use nodeport_common::core::state::{ACK, FIN, RST, SYN};
+use nodeport_common::core::verdict::Action;
+use nodeport_common::frames::{Draft, Net, tcp, udp};
+
+use super::CaseTable;
+use super::flows::{back, there};
+use crate::network::{IN, mac, own_mac};
+use crate::state::*;
+use crate::step::{Event, Step};
+
+fn passed(hook: Hook, frame: &Draft) -> Event {
+    Step::passed(hook, frame.build()).into()
+}
+
+pub(super) fn add<F: Net>(table: &mut CaseTable) {
+    strangers::<F>(table);
+    refusals::<F>(table);
+    ends::<F>(table);
+}
+
+fn strangers<F: Net>(table: &mut CaseTable) {
+    for (name, hook) in [("xdp", Hook::Xdp), ("tc", Hook::Ingress), ("egress", Hook::Egress)] {
+        let to = |ip, port| SocketAddr::new(ip, port);
+        let others = [
+            to(node::<F>(), 22),
+            to(F::party(1, 77), port(REMOTE)),
+            to(node::<F>(), SNAT),
+            to(F::party(200, 1), 53),
+        ];
+        let frames = others.iter().flat_map(|dst| {
+            [tcp(client::<F>(), *dst, SYN), tcp(client::<F>(), *dst, ACK), udp(client::<F>(), *dst)]
+        });
+        table.add(&format!("not_ours::{name}"), frames.map(|frame| passed(hook, &frame)));
+        let frame = tcp(backend::<F>(LOCAL), client::<F>(), ACK);
+        table.add(&format!("own_port_of_nobody::{name}"), [passed(hook, &frame)]);
+    }
+}
+
+fn refusals<F: Net>(table: &mut CaseTable) {
+    table.add_arriving("tcp_without_syn", |hook| {
+        [0, ACK, FIN, RST, SYN | ACK, SYN | FIN, SYN | RST]
+            .map(|flags| passed(hook, &tcp(client::<F>(), frontend::<F>(REMOTE), flags)))
+            .into()
+    });
+    table.add_arriving("no_backend", |hook| {
+        [EMPTY, GONE]
+            .map(|index| passed(hook, &tcp(client::<F>(), frontend::<F>(index), SYN)))
+            .into()
+    });
+    table.add_arriving("martians", |hook| {
+        let sources: &[&str] = if F::VERSION == 4 {
+            &["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "10.1.1.1"]
+        } else {
+            &["::", "::1", "ff02::1", "fd00:107:abcd:102:304:506:708:901"]
+        };
+        let source = |text: &&str| SocketAddr::new(text.parse().expect("an address"), 999);
+        let frame = |src| passed(hook, &udp(src, frontend::<F>(REMOTE)));
+        sources.iter().map(source).map(frame).collect()
+    });
+    table.add_arriving("draining_node", |hook| {
+        vec![
+            there::<F>(hook, SYN),
+            Event::Write(|state| state.control.draining = 1),
+            there::<F>(hook, SYN),
+            back::<F>(hook, SYN | ACK),
+            there::<F>(hook, ACK),
+            passed(hook, &tcp(client::<F>(), frontend::<F>(OTHER), SYN)),
+        ]
+    });
+    table.add_arriving("no_settings", |hook| {
+        vec![
+            Event::Write(|state| state.control.epoch = 0),
+            passed(hook, &tcp(client::<F>(), frontend::<F>(REMOTE), SYN)),
+        ]
+    });
+    table.add_arriving("no_port", |hook| {
+        let second = SocketAddr::new(client::<F>().ip(), 40_001);
+        vec![
+            there::<F>(hook, SYN),
+            Step::dropped(hook, &tcp(second, frontend::<F>(REMOTE), SYN)).into(),
+            back::<F>(hook, SYN | ACK),
+            there::<F>(hook, ACK),
+            Step::dropped(hook, &tcp(second, frontend::<F>(REMOTE), SYN)).into(),
+        ]
+    });
+}
+
+fn ends<F: Net>(table: &mut CaseTable) {
+    table.add_arriving("draining_backend", |hook| {
+        vec![
+            there::<F>(hook, SYN),
+            Event::Write(|state| set_backends(state, BACKEND_DRAINING, 0)),
+            there::<F>(hook, SYN),
+            back::<F>(hook, SYN | ACK),
+            there::<F>(hook, ACK),
+        ]
+    });
+    table.add_arriving("backend_gone_tcp", |hook| {
+        vec![
+            there::<F>(hook, SYN),
+            back::<F>(hook, SYN | ACK),
+            there::<F>(hook, ACK),
+            Event::Write(|state| set_backends(state, BACKEND_GONE, 1)),
+            passed(hook, &tcp(client::<F>(), frontend::<F>(REMOTE), ACK)),
+            passed(hook, &tcp(client::<F>(), frontend::<F>(REMOTE), SYN)),
+        ]
+    });
+    table.add_arriving("backend_gone_udp", |hook| {
+        let sent = udp(client::<F>(), frontend::<F>(REMOTE));
+        let to = |index, number| {
+            let out =
+                udp(snat::<F>(8), backend::<F>(index)).ttl(63).macs(mac(8, number), own_mac(8));
+            Step::becomes(hook, &sent, Action::Send(IN), &out).into()
+        };
+        vec![
+            to(REMOTE, 20),
+            Event::Write(|state| {
+                set_backends(state, BACKEND_GONE, 1);
+                state.slots[REMOTE as usize] = OTHER;
+            }),
+            to(OTHER, 21),
+            to(OTHER, 21),
+        ]
+    });
+}
+
+/// Puts the remote backend of both families into a state, its generation raised by `by`.
+fn set_backends(state: &mut State, to: u8, by: u32) {
+    let index = REMOTE as usize;
+    (state.v4.backends[index].state, state.v6.backends[index].state) = (to, to);
+    state.v4.backends[index].generation += by;
+    state.v6.backends[index].generation += by;
+}

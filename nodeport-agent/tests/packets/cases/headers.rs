@@ -1,0 +1,128 @@
+//! Headers of every form.
+
+use nodeport_common::core::env::Hook;
+use nodeport_common::core::state::{ACK, SYN};
+use nodeport_common::core::verdict::Action;
+use nodeport_common::frames::{Draft, Net, tcp, udp};
+
+use super::CaseTable;
+use crate::network::{IN, mac, own_mac};
+use crate::state::*;
+use crate::step::{Event, Step};
+
+/// PadN over the rest of eight bytes.
+const PADDED: [u8; 8] = [0, 0, 1, 4, 0, 0, 0, 0];
+
+/// A changed SYN or datagram, served twice: as a newcomer and as one of a flow.
+fn served<F: Net>(hook: Hook, change: impl Fn(Draft) -> Draft) -> Vec<Event> {
+    let macs = (mac(8, 20), own_mac(8));
+    let sent = change(tcp(client::<F>(), frontend::<F>(REMOTE), SYN).payload(b"abc"));
+    let out = tcp(snat::<F>(8), backend::<F>(REMOTE), SYN).payload(b"abc").ttl(63);
+    let out = change(out.macs(macs.0, macs.1));
+    let step = || Step::becomes(hook, &sent, Action::Send(IN), &out).into();
+    vec![step(), step()]
+}
+
+fn passed(hook: Hook, frames: Vec<Vec<u8>>) -> Vec<Event> {
+    frames.into_iter().map(|frame| Step::passed(hook, frame).into()).collect()
+}
+
+pub(super) fn add<F: Net>(table: &mut CaseTable) {
+    table.add_arriving("one_tag", |hook| served::<F>(hook, |draft| draft.tag(0x8100, 5)));
+    table.add_arriving("two_tags", |hook| {
+        served::<F>(hook, |draft| draft.tag(0x88a8, 5).tag(0x8100, 0x6007))
+    });
+    table.add_arriving("three_tags", |hook| {
+        let draft = tcp(client::<F>(), frontend::<F>(REMOTE), SYN);
+        passed(hook, vec![draft.tag(0x8100, 1).tag(0x8100, 2).tag(0x8100, 3).build()])
+    });
+    if F::VERSION == 4 {
+        options::<F>(table);
+    } else {
+        extensions::<F>(table);
+    }
+    table.add_arriving("cut_short", cut_short::<F>);
+    table.add_arriving("length_too_short", |hook| {
+        let frame = udp(client::<F>(), frontend::<F>(REMOTE)).build();
+        let at = if F::VERSION == 4 { 16 } else { 18 };
+        let cut = |beyond: usize| {
+            let mut frame = frame.clone();
+            let length = if F::VERSION == 4 { F::HEADER + beyond } else { beyond };
+            frame[at..at + 2].copy_from_slice(&(length as u16).to_be_bytes());
+            frame
+        };
+        passed(hook, (0..8).map(cut).collect())
+    });
+}
+
+fn cut_short<F: Net>(hook: Hook) -> Vec<Event> {
+    let frame = tcp(client::<F>(), frontend::<F>(REMOTE), SYN).tag(0x8100, 1).build();
+    let plain = tcp(client::<F>(), frontend::<F>(REMOTE), ACK).build();
+    // The test run itself refuses a frame without a whole IP header; the host's tests have those.
+    let cuts = |frame: Vec<u8>| (14 + F::HEADER..frame.len()).map(move |end| frame[..end].to_vec());
+    passed(hook, cuts(frame).chain(cuts(plain)).collect())
+}
+
+fn options<F: Net>(table: &mut CaseTable) {
+    for length in [4, 12, 40] {
+        table.add_arriving(&format!("options_of_{length}"), |hook| {
+            served::<F>(hook, |draft| draft.options(&vec![1; length]))
+        });
+    }
+    table.add_arriving("tags_and_options", |hook| {
+        served::<F>(hook, |draft| draft.tag(0x88a8, 1).tag(0x8100, 2).options(&[1; 40]))
+    });
+    table.add_arriving("fragments", |hook| {
+        let draft = udp(client::<F>(), frontend::<F>(REMOTE));
+        let fragments = [(0, true), (3, true), (3, false)];
+        passed(hook, fragments.map(|(at, more)| draft.clone().fragment(at, more).build()).into())
+    });
+    table.add_arriving("bad_first_byte", |hook| {
+        let frame = udp(client::<F>(), frontend::<F>(REMOTE)).build();
+        let bad = |first| {
+            let mut frame = frame.clone();
+            frame[14] = first;
+            frame
+        };
+        passed(hook, [0x40, 0x44, 0x65, 0x05].map(bad).into())
+    });
+}
+
+fn extensions<F: Net>(table: &mut CaseTable) {
+    let mut long = [0; 64];
+    (long[1], long[2], long[3]) = (7, 1, 60);
+    let mut authentication = [0; 24];
+    authentication[1] = 4;
+    for (name, protocol, header) in [
+        ("hop_by_hop", 0, PADDED.to_vec()),
+        ("destination", 60, long.to_vec()),
+        ("authentication", 51, authentication.to_vec()),
+        ("routing_arrived", 43, vec![0, 0, 4, 0, 0, 0, 0, 0]),
+    ] {
+        table.add_arriving(&format!("extension::{name}"), |hook| {
+            served::<F>(hook, |draft| draft.extension(protocol, &header))
+        });
+    }
+    let chain =
+        |draft: Draft, length| (0..length).fold(draft, |draft, _| draft.extension(60, &PADDED));
+    table.add_arriving("extension::seven", |hook| served::<F>(hook, |draft| chain(draft, 7)));
+    table.add_arriving("extension::refused", |hook| {
+        let draft = udp(client::<F>(), frontend::<F>(REMOTE));
+        let mut segments_left = vec![0; 24];
+        (segments_left[1], segments_left[2], segments_left[3]) = (2, 4, 1);
+        let mut huge = vec![0; 2048];
+        (huge[1], huge[2]) = (255, 1);
+        let frames = [
+            chain(draft.clone(), 8),
+            chain(draft.clone(), 12),
+            draft.clone().extension(43, &segments_left),
+            draft.clone().extension(60, &huge),
+            draft.clone().extension(44, &[0, 0, 0, 1, 1, 2, 3, 4]),
+            draft.clone().extension(44, &[0; 8]),
+            draft.clone().extension(0, &PADDED).extension(44, &[0, 0, 8, 0, 1, 2, 3, 4]),
+            draft.clone().extension(59, &PADDED),
+            draft.extension(135, &PADDED),
+        ];
+        passed(hook, frames.map(|draft| draft.build()).into())
+    });
+}
