@@ -47,7 +47,7 @@ fn detach(path: &Path) -> anyhow::Result<()> {
 /// Filters are found by what only ours have; the qdisc that they hang on may be another's too.
 fn detach_filters(instance: &Instance, removed: &mut Vec<String>) -> anyhow::Result<()> {
     let filters = Filters::of(&instance.name);
-    for interface in net::interfaces()? {
+    for interface in net::interfaces(false)? {
         for hook in [Hook::Ingress, Hook::Egress] {
             // An interface that went meanwhile took its filters along.
             if filters.detach(&interface.name, hook).unwrap_or(false) {

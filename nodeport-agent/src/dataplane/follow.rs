@@ -4,8 +4,7 @@
 //! One thread, which ends when its [`Follower`] is dropped. What is attached stays attached.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{PipeWriter, Write as _};
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::io::{PipeReader, PipeWriter, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -28,6 +27,8 @@ use crate::config::Devices;
 const GATHERING: Duration = Duration::from_millis(20);
 /// How often all is looked at without a reason, should one have been missed.
 const REGULARLY: Duration = Duration::from_secs(30);
+/// Pause before the socket is opened anew.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// The thread that follows the network.
 #[derive(Debug)]
@@ -60,7 +61,7 @@ pub(super) struct Served {
 impl Following {
     /// Attaches at the start: all interfaces, or none and an error.
     pub(super) fn begin(&mut self) -> anyhow::Result<()> {
-        let interfaces = net::interfaces()?;
+        let interfaces = self.interfaces()?;
         let choice = devices::choose(&self.wanted, &interfaces);
         let before = status::read(&self.run_dir).unwrap_or_default();
         let before: Vec<String> = before.into_iter().map(|device| device.name).collect();
@@ -76,6 +77,11 @@ impl Following {
         }
         self.control.raise_epoch();
         result
+    }
+
+    /// Default routes matter only where interfaces are to be found; there may be a million routes.
+    fn interfaces(&self) -> anyhow::Result<Vec<Interface>> {
+        net::interfaces(self.wanted == Devices::Auto)
     }
 
     fn attach_first(&mut self, choice: &Choice, fresh: &mut Vec<Fresh>) -> anyhow::Result<()> {
@@ -109,7 +115,7 @@ impl Following {
 
     /// Makes what is attached follow what is there.
     fn reconcile(&mut self) -> anyhow::Result<()> {
-        let interfaces = net::interfaces()?;
+        let interfaces = self.interfaces()?;
         let choice = devices::choose(&self.wanted, &interfaces);
         self.forget_gone(&interfaces)?;
         for target in &choice.targets {
@@ -212,8 +218,17 @@ impl Following {
         served.chain(unfit).chain(absent).collect()
     }
 
-    /// Follows until told to stop.
-    fn run(mut self, listener: &Listener, stop: BorrowedFd<'_>) -> anyhow::Result<()> {
+    /// Follows until told to stop, whatever happens to the socket.
+    fn run(mut self, mut listener: Listener, stop: &PipeReader) -> anyhow::Result<()> {
+        while let Err(error) = self.listen(&listener, stop) {
+            tracing::warn!("following the network: {error:#}; beginning anew");
+            std::thread::sleep(AFTER_FAILURE);
+            listener = Listener::open()?;
+        }
+        Ok(())
+    }
+
+    fn listen(&mut self, listener: &Listener, stop: &PipeReader) -> anyhow::Result<()> {
         let (mut changes, mut pending) = (Changes::default(), Change::ALL);
         let mut due = Instant::now() + GATHERING;
         loop {
@@ -247,12 +262,9 @@ impl Following {
 }
 
 /// Waits for something to hear, until `due`; true if it is time to end.
-fn has_ended(listener: &Listener, stop: BorrowedFd<'_>, due: Instant) -> anyhow::Result<bool> {
+fn has_ended(listener: &Listener, stop: &PipeReader, due: Instant) -> anyhow::Result<bool> {
     let wait = Timespec::try_from(due.saturating_duration_since(Instant::now()))?;
-    let mut sources = [
-        PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN),
-        PollFd::from_borrowed_fd(stop, PollFlags::IN),
-    ];
+    let mut sources = [PollFd::new(listener, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
     match poll(&mut sources, Some(&wait)) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(!sources[1].revents().is_empty()),
         Err(error) => Err(error).context("waiting for rtnetlink"),
@@ -275,7 +287,7 @@ impl Follower {
     pub(super) fn start(following: Following, listener: Listener) -> anyhow::Result<Self> {
         let (reader, writer) = std::io::pipe().context("making a pipe")?;
         let run = move || {
-            if let Err(error) = following.run(&listener, reader.as_fd()) {
+            if let Err(error) = following.run(listener, &reader) {
                 tracing::error!("the network is followed no more: {error:#}; restart the agent");
             }
         };

@@ -58,7 +58,7 @@ pub fn open_on(config: &Config, kernel: Kernel) -> anyhow::Result<Bpf> {
 type Parts = (Tables, Follower, Sweeper);
 
 fn assemble(config: &Config, kernel: Kernel, pins: &Pins) -> anyhow::Result<Parts> {
-    control::check_local_ports(config.snat_ports)?;
+    control::check_local_ports(config.snat_ports);
     let clock = Jiffies::load().context("loading the program that reads the clock")?;
     let ebpf = load(pins, &config.sizes)?;
     let (control, tables) = (Arc::new(Control::open(pins)?), Tables::open(pins)?);

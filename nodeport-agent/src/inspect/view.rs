@@ -27,6 +27,9 @@ pub(super) struct View {
     interfaces: BTreeMap<u32, String>,
 }
 
+/// Halves of flows.
+pub(super) type Halves<A> = Vec<(FlowKey<A>, Flow<A>)>;
+
 /// The maps of one address family.
 pub(super) trait InFamily: Plain + Default + Ord + Into<std::net::IpAddr> {
     const FAMILY: Family;
@@ -109,7 +112,7 @@ impl View {
     }
 
     /// Halves of flows: the established, and the newcomers.
-    pub(super) fn flows<A: InFamily>(&self) -> anyhow::Result<[Vec<(FlowKey<A>, Flow<A>)>; 2]>
+    pub(super) fn flows<A: InFamily>(&self) -> anyhow::Result<[Halves<A>; 2]>
     where
         FlowKey<A>: Plain,
         Flow<A>: Plain,

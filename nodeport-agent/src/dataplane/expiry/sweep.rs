@@ -20,11 +20,11 @@ const LARGEST_STEP: usize = 1 << 20;
 
 /// What a step came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    /// There is more in this round.
-    More,
-    /// That was the last of the round.
-    RoundEnded,
+pub(super) struct Step {
+    /// Flows that were ended.
+    pub(super) ended: u32,
+    /// It was the last of a round.
+    pub(super) is_round: bool,
 }
 
 /// The tables of one family, and where the way through them stands.
@@ -78,17 +78,17 @@ where
     /// Reads the next entries and removes those that are over.
     pub(super) fn step(&mut self, now: u32, limits: &Limits) -> anyhow::Result<Step> {
         let (count, is_last) = self.read()?;
+        let mut ended = 0;
         for index in 0..count {
             let (key, flow) = (self.keys[index].0, self.values[index].0);
-            if self.is_over(&key, &flow, now, limits) {
-                self.end(&key, now, limits)?;
+            if self.is_over(&key, &flow, now, limits) && self.end(&key, now, limits)? {
+                ended += 1;
             }
         }
-        if !is_last {
-            return Ok(Step::More);
+        if is_last {
+            self.table = (self.table + 1) % self.tables.len();
         }
-        self.table = (self.table + 1) % self.tables.len();
-        Ok(if self.table == 0 { Step::RoundEnded } else { Step::More })
+        Ok(Step { ended, is_round: is_last && self.table == 0 })
     }
 
     fn read(&mut self) -> anyhow::Result<(usize, bool)> {
@@ -119,28 +119,29 @@ where
         backend.map(|backend| backend.generation) != Some(flow.generation)
     }
 
-    /// Looks at both halves as they are now, and removes them if the flow is over.
-    fn end(&mut self, key: &FlowKey<A>, now: u32, limits: &Limits) -> anyhow::Result<()> {
-        let Some(flow) = self.find(key)? else { return Ok(()) };
+    /// Looks at both halves as they are now, and removes them if the flow is over; true if so.
+    fn end(&self, key: &FlowKey<A>, now: u32, limits: &Limits) -> anyhow::Result<bool> {
+        let Some((table, flow)) = self.find(key)? else { return Ok(false) };
         let other_key = partner_key(key, &flow);
         // The same key, used by another flow, is no partner.
-        let is_ours = |other: &Flow<A>| partner_key(&other_key, other) == *key;
+        let is_ours = |other: &(usize, Flow<A>)| partner_key(&other_key, &other.1) == *key;
         let other = self.find(&other_key)?.filter(is_ours);
-        if !self.is_stale(&flow) && !limits.is_over(&flow, other.as_ref(), key.protocol, now) {
-            return Ok(());
+        let partner = other.as_ref().map(|(_, flow)| flow);
+        if !self.is_stale(&flow) && !limits.is_over(&flow, partner, key.protocol, now) {
+            return Ok(false);
         }
-        self.remove(key)?;
-        if other.is_some() {
-            self.remove(&other_key)?;
+        self.remove(table, key)?;
+        if let Some((table, _)) = other {
+            self.remove(table, &other_key)?;
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// A half, in whichever table it is: it may just have moved.
-    fn find(&self, key: &FlowKey<A>) -> anyhow::Result<Option<Flow<A>>> {
-        for Table { name, hash, .. } in &self.tables {
+    /// A half, and in which table it is: it may just have moved.
+    fn find(&self, key: &FlowKey<A>) -> anyhow::Result<Option<(usize, Flow<A>)>> {
+        for (table, Table { name, hash, .. }) in self.tables.iter().enumerate() {
             match hash.get(&Wire(*key), 0) {
-                Ok(flow) => return Ok(Some(flow.0)),
+                Ok(flow) => return Ok(Some((table, flow.0))),
                 Err(MapError::KeyNotFound) => {}
                 Err(error) => return Err(error).with_context(|| format!("reading {name}")),
             }
@@ -148,11 +149,11 @@ where
         Ok(None)
     }
 
-    fn remove(&mut self, key: &FlowKey<A>) -> anyhow::Result<()> {
-        for Table { name, map, .. } in &self.tables {
-            sys::delete_batch(map.fd().as_fd(), &[Wire(*key)])
-                .with_context(|| format!("removing a flow from {name}"))?;
-        }
+    /// Removes a half. One that has just moved to the other table was alive, and stays.
+    fn remove(&self, table: usize, key: &FlowKey<A>) -> anyhow::Result<()> {
+        let Table { name, map, .. } = &self.tables[table];
+        sys::delete_batch(map.fd().as_fd(), &[Wire(*key)])
+            .with_context(|| format!("removing a flow from {name}"))?;
         Ok(())
     }
 }

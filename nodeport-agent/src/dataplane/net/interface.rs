@@ -66,8 +66,8 @@ fn links() -> anyhow::Result<BTreeMap<u32, Interface>> {
     Ok(links.into_iter().filter_map(link).collect())
 }
 
-/// Lists them.
-pub(in super::super) fn interfaces() -> anyhow::Result<Vec<Interface>> {
+/// Lists them; with their default routes, if `with_routes`.
+pub(in super::super) fn interfaces(with_routes: bool) -> anyhow::Result<Vec<Interface>> {
     let mut found = links()?;
     for message in dump(&RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
         if let RouteNetlinkMessage::NewAddress(address) = message
@@ -76,7 +76,8 @@ pub(in super::super) fn interfaces() -> anyhow::Result<Vec<Interface>> {
             add_address(interface, &address);
         }
     }
-    for ifindex in default_routes()? {
+    let through = if with_routes { default_routes()? } else { BTreeSet::new() };
+    for ifindex in through {
         if let Some(interface) = found.get_mut(&ifindex) {
             interface.has_default = true;
         }

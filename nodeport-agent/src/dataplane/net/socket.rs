@@ -37,7 +37,14 @@ fn dump_once(request: RouteNetlinkMessage) -> anyhow::Result<Option<Vec<RouteNet
     loop {
         let (bytes, _) = socket.recv_from_full()?;
         for message in Messages(&bytes) {
-            let message = message?;
+            let message = match message {
+                Ok(message) => message,
+                Err(error) => {
+                    // One odd interface shall not hide the others.
+                    tracing::debug!("rtnetlink says what cannot be read: {error}");
+                    continue;
+                }
+            };
             is_whole &= message.header.flags & NLM_F_DUMP_INTR == 0;
             match message.payload {
                 NetlinkPayload::Done(_) => return Ok(is_whole.then_some(found)),
