@@ -95,8 +95,8 @@ fn cleaned(mode: Mode) -> Result<()> {
         agent.cleanup()?;
     }
     for node in site.lab.nodes() {
-        let pinned: Vec<_> = fs::read_dir(node.bpffs())?.collect();
-        check(pinned.is_empty(), || format!("{}: pins are left: {pinned:?}", node.name()))?;
+        let pins = node.bpffs().join("nodeport");
+        check(!fs::exists(&pins)?, || format!("{}: {} is left", node.name(), pins.display()))?;
         let attached = node.namespace().run(|| {
             let mut bpftool = std::process::Command::new("bpftool");
             xtask::command::capture(bpftool.args(["net", "show"]))

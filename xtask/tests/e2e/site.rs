@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use xtask::lab::manifests::Slices;
-use xtask::lab::{Agent, AgentOptions, Lab, Mode, Pod, Topology};
+use xtask::lab::{Agent, AgentOptions, Fabric, Lab, Mode, Pod, Topology};
 
 /// The service's nodePort, for TCP and UDP.
 pub(crate) const PORT: u16 = 30_007;
@@ -42,7 +42,12 @@ impl Site {
         lab.apply("web", SERVICE)?;
         let mut site = Self { agents: Vec::new(), lab };
         site.offer(|_| true)?;
-        let options = AgentOptions { mode, ..AgentOptions::default() };
+        let mut options = AgentOptions { mode, ..AgentOptions::default() };
+        if topology.fabric == Fabric::Vxlan {
+            // The tunnel takes no XDP: with `xdp`, the agent would rightly refuse it.
+            options.mode = if mode == Mode::Xdp { Mode::Auto } else { mode };
+            options.devices = "auto".to_owned();
+        }
         for node in site.lab.nodes() {
             let agent = site.lab.start_agent(node.name(), &options)?;
             site.agents.push(agent);
