@@ -139,6 +139,25 @@ fn an_interface_that_vanishes_is_served_again_when_it_comes_back() {
 }
 
 #[test]
+fn what_others_detach_is_attached_again() {
+    in_own_world(|world| {
+        let _agent = dataplane::open(&world.config("a", &["n0"])).unwrap();
+        let before = world.links("a");
+        for (name, ..) in &before {
+            let pin = world.pins("a").join("links").join(name);
+            run("bpftool", &["link", "detach", "pinned", &pin.to_string_lossy()]);
+        }
+        ip(&["link", "set", "n0", "mtu", "1400"]);
+        until("all is attached anew", || {
+            let now = world.links("a");
+            let is_new = |(a, b): (&(_, u32, u32), &(_, u32, u32))| a.1 != b.1;
+            now.len() == before.len() && now.iter().zip(&before).all(is_new)
+        });
+        assert!(ip(&["-d", "link", "show", "n0"]).contains("prog/xdp"));
+    });
+}
+
+#[test]
 fn every_change_of_the_way_raises_the_epoch() {
     in_own_world(|world| {
         let _agent = dataplane::open(&world.config("a", &["n0"])).unwrap();
@@ -233,7 +252,7 @@ fn filters_are_replaced_in_place_where_there_are_no_tcx_links() {
 #[test]
 fn another_xdp_program_is_named_and_respected() {
     in_own_world(|world| {
-        let _other = dataplane::open(&world.config("other", &["n0"])).unwrap();
+        let other = dataplane::open(&world.config("other", &["n0"])).unwrap();
         let mut config = world.config("a", &["n0"]);
         config.mode = Mode::Xdp;
         let error = format!("{:#}", dataplane::open(&config).unwrap_err());
@@ -244,6 +263,10 @@ fn another_xdp_program_is_named_and_respected() {
         let _agent = dataplane::open(&config).unwrap();
         assert_eq!(world.mode("a", "n0"), Some((DeviceMode::Tc, "busy".to_owned())));
         assert_eq!(world.mode("other", "n0"), xdp());
+        drop(other);
+        dataplane::cleanup(&world.instance("other")).unwrap();
+        ip(&["link", "set", "n0", "mtu", "1400"]);
+        until("the better hook is taken", || world.mode("a", "n0") == xdp());
     });
 }
 

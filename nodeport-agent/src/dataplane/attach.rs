@@ -13,7 +13,7 @@ use aya::programs::Program;
 use super::devices::Target;
 use super::filters::Filters;
 use super::pins::{LinkName, Pins};
-use super::status::{Attached, Refusal};
+use super::status::{Attached, DeviceMode, Refusal};
 use super::sys::{self, LinkKind};
 use crate::config::Mode;
 
@@ -177,6 +177,20 @@ impl Attacher {
         }
         std::fs::remove_file(&path)?;
         Ok(None)
+    }
+
+    /// Whether what was attached to an interface still is. Filters cannot be asked.
+    pub(super) fn is_intact(&self, ifindex: u32, mode: DeviceMode) -> bool {
+        let is_linked = |hook: Hook| {
+            let link = sys::get_pinned(&self.pins.link(self.name(ifindex, hook)));
+            let info = link.and_then(|link| sys::link_info(link.as_fd()));
+            info.is_ok_and(|info| info.ifindex == ifindex)
+        };
+        let is_expected = |hook: &Hook| match hook {
+            Hook::Egress | Hook::Ingress => self.tcx,
+            Hook::Xdp => mode == DeviceMode::Xdp,
+        };
+        mode != DeviceMode::None && Hook::ALL.into_iter().filter(is_expected).all(is_linked)
     }
 
     fn program(&self, hook: Hook) -> anyhow::Result<OwnedFd> {

@@ -119,15 +119,21 @@ impl Following {
         let choice = devices::choose(&self.wanted, &interfaces);
         self.forget_gone(&interfaces)?;
         for target in &choice.targets {
-            if !self.is_attached(target.ifindex) {
+            if !self.is_served(target) {
                 self.attach_later(target);
             }
         }
         self.report(&choice, &interfaces)
     }
 
-    fn is_attached(&self, ifindex: u32) -> bool {
-        self.served.get(&ifindex).is_some_and(|served| served.attached.mode != DeviceMode::None)
+    /// Whether an interface is served as well as it can be: what was attached is intact, and
+    /// nobody who was in XDP's way has left.
+    fn is_served(&self, target: &Target) -> bool {
+        let Some(Served { name: _, attached }) = self.served.get(&target.ifindex) else {
+            return false;
+        };
+        let is_way_free = attached.is_busy() && target.xdp_program.is_none();
+        self.attacher.is_intact(target.ifindex, attached.mode) && !is_way_free
     }
 
     /// Attaches to an interface that came; that it went again meanwhile is no failure.

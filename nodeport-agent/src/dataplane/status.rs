@@ -77,17 +77,24 @@ impl Attached {
         Self { mode: DeviceMode::Tc, reason: Some(reason) }
     }
 
+    /// Whether another program is where XDP would be.
+    pub(super) fn is_busy(&self) -> bool {
+        self.reason.as_ref().is_some_and(|reason| reason.code == Refusal::BUSY)
+    }
+
     pub(super) fn none(code: &str, text: String) -> Self {
         Self { mode: DeviceMode::None, reason: Some(Reason { code: code.to_owned(), text }) }
     }
 }
 
 impl Refusal {
+    const BUSY: &str = "busy";
+
     pub(super) const fn code(&self) -> &'static str {
         match self {
             Self::Chosen => "chosen",
             Self::Tunnel => "tunnel",
-            Self::Busy { .. } => "busy",
+            Self::Busy { .. } => Self::BUSY,
             Self::Unsupported => "no_driver_support",
             Self::Refused(_) => "refused",
         }
