@@ -2,6 +2,7 @@
 
 use std::borrow::BorrowMut;
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
 use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp, XdpMode};
@@ -190,6 +191,13 @@ impl Kernel {
         Some(Ran { code: result.return_value as i32, done, bytes: bytes.split_off(meta) })
     }
 
+    /// The TC program of a hook.
+    pub(crate) fn classifier(&self, hook: Hook) -> BorrowedFd<'_> {
+        let name = if hook == Hook::Egress { "nodeport_egress" } else { "nodeport_ingress" };
+        let program = self.ebpf.program(name).expect("it is there");
+        <&SchedClassifier>::try_from(program).unwrap().fd().unwrap().as_fd()
+    }
+
     /// All halves in one of the tables.
     pub(crate) fn flows<F: Net>(&self, table: Table) -> BTreeMap<FlowKey<F::Addr>, Flow<F::Addr>> {
         let name = match table {
@@ -250,7 +258,7 @@ fn xdp_context(length: usize) -> Vec<u8> {
 }
 
 /// `struct __sk_buff`; only the interface and the size of segments are given.
-fn skb_context(gso_size: u16) -> Vec<u8> {
+pub(crate) fn skb_context(gso_size: u16) -> Vec<u8> {
     let mut bytes = vec![0; 192];
     bytes[40..44].copy_from_slice(&OUT.to_ne_bytes());
     bytes[176..180].copy_from_slice(&u32::from(gso_size).to_ne_bytes());

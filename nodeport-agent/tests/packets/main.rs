@@ -5,6 +5,7 @@
 //! Without that variable every test is skipped. All happens in a network namespace of its own.
 
 mod cases;
+mod complete;
 mod host;
 mod kernel;
 mod network;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         .map(|case| trial(case, twins.clone()))
         .collect();
     trials.extend(random::trials(&twins));
+    trials.extend(complete::trials(&twins));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

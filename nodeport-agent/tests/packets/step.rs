@@ -81,6 +81,11 @@ impl Twins {
         Self { kernel, host, state: State::new() }
     }
 
+    /// The programs in the kernel alone.
+    pub(crate) fn kernel(&self) -> &Kernel {
+        &self.kernel
+    }
+
     /// Empties the tables and writes `state`.
     pub(crate) fn reset(&mut self, state: State) {
         self.kernel.clear();

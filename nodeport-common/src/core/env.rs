@@ -78,6 +78,9 @@ pub struct ChecksumChange {
     pub port_diff: u16,
     /// The field is UDP's: zero means "none".
     pub udp: bool,
+    /// The stack gets the packet, and its IP header has no checksum that would make up for new
+    /// addresses (IPv6): where the network card has summed the frame, that sum stays as it was.
+    pub sum_stays: bool,
 }
 
 /// Room for the headers of an ICMP error.

@@ -26,7 +26,7 @@ pub fn rewrite<F: Family, P: Packet>(
         hop: flow.hop.kind != HOP_STACK,
     };
     F::rewrite(packet, parsed.l3 as usize, &header)
-        && transport(packet, parsed, flow)
+        && transport::<F, P>(packet, parsed, flow)
         && (flow.hop.kind != HOP_SEND || ethernet(packet, &flow.hop.dst_mac, &flow.hop.src_mac))
 }
 
@@ -51,7 +51,11 @@ pub fn turn_round<P: Packet>(packet: &mut P) -> bool {
 
 /// Ports and checksum behind the IP header.
 #[inline(always)]
-fn transport<A: Copy, P: Packet>(packet: &mut P, parsed: &Parsed<A>, flow: &Flow<A>) -> bool {
+fn transport<F: Family, P: Packet>(
+    packet: &mut P,
+    parsed: &Parsed<F::Addr>,
+    flow: &Flow<F::Addr>,
+) -> bool {
     let l4 = parsed.l4 as usize;
     let udp = parsed.key.protocol == IPPROTO_UDP;
     if P::OWN_CHECKSUM {
@@ -68,7 +72,8 @@ fn transport<A: Copy, P: Packet>(packet: &mut P, parsed: &Parsed<A>, flow: &Flow
     }
     let offset = l4 + if udp { UDP_CHECKSUM } else { TCP_CHECKSUM };
     let (address_diff, port_diff) = (flow.address_diff, flow.port_diff);
-    packet.replace_checksum(offset, ChecksumChange { address_diff, port_diff, udp })
+    let sum_stays = F::VERSION == 6 && flow.hop.kind == HOP_STACK;
+    packet.replace_checksum(offset, ChecksumChange { address_diff, port_diff, udp, sum_stays })
 }
 
 #[inline(always)]

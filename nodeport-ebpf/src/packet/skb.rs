@@ -4,7 +4,8 @@ use core::ffi::c_void;
 
 use aya_ebpf::bindings::{__sk_buff, BPF_F_PSEUDO_HDR, bpf_adj_room_mode};
 use aya_ebpf::helpers::generated::{
-    bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data,
+    bpf_csum_update, bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_tail,
+    bpf_skb_pull_data,
 };
 use nodeport_common::core::env::{ChecksumChange, Packet, Room};
 
@@ -86,10 +87,17 @@ impl Packet for Skb {
         let ports = change.port_diff as u64;
         let pseudo = BPF_F_PSEUDO_HDR as u64 | udp;
         // SAFETY: the context is the program's own; the helper checks the offset.
-        unsafe {
+        let replaced = unsafe {
             bpf_l4_csum_replace(self.0, offset as u32, 0, addresses, pseudo) == 0
                 && (ports == 0 || bpf_l4_csum_replace(self.0, offset as u32, 0, ports, udp) == 0)
+        };
+        if change.sum_stays {
+            // The helper takes the addresses from the frame's sum, as if an IPv4 header made up
+            // for them. BPF_F_IPV6 would stop it, but is too new (6.16, commit ead7f9b8de65).
+            // SAFETY: the context is the program's own. Without such a sum nothing happens.
+            let _ = unsafe { bpf_csum_update(self.0, change.address_diff as u32) };
         }
+        replaced
     }
 
     #[inline(always)]
