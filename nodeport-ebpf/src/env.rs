@@ -116,6 +116,17 @@ impl<A: Copy> FlowRef<A> for MapFlow<A> {
         unsafe { *self.0 }
     }
 
+    /// Word by word: the compiler would make a loop over bytes of a copy within maps.
+    #[inline(always)]
+    fn read_into(&self, to: &mut Flow<A>) {
+        let (from, to) = (self.0.cast::<u64>(), (&raw mut *to).cast::<u64>());
+        for word in 0..size_of::<Flow<A>>() / 8 {
+            // SAFETY: as in `read`; both have the size and the alignment of a `Flow`, and every
+            // bit pattern is a value of it.
+            unsafe { to.add(word).write(from.add(word).read_volatile()) };
+        }
+    }
+
     #[inline(always)]
     fn touch(&mut self, now: u32, bytes: u32) {
         // SAFETY: as in `read`; a count that another CPU adds in the same instant may be lost,

@@ -81,30 +81,32 @@ pub(crate) fn look_up<F: FibFamily, C: RouteContext>(
     protocol: u8,
     kernel_source: bool,
 ) {
-    // SAFETY: all zero is a value of every member.
-    let mut params: FibParams = unsafe { core::mem::zeroed() };
+    // Zeroed as words, which takes no call.
+    let mut words = [0u64; size_of::<FibParams>() / 8];
+    // SAFETY: all zero is a value of every member, and the size and alignment suffice.
+    let params = unsafe { &mut *words.as_mut_ptr().cast::<FibParams>() };
     params.family = F::AF;
     params.l4_protocol = protocol;
     params.ifindex = context.ifindex();
     // One byte: always below the path's MTU, which the kernel then tells.
     params.__bindgen_anon_1.tot_len = 1;
-    F::set(&mut params, &way.from, &way.to);
+    F::set(params, &way.from, &way.to);
     let wants_source = way.from == F::Addr::default();
     let asks = wants_source && kernel_source;
     let flags = if asks { BPF_FIB_LOOKUP_SRC } else { 0 };
     let size = size_of::<FibParams>() as i32;
     // SAFETY: the context is the program's own, the parameters are `size` bytes that live on.
-    let code = unsafe { bpf_fib_lookup(context.pointer(), &mut params, size, flags) };
+    let code = unsafe { bpf_fib_lookup(context.pointer(), params, size, flags) };
     // SAFETY: the agent replaces whole values; the reference is not held across a change.
     let device = unsafe { DEVICES.get(params.ifindex) };
     if asks {
-        way.from = F::source(&params);
+        way.from = F::source(params);
     } else if let (true, Some(device)) = (wants_source, device) {
         way.from = F::device_address(device);
     }
     let bits = device.map_or(0, |device| device.flags);
     way.watched = bits & DEVICE_ATTACHED != 0;
-    way.hop = hop(&params, code as u32, bits);
+    way.hop = hop(params, code as u32, bits);
 }
 
 /// The next hop that the kernel's answer comes to. The epoch is filled in by the caller; 0 says

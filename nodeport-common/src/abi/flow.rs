@@ -26,6 +26,15 @@ plain!(FlowKey<super::Addr4> = 4, 4, 4, 1, 3);
 plain!(FlowKey<super::Addr6> = 16, 16, 4, 1, 3);
 
 impl<A: Copy> FlowKey<A> {
+    /// The key of these addresses, ports and protocol.
+    #[inline(always)]
+    pub const fn new(src: A, dst: A, ports: Ports, protocol: u8) -> Self {
+        // The last four bytes are one word: padding that is written by itself becomes a call of
+        // `memset` in the kernel's programs.
+        let [protocol, a, b, c] = (protocol as u32).to_le_bytes();
+        Self { src, dst, ports, protocol, pad: [a, b, c] }
+    }
+
     /// The tuple of a packet in the opposite direction.
     #[inline(always)]
     pub fn reversed(&self) -> Self {

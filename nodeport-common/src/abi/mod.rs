@@ -9,6 +9,7 @@
 
 mod control;
 mod device;
+mod expiry;
 mod flow;
 pub mod maps;
 mod net;
@@ -19,6 +20,7 @@ pub use control::{
     Control, ErrorBudget, PORT_BACKEND, PORT_FRONTEND, PORT_SNAT, PORTS_PER_LINE, PortLine,
 };
 pub use device::{DEVICE_ATTACHED, DEVICE_REDIRECT, Device};
+pub use expiry::{EXPIRE_KEYS, ExpireRequest};
 pub use flow::{
     FLOW_LOCAL, FLOW_REPLY, FLOW_SETTLED, Flow, FlowKey, FlowState, HOP_NEIGHBOUR, HOP_SEND,
     HOP_STACK, HOP_UNRESOLVED, NextHop,

@@ -133,6 +133,10 @@ pub struct Route<A> {
 pub trait FlowRef<A> {
     /// Reads it.
     fn read(&self) -> Flow<A>;
+    /// Copies it.
+    fn read_into(&self, to: &mut Flow<A>) {
+        *to = self.read();
+    }
     /// Counts a packet of `bytes` at `now`.
     fn touch(&mut self, now: u32, bytes: u32);
 }

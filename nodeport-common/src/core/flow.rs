@@ -86,13 +86,7 @@ fn port_diff(old: Ports, new: Ports) -> u16 {
 /// The key of the other half.
 #[inline(always)]
 pub fn partner_key<A: Copy>(key: &FlowKey<A>, flow: &Flow<A>) -> FlowKey<A> {
-    FlowKey {
-        src: flow.new_dst,
-        dst: flow.new_src,
-        ports: flow.new_ports.swapped(),
-        protocol: key.protocol,
-        pad: [0; 3],
-    }
+    FlowKey::new(flow.new_dst, flow.new_src, flow.new_ports.swapped(), key.protocol)
 }
 
 /// The other half, made anew: its next hop is to be found, its counters are zero.

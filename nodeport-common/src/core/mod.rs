@@ -17,6 +17,7 @@
 
 pub mod checksum;
 pub mod env;
+pub mod expiry;
 pub mod family;
 pub mod flow;
 pub mod hash;

@@ -67,7 +67,7 @@ fn find_partner<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> 
     work.other_key = partner_key(&work.key, &work.flow);
     for table in [Table::Flows, Table::Nursery] {
         if let Some(entry) = world.flow(table, &work.other_key) {
-            work.other = entry.read();
+            entry.read_into(&mut work.other);
             let mutual = partner_key(&work.other_key, &work.other) == work.key;
             return if mutual { Partner::In(table) } else { Partner::Another };
         }
@@ -84,7 +84,7 @@ fn find_partner<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> 
 pub fn find<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Option<Table> {
     for table in [Table::Flows, Table::Nursery, Table::Flows] {
         if let Some(entry) = world.flow(table, &work.key) {
-            work.flow = entry.read();
+            entry.read_into(&mut work.flow);
             return Some(table);
         }
     }

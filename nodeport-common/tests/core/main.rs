@@ -10,8 +10,11 @@ mod icmp_error;
 mod icmp_reply;
 mod open;
 mod parse;
+mod regression;
 mod rewrite;
 mod robust;
 mod snat;
 mod state;
 mod tables;
+#[path = "../../fuzz/src/targets/mod.rs"]
+mod targets;

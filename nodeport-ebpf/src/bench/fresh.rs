@@ -61,13 +61,7 @@ fn ports(number: u32) -> Ports {
 #[inline(always)]
 pub(crate) fn key4(number: u32) -> FlowKey<Addr4> {
     let [_, a, b, c] = number.to_be_bytes();
-    FlowKey {
-        src: [10, a, b, c],
-        dst: NODE4,
-        ports: ports(number),
-        protocol: IPPROTO_TCP,
-        pad: [0; 3],
-    }
+    FlowKey::new([10, a, b, c], NODE4, ports(number), IPPROTO_TCP)
 }
 
 /// The key of an IPv6 flow's packets.
@@ -75,7 +69,7 @@ pub(crate) fn key4(number: u32) -> FlowKey<Addr4> {
 pub(crate) fn key6(number: u32) -> FlowKey<Addr6> {
     let [_, a, b, c] = number.to_be_bytes();
     let src = [0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, a, b, c];
-    FlowKey { src, dst: NODE6, ports: ports(number), protocol: IPPROTO_TCP, pad: [0; 3] }
+    FlowKey::new(src, NODE6, ports(number), IPPROTO_TCP)
 }
 
 /// Writes the packet of an IPv4 flow.

@@ -129,7 +129,7 @@ impl<A: Copy> Parsed<A> {
     #[inline(always)]
     fn new(network: &Network<A>, l3: usize, ports: Ports, tcp_flags: u8) -> Self {
         let Network { src, dst, protocol, ttl, total, l4 } = *network;
-        let key = FlowKey { src, dst, ports, protocol, pad: [0; 3] };
+        let key = FlowKey::new(src, dst, ports, protocol);
         Self { key, l3: l3 as u16, l4, total, tcp_flags, ttl }
     }
 }

@@ -1,0 +1,113 @@
+//! Has a flow been silent for too long?
+//!
+//! The agent goes through the tables and finds those that may be over; the end of each is decided
+//! once more in the kernel ([`end`]), in the instant in which it is removed. Between a look of the
+//! agent's and a removal of the agent's lie system calls, and on a busy machine milliseconds: time
+//! enough for a client to open a new connection on the same ports.
+
+use super::env::{FlowRef, Table, World};
+use super::family::Family;
+use super::flow::partner_key;
+use super::work::Work;
+use crate::abi::{Flow, FlowKey, FlowState, IPPROTO_TCP};
+
+/// How long flows may be silent, in jiffies; at most half of the clock's range.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// TCP, both sides spoke; one may have closed, since data may still come the other way.
+    pub tcp: u32,
+    /// TCP, the backend answered.
+    pub tcp_answered: u32,
+    /// TCP, only the client spoke.
+    pub tcp_opening: u32,
+    /// TCP, both sides have closed, or one has reset.
+    pub tcp_closed: u32,
+    /// UDP, both sides spoke.
+    pub udp: u32,
+    /// UDP, only the client spoke.
+    pub udp_opening: u32,
+}
+
+impl Limits {
+    /// The limit for a flow in this state.
+    #[inline(always)]
+    pub const fn of(&self, state: FlowState, protocol: u8) -> u32 {
+        use FlowState::{
+            Answered, BackendClosed, ClientClosed, Closed, Established, Opening, Reset,
+        };
+        if protocol != IPPROTO_TCP {
+            return if matches!(state, Opening) { self.udp_opening } else { self.udp };
+        }
+        match state {
+            Opening => self.tcp_opening,
+            Answered => self.tcp_answered,
+            Established | ClientClosed | BackendClosed => self.tcp,
+            Closed | Reset => self.tcp_closed,
+        }
+    }
+
+    /// Whether a half alone looks as if its flow were over.
+    #[inline(always)]
+    pub fn is_over<A>(&self, half: &Flow<A>, protocol: u8, now: u32) -> bool {
+        self.allows(half, protocol, age(half.last_seen, now))
+    }
+
+    /// Whether both halves of a flow say that it is over: a packet of either keeps both.
+    #[inline(always)]
+    pub fn are_over<A>(&self, half: &Flow<A>, partner: &Flow<A>, protocol: u8, now: u32) -> bool {
+        let (age, other) = (age(half.last_seen, now), age(partner.last_seen, now));
+        let younger = if other < age { other } else { age };
+        self.allows(half, protocol, younger) && self.allows(partner, protocol, younger)
+    }
+
+    #[inline(always)]
+    fn allows<A>(&self, half: &Flow<A>, protocol: u8, age: u32) -> bool {
+        age > self.of(FlowState::from_u8(half.state), protocol)
+    }
+}
+
+/// Ticks since `seen`. A packet may have come since `now` was read: that is no age at all.
+#[inline(always)]
+pub const fn age(seen: u32, now: u32) -> u32 {
+    let age = now.wrapping_sub(seen);
+    if age > i32::MAX as u32 { 0 } else { age }
+}
+
+/// Removes both halves of the flow of `work.key`, if it is over now; true if it was.
+#[inline(never)]
+pub fn end<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, limits: &Limits) -> bool {
+    let Some(table) = read::<F, W>(world, &work.key, &mut work.flow) else { return false };
+    work.other_key = partner_key(&work.key, &work.flow);
+    let other_table = read::<F, W>(world, &work.other_key, &mut work.other)
+        // The same key, used by another flow, is no partner.
+        .filter(|_| partner_key(&work.other_key, &work.other) == work.key);
+    let (now, protocol) = (world.now(), work.key.protocol);
+    let over = match other_table {
+        Some(_) => limits.are_over(&work.flow, &work.other, protocol, now),
+        None => limits.is_over(&work.flow, protocol, now),
+    };
+    if !over && world.generation(work.flow.backend) == Some(work.flow.generation) {
+        return false;
+    }
+    world.remove_flow(table, &work.key);
+    if let Some(table) = other_table {
+        world.remove_flow(table, &work.other_key);
+    }
+    true
+}
+
+#[inline(always)]
+fn read<F: Family, W: World<F>>(
+    world: &W,
+    key: &FlowKey<F::Addr>,
+    flow: &mut Flow<F::Addr>,
+) -> Option<Table> {
+    for table in [Table::Flows, Table::Nursery] {
+        if let Some(entry) = world.flow(table, key) {
+            entry.read_into(flow);
+            return Some(table);
+        }
+    }
+    None
+}
