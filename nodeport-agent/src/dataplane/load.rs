@@ -1,6 +1,8 @@
 //! Loads the object: maps that are pinned already are taken as they are, the others are made and
 //! pinned, and the programs use them.
 
+use std::os::fd::{AsFd as _, OwnedFd};
+
 use anyhow::{Context as _, anyhow, bail, ensure};
 use aya::maps::MapInfo;
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
@@ -37,6 +39,16 @@ pub(super) fn load(pins: &Pins, sizes: &Sizes) -> anyhow::Result<Ebpf> {
         load_program(&mut ebpf, hook)?;
     }
     Ok(ebpf)
+}
+
+/// Loads the program that ends flows, which is attached nowhere.
+pub(super) fn load_expire(ebpf: &mut Ebpf) -> anyhow::Result<OwnedFd> {
+    const NAME: &str = "nodeport_expire";
+    let program = ebpf.program_mut(NAME).with_context(|| format!("the object has no {NAME}"))?;
+    let program: &mut Xdp = program.try_into()?;
+    program.load().with_context(|| format!("loading {NAME}"))?;
+    let fd = program.fd()?.as_fd().try_clone_to_owned();
+    fd.with_context(|| format!("keeping {NAME}"))
 }
 
 /// Sizes of the maps that the user chooses.

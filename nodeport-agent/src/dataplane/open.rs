@@ -9,10 +9,10 @@ use nodeport_common::abi::{Device, maps};
 use super::attach::Attacher;
 use super::bpf::{Bpf, Tables};
 use super::control::{self, Control};
-use super::expiry::{Limits, Sweeper, Sweeping};
+use super::expiry::{Sweeper, Sweeping, limits};
 use super::filters::Filters;
 use super::follow::{Follower, Following};
-use super::load::load;
+use super::load::{load, load_expire};
 use super::maps::{Hash, hash};
 use super::net::Listener;
 use super::object;
@@ -60,12 +60,15 @@ type Parts = (Tables, Follower, Sweeper);
 fn assemble(config: &Config, kernel: Kernel, pins: &Pins) -> anyhow::Result<Parts> {
     control::check_local_ports(config.snat_ports);
     let clock = Jiffies::load().context("loading the program that reads the clock")?;
-    let ebpf = load(pins, &config.sizes)?;
+    let mut ebpf = load(pins, &config.sizes)?;
+    let expire = load_expire(&mut ebpf)?;
     let (control, tables) = (Arc::new(Control::open(pins)?), Tables::open(pins)?);
     control::mark_snat_ports(&tables.ports, config.snat_ports);
     control.prepare(config, &clock, kernel.fib_source)?;
     let hz = control.read().hz;
-    let sweeping = sweeping(config, pins, clock, hz)?;
+    let overload = Overload::open(pins, config.instance.clone())?;
+    let limits = limits(&config.timeouts, hz);
+    let sweeping = Sweeping::open(pins, expire, clock, limits, overload)?;
 
     // Changes from here on are heard: nothing falls between the first look and the first word.
     let listener = Listener::open()?;
@@ -83,11 +86,6 @@ fn assemble(config: &Config, kernel: Kernel, pins: &Pins) -> anyhow::Result<Part
     let sweeper = Sweeper::start(sweeping)?;
     let follower = Follower::start(following, listener)?;
     Ok((tables, follower, sweeper))
-}
-
-fn sweeping(config: &Config, pins: &Pins, clock: Jiffies, hz: u32) -> anyhow::Result<Sweeping> {
-    let overload = Overload::open(pins, config.instance.clone())?;
-    Sweeping::open(pins, clock, Limits::new(&config.timeouts, hz), overload)
 }
 
 fn following(

@@ -218,9 +218,23 @@ mod tests {
             let rest: Vec<_> = backends.iter().copied().filter(|one| *one != gone).collect();
             let after = named(&rest, seed, len);
             let moved = before.iter().zip(&after).filter(|(b, a)| **b != gone && a != b).count();
-            // Its own slots must go to others; what else moves is the price of even shares.
-            let limit = len as usize / 10;
+            // Its own slots must go to others; what else moves is the price of even shares. With few
+            // backends a single table can be unlucky; the mean is held below.
+            let limit = len as usize / 4;
             prop_assert!(moved <= limit, "{moved} of {len} moved, {} backends", backends.len());
         }
+    }
+
+    #[test]
+    fn one_that_goes_disturbs_three_percent_of_the_others_in_the_mean() {
+        let backends: Vec<_> = (0..10).map(|host| ([10, 0, 0, host], 80)).collect();
+        let (rest, len) = (&backends[..9], table_len(10));
+        let moved = |seed| {
+            let (before, after) = (named(&backends, seed, len), named(rest, seed, len));
+            before.iter().zip(&after).filter(|(b, a)| **b != backends[9] && a != b).count()
+        };
+        let total: usize = (0..100).map(moved).sum();
+        let mean = total as f64 / 100.0 / f64::from(len);
+        assert!(mean < 0.03, "{mean} of the slots moved in the mean of 100 seeds");
     }
 }

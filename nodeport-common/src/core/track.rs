@@ -299,6 +299,12 @@ fn put_partner<F: Family, W: World<F>>(
         world.count(Reason::PartnerRebuilt);
         work.other = partner(&work.key, &work.flow);
     }
+    let before = FlowState::from_u8(work.other.state);
     flow::set_state(&mut work.other, FlowState::from_u8(work.flow.state));
-    put::<F, W>(world, to, &work.other_key, &work.other)
+    let stored = put::<F, W>(world, to, &work.other_key, &work.other);
+    if !stored {
+        // What is in `work` stays what is in the table.
+        flow::set_state(&mut work.other, before);
+    }
+    stored
 }

@@ -4,6 +4,7 @@
 mod support;
 
 mod checksum;
+mod expiry;
 mod flow;
 mod hop;
 mod icmp_error;

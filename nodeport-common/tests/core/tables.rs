@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use nodeport_common::abi::{IPPROTO_TCP, IPPROTO_UDP, Reason};
+use nodeport_common::abi::{FlowState, IPPROTO_TCP, IPPROTO_UDP, Reason};
 use nodeport_common::core::env::Table;
 use nodeport_common::core::state::{ACK, SYN};
 use nodeport_common::core::verdict::Action;
@@ -74,13 +74,13 @@ fn no_half_moves_on_alone<F: Net>() {
     let node = sized::<F>(1, 100);
     let seen = node.connect::<F>(client::<F>());
     assert!(F::maps(&node.world).flows.is_empty());
-    assert_eq!(node.halves::<F>().len(), 2);
+    let states: Vec<u8> = node.halves::<F>().iter().map(|(_, _, half)| half.state).collect();
+    assert_eq!(states, [FlowState::Established as u8; 2]);
     assert_eq!(node.xdp(&tcp(client::<F>(), frontend::<F>(), ACK)).view().src, seen);
 }
 in_both_families!(no_half_moves_on_alone);
 
 fn the_established_change_their_state_in_a_full_table<F: Net>() {
-    use nodeport_common::abi::FlowState;
     use nodeport_common::core::state::FIN;
     let node = sized::<F>(2, 100);
     let seen = node.connect::<F>(client::<F>());

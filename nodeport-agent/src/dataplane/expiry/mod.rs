@@ -5,9 +5,11 @@
 //! of a CPU small. The agent's absence ends no flow, only this.
 
 mod decide;
+mod ender;
 mod sweep;
 
 use std::io::{PipeReader, PipeWriter, Write as _};
+use std::os::fd::OwnedFd;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,7 +17,9 @@ use anyhow::Context as _;
 use nodeport_common::abi::{Addr4, Addr6, maps};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-pub(super) use decide::Limits;
+pub(super) use decide::limits;
+use ender::Ender;
+use nodeport_common::core::expiry::Limits;
 use sweep::{Family, Step};
 
 use super::overload::Overload;
@@ -56,12 +60,17 @@ pub(super) struct Sweeping {
 impl Sweeping {
     pub(super) fn open(
         pins: &Pins,
+        program: OwnedFd,
         clock: Jiffies,
         limits: Limits,
         overload: Overload,
     ) -> anyhow::Result<Self> {
-        let family4 = Family::open(pins, [maps::FLOWS4, maps::NURSERY4], maps::BACKENDS4)?;
-        let family6 = Family::open(pins, [maps::FLOWS6, maps::NURSERY6], maps::BACKENDS6)?;
+        let ender4 = Ender::new(program.try_clone()?, 4);
+        let ender6 = Ender::new(program, 6);
+        let tables4 = [maps::FLOWS4, maps::NURSERY4];
+        let tables6 = [maps::FLOWS6, maps::NURSERY6];
+        let family4 = Family::open(pins, tables4, maps::BACKENDS4, ender4)?;
+        let family6 = Family::open(pins, tables6, maps::BACKENDS6, ender6)?;
         Ok(Self { family4, family6, is_at_6: false, clock, limits, overload })
     }
 

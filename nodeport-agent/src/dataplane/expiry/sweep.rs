@@ -3,15 +3,15 @@
 use std::os::fd::AsFd as _;
 
 use anyhow::{Context as _, bail};
-use aya::maps::{MapData, MapError};
+use aya::maps::MapData;
 use nodeport_common::abi::{Backend, Flow, FlowKey, Plain};
-use nodeport_common::core::flow::partner_key;
+use nodeport_common::core::expiry::Limits;
 
-use super::super::maps::{Hash, hash, open, shared};
+use super::super::maps::{open, shared};
 use super::super::pins::Pins;
 use super::super::sys::{self, Batch, Cursor, SharedArray};
 use super::super::wire::Wire;
-use super::decide::Limits;
+use super::ender::Ender;
 
 /// Entries that are read in one step.
 const STEP: usize = 2_048;
@@ -29,18 +29,18 @@ pub(super) struct Step {
 
 /// The tables of one family, and where the way through them stands.
 pub(super) struct Family<A: Plain> {
-    tables: [Table<A>; 2],
+    tables: [Table; 2],
     backends: SharedArray<Backend<A>>,
+    ender: Ender,
     table: usize,
     cursor: Cursor,
     keys: Vec<Wire<FlowKey<A>>>,
     values: Vec<Wire<Flow<A>>>,
 }
 
-struct Table<A: Plain> {
+struct Table {
     name: &'static str,
     map: MapData,
-    hash: Hash<FlowKey<A>, Flow<A>>,
 }
 
 impl<A> Family<A>
@@ -54,13 +54,13 @@ where
         pins: &Pins,
         tables: [&'static str; 2],
         backends: &str,
+        ender: Ender,
     ) -> anyhow::Result<Self> {
-        let table = |name| -> anyhow::Result<Table<A>> {
-            Ok(Table { name, map: open(pins, name)?, hash: hash(pins, name)? })
-        };
+        let table = |name| -> anyhow::Result<Table> { Ok(Table { name, map: open(pins, name)? }) };
         let mut family = Self {
             tables: [table(tables[0])?, table(tables[1])?],
             backends: shared(pins, backends)?,
+            ender,
             table: 0,
             cursor: Cursor::default(),
             keys: Vec::new(),
@@ -75,16 +75,15 @@ where
         self.values.resize_with(entries, Wire::default);
     }
 
-    /// Reads the next entries and removes those that are over.
+    /// Reads the next entries and ends those that are over.
     pub(super) fn step(&mut self, now: u32, limits: &Limits) -> anyhow::Result<Step> {
         let (count, is_last) = self.read()?;
-        let mut ended = 0;
-        for index in 0..count {
-            let (key, flow) = (self.keys[index].0, self.values[index].0);
-            if self.is_over(&key, &flow, now, limits) && self.end(&key, now, limits)? {
-                ended += 1;
-            }
-        }
+        let entries = self.keys.iter().zip(&self.values).take(count);
+        let over: Vec<_> = entries
+            .filter(|(key, flow)| self.is_over(&key.0, &flow.0, now, limits))
+            .map(|(key, _)| key.0)
+            .collect();
+        let ended = self.ender.end(&over, limits)?;
         if is_last {
             self.table = (self.table + 1) % self.tables.len();
         }
@@ -93,7 +92,7 @@ where
 
     fn read(&mut self) -> anyhow::Result<(usize, bool)> {
         loop {
-            let Table { name, map, .. } = &self.tables[self.table];
+            let Table { name, map } = &self.tables[self.table];
             let (keys, values) = (&mut self.keys, &mut self.values);
             match sys::look_up_batch(map.fd().as_fd(), &mut self.cursor, keys, values)
                 .with_context(|| format!("reading {name}"))?
@@ -110,50 +109,12 @@ where
 
     /// A first look, at one half alone: nearly all flows live.
     fn is_over(&self, key: &FlowKey<A>, flow: &Flow<A>, now: u32, limits: &Limits) -> bool {
-        self.is_stale(flow) || limits.is_over(flow, None, key.protocol, now)
+        self.is_stale(flow) || limits.is_over(flow, key.protocol, now)
     }
 
     /// Whether the flow's backend is gone.
     fn is_stale(&self, flow: &Flow<A>) -> bool {
         let backend = self.backends.read(flow.backend);
         backend.map(|backend| backend.generation) != Some(flow.generation)
-    }
-
-    /// Looks at both halves as they are now, and removes them if the flow is over; true if so.
-    fn end(&self, key: &FlowKey<A>, now: u32, limits: &Limits) -> anyhow::Result<bool> {
-        let Some((table, flow)) = self.find(key)? else { return Ok(false) };
-        let other_key = partner_key(key, &flow);
-        // The same key, used by another flow, is no partner.
-        let is_ours = |other: &(usize, Flow<A>)| partner_key(&other_key, &other.1) == *key;
-        let other = self.find(&other_key)?.filter(is_ours);
-        let partner = other.as_ref().map(|(_, flow)| flow);
-        if !self.is_stale(&flow) && !limits.is_over(&flow, partner, key.protocol, now) {
-            return Ok(false);
-        }
-        self.remove(table, key)?;
-        if let Some((table, _)) = other {
-            self.remove(table, &other_key)?;
-        }
-        Ok(true)
-    }
-
-    /// A half, and in which table it is: it may just have moved.
-    fn find(&self, key: &FlowKey<A>) -> anyhow::Result<Option<(usize, Flow<A>)>> {
-        for (table, Table { name, hash, .. }) in self.tables.iter().enumerate() {
-            match hash.get(&Wire(*key), 0) {
-                Ok(flow) => return Ok(Some((table, flow.0))),
-                Err(MapError::KeyNotFound) => {}
-                Err(error) => return Err(error).with_context(|| format!("reading {name}")),
-            }
-        }
-        Ok(None)
-    }
-
-    /// Removes a half. One that has just moved to the other table was alive, and stays.
-    fn remove(&self, table: usize, key: &FlowKey<A>) -> anyhow::Result<()> {
-        let Table { name, map, .. } = &self.tables[table];
-        sys::delete_batch(map.fd().as_fd(), &[Wire(*key)])
-            .with_context(|| format!("removing a flow from {name}"))?;
-        Ok(())
     }
 }

@@ -11,7 +11,8 @@ use anyhow::{Context as _, ensure};
 use aya_obj::generated::{bpf_cmd, bpf_prog_type};
 use nodeport_common::abi::Plain;
 
-use super::bpf::{address, call, call_for_fd, number};
+use super::bpf::{address, call_for_fd};
+use super::test_run::run_program;
 
 /// `call bpf_jiffies64; exit`: opcode, registers, offset and immediate of each.
 const PROGRAM: [u64; 2] = [instruction(0x85, 118), instruction(0x95, 0)];
@@ -42,22 +43,6 @@ struct ProgramLoad {
 }
 impl Plain for ProgramLoad {}
 
-/// `bpf_attr` for `BPF_PROG_TEST_RUN`.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct TestRun {
-    program: u32,
-    result: u32,
-    size_in: u32,
-    size_out: u32,
-    data_in: u64,
-    data_out: u64,
-    repeat: u32,
-    duration: u32,
-    context: [u64; 3],
-}
-impl Plain for TestRun {}
-
 impl Jiffies {
     /// Loads the program.
     pub(crate) fn load() -> io::Result<Self> {
@@ -73,16 +58,7 @@ impl Jiffies {
 
     /// Jiffies now, low 32 bits.
     pub(crate) fn now(&self) -> io::Result<u32> {
-        let mut attributes = TestRun {
-            program: number(self.0.as_fd()),
-            size_in: FRAME.len() as u32,
-            // A constant, which the call only reads.
-            data_in: address(FRAME.as_ptr()),
-            repeat: 1,
-            ..TestRun::default()
-        };
-        call(bpf_cmd::BPF_PROG_TEST_RUN, &mut attributes)?;
-        Ok(attributes.result)
+        run_program(self.0.as_fd(), &FRAME)
     }
 
     /// Jiffies per second, found by watching the clock from one tick to another.

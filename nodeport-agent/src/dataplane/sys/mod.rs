@@ -5,13 +5,15 @@ mod bpf;
 mod jiffies;
 mod memory;
 mod table;
+mod test_run;
 
 pub(crate) use bpf::{
     LinkKind, get_pinned, link_create, link_detach, link_info, link_update, pin, program_info,
 };
 pub(crate) use jiffies::Jiffies;
 pub(crate) use memory::SharedArray;
-pub(crate) use table::{Batch, Cursor, delete_batch, look_up_batch};
+pub(crate) use table::{Batch, Cursor, look_up_batch};
+pub(crate) use test_run::run_program;
 
 use anyhow::Context as _;
 use rustix::thread::{MembarrierCommand, membarrier};
