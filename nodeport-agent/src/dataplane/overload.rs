@@ -6,21 +6,20 @@ use std::time::{Duration, Instant};
 use nodeport_common::abi::{Addr4, Addr6, Frontend, FrontendKey, Reason, ServiceStats, maps};
 
 use super::counters::Counters;
-use super::maps::{Hash, hash};
+use super::maps::read_all;
 use super::pins::Pins;
 use crate::config::Instance;
 use crate::inspect::names::Names;
 
 /// How often the counters are looked at.
-const PERIOD: Duration = Duration::from_secs(5);
+const PERIOD: Duration = Duration::from_secs(2);
 /// A service is named again after so long at the earliest.
 const AGAIN: Duration = Duration::from_secs(60);
 
 /// Watches the counters.
 pub(super) struct Overload {
     counters: Counters,
-    frontends4: Hash<FrontendKey<Addr4>, Frontend>,
-    frontends6: Hash<FrontendKey<Addr6>, Frontend>,
+    pins: Pins,
     instance: Instance,
     looked: Option<Instant>,
     total: u64,
@@ -31,11 +30,9 @@ pub(super) struct Overload {
 impl Overload {
     pub(super) fn open(pins: &Pins, instance: Instance) -> anyhow::Result<Self> {
         let counters = Counters::open(pins)?;
-        let frontends4 = hash(pins, maps::FRONTENDS4)?;
-        let frontends6 = hash(pins, maps::FRONTENDS6)?;
-        let total = total(&counters)?;
+        let (total, pins) = (total(&counters)?, pins.clone());
         let (seen, named) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { counters, frontends4, frontends6, instance, looked: None, total, seen, named })
+        Ok(Self { counters, pins, instance, looked: None, total, seen, named })
     }
 
     /// Looks, if it is time to.
@@ -52,24 +49,26 @@ impl Overload {
     /// The two sums tell whether there is anything to find; only then all services are read.
     fn look_now(&mut self) -> anyhow::Result<()> {
         let total = total(&self.counters)?;
-        if total == self.total && self.looked.is_some() {
-            return Ok(());
-        }
+        let growth = total.saturating_sub(self.total);
         self.total = total;
-        for id in self.services() {
-            let now = self.counters.service(id)?;
-            // What an id counted before we knew it may have been another service's.
-            if let Some(before) = self.seen.insert(id, now) {
-                self.warn(id, &before, &now);
+        let ids = self.services()?;
+        self.seen.retain(|id, _| ids.contains(id));
+        for id in ids {
+            if growth == 0 && self.seen.contains_key(&id) {
+                continue;
             }
+            let now = self.counters.service(id)?;
+            let before = self.seen.insert(id, now).unwrap_or_else(|| at_first(&now, growth));
+            self.warn(id, &before, &now);
         }
         Ok(())
     }
 
-    fn services(&self) -> BTreeSet<u32> {
-        let of4 = self.frontends4.iter().flatten().map(|(_, frontend)| frontend.0.service);
-        let of6 = self.frontends6.iter().flatten().map(|(_, frontend)| frontend.0.service);
-        of4.chain(of6).collect()
+    fn services(&self) -> anyhow::Result<BTreeSet<u32>> {
+        let of4 = read_all::<FrontendKey<Addr4>, Frontend>(&self.pins, maps::FRONTENDS4)?;
+        let of6 = read_all::<FrontendKey<Addr6>, Frontend>(&self.pins, maps::FRONTENDS6)?;
+        let of4 = of4.into_iter().map(|(_, frontend)| frontend.service);
+        Ok(of4.chain(of6.into_iter().map(|(_, frontend)| frontend.service)).collect())
     }
 
     fn warn(&mut self, id: u32, before: &ServiceStats, now: &ServiceStats) {
@@ -85,6 +84,12 @@ impl Overload {
 
 fn total(counters: &Counters) -> anyhow::Result<u64> {
     Ok(counters.reason(Reason::TableFull)? + counters.reason(Reason::NoPort)?)
+}
+
+/// What an id had counted before we met it: nothing, unless there is more than has been counted
+/// since the last look. That was another service's, which had the id before.
+fn at_first(now: &ServiceStats, growth: u64) -> ServiceStats {
+    if now.table_full + now.no_port <= growth { ServiceStats::default() } else { *now }
 }
 
 /// What has gone wrong for a service in between.
@@ -109,6 +114,14 @@ fn trouble(before: &ServiceStats, now: &ServiceStats) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_another_service_counted_is_not_held_against_the_next() {
+        let now = ServiceStats { opened: 9, no_backend: 9, no_port: 3, table_full: 4 };
+        assert_eq!(at_first(&now, 7), ServiceStats::default());
+        assert_eq!(at_first(&now, 6), now);
+        assert_eq!(at_first(&ServiceStats::default(), 0), ServiceStats::default());
+    }
 
     #[test]
     fn only_what_grew_is_trouble() {
