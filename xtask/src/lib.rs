@@ -5,6 +5,7 @@ pub mod bench;
 pub mod build;
 pub mod command;
 pub mod demo;
+pub mod fuzz;
 pub mod lab;
 pub mod progress;
 pub mod setup;

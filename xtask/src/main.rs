@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use xtask::{bench, build, demo, lab, setup, test, verify};
+use xtask::{bench, build, demo, fuzz, lab, setup, test, verify};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Set-up, build, tests and the lab")]
@@ -20,6 +20,8 @@ enum Command {
     Verify(verify::Options),
     /// Show a NodePort being load-balanced, on this machine.
     Demo(demo::Options),
+    /// Look for inputs that break a rule of the packet path.
+    Fuzz(fuzz::Options),
     /// Measure what a packet costs.
     #[command(subcommand)]
     Bench(bench::Command),
@@ -51,6 +53,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Test(options) => test::run(&options),
         Command::Verify(options) => verify::run(&options),
         Command::Demo(options) => demo::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Bench(command) => bench::run(&command),
         Command::Lab(command) => lab::commands::run(&command),
         Command::LabServer(options) => lab::server::run(&options),

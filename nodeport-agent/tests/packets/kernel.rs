@@ -50,16 +50,14 @@ impl Kernel {
             loader.map_max_entries(name, 65_536);
         }
         let mut ebpf = loader.load(object).expect("the object loads");
-        for (name, program) in ebpf.programs_mut() {
-            let loaded = match program {
-                aya::programs::Program::Xdp(program) => program.load(),
-                aya::programs::Program::SchedClassifier(program) => program.load(),
-                other => panic!("{name}: {:?}", other.prog_type()),
-            };
-            loaded.unwrap_or_else(|error| panic!("{name}: {error}"));
+        for name in ["nodeport_ingress", "nodeport_egress"] {
+            let program: &mut SchedClassifier =
+                ebpf.program_mut(name).expect("it is there").try_into().unwrap();
+            program.load().unwrap_or_else(|error| panic!("{name}: {error}"));
         }
         let xdp: &mut Xdp =
             ebpf.program_mut("nodeport_xdp").expect("it is there").try_into().unwrap();
+        xdp.load().unwrap_or_else(|error| panic!("nodeport_xdp: {error}"));
         // A test run on an interface wants receive queues, which a veth has with XDP only.
         xdp.attach_to_if_index(OUT, XdpMode::Driver).expect("veth takes native XDP");
         Self { ebpf, lines: BTreeSet::new() }
