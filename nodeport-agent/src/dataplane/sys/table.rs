@@ -74,22 +74,6 @@ pub(crate) fn look_up_batch<K: Plain, V: Plain>(
     }
 }
 
-/// Removes entries, stopping at the first that is not there; how many were removed.
-pub(crate) fn delete_batch<K: Plain>(map: BorrowedFd<'_>, keys: &[Wire<K>]) -> io::Result<usize> {
-    let mut attributes = BatchAttributes {
-        // The keys outlive the call, which only reads them.
-        keys: address(keys.as_ptr()),
-        count: keys.len() as u32,
-        map: number(map),
-        ..BatchAttributes::default()
-    };
-    match call(bpf_cmd::BPF_MAP_DELETE_BATCH, &mut attributes) {
-        Ok(_) => Ok(attributes.count as usize),
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(attributes.count as usize),
-        Err(error) => Err(error),
-    }
-}
-
 /// The head of `bpf_attr` for `BPF_MAP_CREATE`.
 #[repr(C)]
 #[derive(Clone, Copy)]
