@@ -4,6 +4,7 @@
 mod support;
 
 mod checksum;
+mod ending;
 mod expiry;
 mod flow;
 mod hop;

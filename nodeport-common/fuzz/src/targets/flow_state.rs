@@ -4,10 +4,13 @@ use std::net::SocketAddr;
 
 use nodeport_common::abi::{FLOW_REPLY, FLOW_SETTLED, FlowState};
 use nodeport_common::core::env::Table;
+use nodeport_common::core::expiry::{self, Limits};
 use nodeport_common::core::family::{V4, V6};
 use nodeport_common::core::flow::partner_key;
+use nodeport_common::core::host::{At, XDP};
 use nodeport_common::core::state::{ACK, FIN, RST, SYN, is_settled};
 use nodeport_common::core::verdict::Action;
+use nodeport_common::core::work::Work;
 use nodeport_common::frames::{Draft, tcp, udp};
 
 use super::Input;
@@ -116,21 +119,23 @@ fn agent<F: Net>(node: &Node, input: &mut Input<'_>) {
     }
 }
 
-/// The agent ends a flow: both its halves.
+/// The agent asks for the end of a flow, by one of its halves.
 fn expire<F: Net>(node: &Node, input: &mut Input<'_>) {
     let halves = node.halves::<F>();
-    let Some((table, key, flow)) = halves.get(usize::from(input.byte()) % halves.len().max(1))
-    else {
+    let Some((_, key, _)) = halves.get(usize::from(input.byte()) % halves.len().max(1)) else {
         return;
     };
-    let other = partner_key(key, flow);
-    let maps = F::maps(&node.world);
-    let mutual = halves.iter().any(|(_, k, f)| *k == other && partner_key(k, f) == *key);
-    maps.table(*table).remove(key);
-    if mutual {
-        maps.flows.remove(&other);
-        maps.nursery.remove(&other);
-    }
+    let limit = u32::from(input.byte()) * 16;
+    let limits = Limits {
+        tcp: limit,
+        tcp_answered: limit,
+        tcp_opening: limit,
+        tcp_closed: limit,
+        udp: limit,
+        udp_opening: limit,
+    };
+    let mut work = Work { key: *key, ..Work::default() };
+    expiry::end::<F, _>(&At::<XDP> { world: &node.world, ifindex: 0 }, &mut work, &limits);
 }
 
 fn lose<F: Net>(node: &Node, input: &mut Input<'_>) -> bool {
