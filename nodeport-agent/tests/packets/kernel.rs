@@ -26,6 +26,12 @@ struct Raw<T>(T);
 // SAFETY: used with the types of `abi` only, which have no padding and take every bit pattern.
 unsafe impl<T: Copy + 'static> aya::Pod for Raw<T> {}
 
+/// A value's bytes, as they lie in a map.
+pub(crate) fn bytes_of<T: Copy + 'static>(value: &T) -> Vec<u8> {
+    // SAFETY: as above: every byte is a byte of a field.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }.to_vec()
+}
+
 /// What became of a frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Ran {
@@ -55,9 +61,13 @@ impl Kernel {
                 ebpf.program_mut(name).expect("it is there").try_into().unwrap();
             program.load().unwrap_or_else(|error| panic!("{name}: {error}"));
         }
+        for name in ["nodeport_expire", "nodeport_xdp"] {
+            let program: &mut Xdp =
+                ebpf.program_mut(name).expect("it is there").try_into().unwrap();
+            program.load().unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
         let xdp: &mut Xdp =
             ebpf.program_mut("nodeport_xdp").expect("it is there").try_into().unwrap();
-        xdp.load().unwrap_or_else(|error| panic!("nodeport_xdp: {error}"));
         // A test run on an interface wants receive queues, which a veth has with XDP only.
         xdp.attach_to_if_index(OUT, XdpMode::Driver).expect("veth takes native XDP");
         Self { ebpf, lines: BTreeSet::new() }
@@ -187,6 +197,13 @@ impl Kernel {
         let done = bytes[..meta] == *b"done";
         assert!(done || meta == 0, "{:?} before the frame", &bytes[..meta]);
         Some(Ran { code: result.return_value as i32, done, bytes: bytes.split_off(meta) })
+    }
+
+    /// Runs the program that ends flows; returns how many it has ended.
+    pub(crate) fn expire(&self, request: &[u8]) -> u32 {
+        let options = TestRunOptions { data_in: Some(request), ..TestRunOptions::new() };
+        let program = self.ebpf.program("nodeport_expire").expect("it is there");
+        <&Xdp>::try_from(program).unwrap().test_run(options).expect("it runs").return_value
     }
 
     /// The TC program of a hook.

@@ -6,6 +6,7 @@
 
 mod cases;
 mod complete;
+mod ending;
 mod host;
 mod kernel;
 mod network;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         .collect();
     trials.extend(random::trials(&twins));
     trials.extend(complete::trials(&twins));
+    trials.extend(ending::trials(&twins));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
