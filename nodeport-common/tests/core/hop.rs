@@ -4,7 +4,7 @@
 use nodeport_common::abi::{
     FLOW_LOCAL, HOP_NEIGHBOUR, HOP_STACK, HOP_UNRESOLVED, IPPROTO_TCP, NextHop, Reason,
 };
-use nodeport_common::core::env::Hook;
+use nodeport_common::core::env::{Hook, Table};
 use nodeport_common::core::host::{Answer, SkbFrame};
 use nodeport_common::core::state::{ACK, SYN};
 use nodeport_common::core::verdict::Action;
@@ -85,15 +85,19 @@ fn good_hop() -> NextHop {
 fn what_takes_no_frames_from_xdp_gets_them_from_tc<F: Net>() {
     let node = Node::new();
     change_route::<F>(&node, remote_ip::<F>(), |answer| answer.hop.kind = HOP_NEIGHBOUR);
-    node.ingress(&tcp(client::<F>(), frontend::<F>(), SYN)).view();
-    let seen = F::maps(&node.world).nursery.all()[0].0;
-    assert!(node.halves::<F>().iter().any(|(_, key, _)| key == &seen));
+    let seen = node.ingress(&tcp(client::<F>(), frontend::<F>(), SYN)).view().src;
     let data = tcp(client::<F>(), frontend::<F>(), ACK);
-    let before = node.halves::<F>();
-    let up = node.xdp(&data);
-    assert_eq!((up.action, up.bytes), (Action::Pass, data.build()));
-    assert_eq!(node.halves::<F>(), before, "counted once, where it is delivered");
-    assert_eq!(node.ingress(&data).action, Action::Neighbour(INSIDE));
+    // As a newcomer, and as an established one.
+    for answer in [SYN | ACK, ACK] {
+        node.xdp(&tcp(remote::<F>(), seen, answer)).view();
+        let before = node.halves::<F>();
+        let up = node.xdp(&data);
+        assert_eq!((up.action, up.bytes), (Action::Pass, data.build()));
+        assert_eq!(node.halves::<F>(), before, "counted once, where it is delivered");
+        assert_eq!(node.ingress(&data).action, Action::Neighbour(INSIDE));
+    }
+    let (table, _) = node.half::<F>(IPPROTO_TCP, client::<F>(), frontend::<F>()).unwrap();
+    assert_eq!(table, Table::Flows);
 }
 in_both_families!(what_takes_no_frames_from_xdp_gets_them_from_tc);
 

@@ -123,3 +123,16 @@ fn halves_that_were_parted_meet_again<F: Net>() {
     }
 }
 in_both_families!(halves_that_were_parted_meet_again);
+
+/// Two CPUs with the first packets of one flow: the one that comes too late leaves nothing.
+fn who_loses_a_race_leaves_nothing<F: Net>() {
+    let node = Node::new();
+    let forward = key::<F>(IPPROTO_TCP, client::<F>(), frontend::<F>());
+    F::maps(&node.world).nursery.lose_race(&forward);
+    let packet = tcp(client::<F>(), frontend::<F>(), SYN);
+    assert_eq!(node.xdp(&packet).action, Action::Drop, "and is sent again");
+    assert_eq!(node.world.count_of(Reason::Raced), 1);
+    assert!(node.halves::<F>().is_empty());
+    assert_eq!(node.xdp(&packet).action, Action::Send(INSIDE));
+}
+in_both_families!(who_loses_a_race_leaves_nothing);

@@ -1,7 +1,7 @@
 //! A table of flows over an ordered map.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::vec::Vec;
 
 use crate::abi::{Flow, FlowKey};
@@ -14,11 +14,13 @@ struct Content<A> {
     /// Keys by their last use.
     uses: BTreeMap<u64, FlowKey<A>>,
     clock: u64,
+    /// Keys that another CPU is about to take.
+    contested: BTreeSet<FlowKey<A>>,
 }
 
 impl<A> Default for Content<A> {
     fn default() -> Self {
-        Self { flows: BTreeMap::new(), uses: BTreeMap::new(), clock: 0 }
+        Self { flows: BTreeMap::new(), uses: BTreeMap::new(), clock: 0, contested: BTreeSet::new() }
     }
 }
 
@@ -78,7 +80,7 @@ impl<A: Copy + Ord> FlowTable<A> {
     pub fn insert(&self, key: &FlowKey<A>, flow: &Flow<A>, how: Insert) -> Inserted {
         let mut content = self.content.borrow_mut();
         let known = content.flows.contains_key(key);
-        if known && how == Insert::Claim {
+        if how == Insert::Claim && (content.contested.remove(key) || known) {
             return Inserted::Taken;
         }
         if !known
@@ -89,6 +91,11 @@ impl<A: Copy + Ord> FlowTable<A> {
         }
         content.put(key, *flow);
         Inserted::Done
+    }
+
+    /// Lets the next claim of this key come too late, as if another CPU had just taken it.
+    pub fn lose_race(&self, key: &FlowKey<A>) {
+        self.content.borrow_mut().contested.insert(*key);
     }
 
     /// Removes a half; true if it was there.
