@@ -199,6 +199,17 @@ impl Kernel {
         Some(Ran { code: result.return_value as i32, done, bytes: bytes.split_off(meta) })
     }
 
+    /// Removes a half from the tables.
+    pub(crate) fn lose<F: Net>(&mut self, key: &FlowKey<F::Addr>) {
+        let names = [format!("flows{}", F::VERSION), format!("nursery{}", F::VERSION)];
+        let removed = names.map(|name| {
+            let mut map: HashMap<_, Raw<FlowKey<F::Addr>>, Raw<Flow<F::Addr>>> =
+                self.map_mut(&name).try_into().unwrap();
+            map.remove(&Raw(*key)).is_ok()
+        });
+        assert!(removed.contains(&true), "no such half");
+    }
+
     /// Runs the program that ends flows; returns how many it has ended.
     pub(crate) fn expire(&self, request: &[u8]) -> u32 {
         let options = TestRunOptions { data_in: Some(request), ..TestRunOptions::new() };

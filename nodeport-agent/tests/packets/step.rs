@@ -1,13 +1,14 @@
 //! Cases, and how one is run by both twins.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use nodeport_common::abi::{Flow, FlowKey, ServiceStats};
 use nodeport_common::core::env::{Hook, Table};
 use nodeport_common::core::family::{V4, V6};
 use nodeport_common::core::host::World;
 use nodeport_common::core::verdict::Action;
-use nodeport_common::frames::{Draft, Net, faults};
+use nodeport_common::frames::{Draft, Net, faults, key};
 
 use crate::host;
 use crate::kernel::{Kernel, Ran};
@@ -54,7 +55,12 @@ pub(crate) enum Event {
     Frame(Step),
     /// The agent writes something.
     Write(fn(&mut State)),
+    /// A half is lost, as one that newcomers push out.
+    Lose(Half),
 }
+
+/// A half of a flow: protocol, source, destination.
+pub(crate) type Half = (u8, SocketAddr, SocketAddr);
 
 impl From<Step> for Event {
     fn from(step: Step) -> Self {
@@ -112,8 +118,20 @@ impl Twins {
                     self.write(state);
                 }
                 Event::Frame(step) => self.step(index, step),
+                Event::Lose(half) => self.lose(*half),
             }
         }
+    }
+
+    fn lose(&mut self, half: Half) {
+        if half.1.is_ipv4() { self.lose_of::<V4>(half) } else { self.lose_of::<V6>(half) }
+    }
+
+    fn lose_of<F: Net>(&mut self, (protocol, src, dst): Half) {
+        let key = key::<F>(protocol, src, dst);
+        let maps = F::maps(&self.host);
+        assert!(maps.flows.remove(&key) | maps.nursery.remove(&key), "no such half");
+        self.kernel.lose::<F>(&key);
     }
 
     fn step(&mut self, index: usize, step: &Step) {

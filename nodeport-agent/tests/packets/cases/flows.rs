@@ -1,5 +1,6 @@
 //! Flows: opened, followed, ended.
 
+use nodeport_common::abi::IPPROTO_TCP;
 use nodeport_common::core::env::Hook;
 use nodeport_common::core::state::{ACK, FIN, RST, SYN};
 use nodeport_common::core::verdict::Action;
@@ -112,6 +113,38 @@ pub(super) fn add<F: Net>(table: &mut CaseTable) {
             local_back::<F>(ACK),
             local_there::<F>(hook, FIN | ACK),
             local_back::<F>(FIN | ACK),
+        ]
+    });
+    lost_halves::<F>(table);
+}
+
+fn lost_halves<F: Net>(table: &mut CaseTable) {
+    let forward = || Event::Lose((IPPROTO_TCP, client::<F>(), frontend::<F>(REMOTE)));
+    let reply = || Event::Lose((IPPROTO_TCP, backend::<F>(REMOTE), snat::<F>(8)));
+    table.add_arriving("newcomer_loses_its_forward_half", |hook| {
+        vec![
+            there::<F>(hook, SYN),
+            forward(),
+            back::<F>(hook, SYN | ACK),
+            there::<F>(hook, ACK),
+            back::<F>(hook, ACK),
+        ]
+    });
+    table.add_arriving("newcomer_loses_its_reply_half", |hook| {
+        vec![there::<F>(hook, SYN), reply(), there::<F>(hook, SYN), back::<F>(hook, SYN | ACK)]
+    });
+    table.add_arriving("orphan_leaves_another_flow_alone", |hook| {
+        let anew = tcp(client::<F>(), frontend::<F>(REMOTE), SYN);
+        let elsewhere =
+            tcp(snat::<F>(8), backend::<F>(OTHER), SYN).ttl(63).macs(mac(8, 21), own_mac(8));
+        let late = tcp(backend::<F>(REMOTE), snat::<F>(8), SYN | ACK);
+        vec![
+            there::<F>(hook, SYN),
+            forward(),
+            Event::Write(|state| state.slots[REMOTE as usize] = OTHER),
+            Step::becomes(hook, &anew, Action::Send(IN), &elsewhere).into(),
+            Step::passed(hook, late.build()).into(),
+            Step::becomes(hook, &anew, Action::Send(IN), &elsewhere).into(),
         ]
     });
 }

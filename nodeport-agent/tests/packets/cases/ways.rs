@@ -93,6 +93,22 @@ fn obstacles<F: Net>(table: &mut CaseTable) {
             Step::becomes(hook, &datagram, Action::Send(OUT), &also).into(),
         ]
     });
+    table.add("last_hop_tagged::xdp", {
+        let (kind, code) = if F::VERSION == 4 { (11, 0) } else { (3, 0) };
+        let message = Icmp { kind, code, word: [0; 4] };
+        let segment = tcp(client::<F>(), frontend::<F>(REMOTE), SYN).ttl(1);
+        let told = error_to_client::<F>(&segment, REMOTE, message, F::HEADER + 20);
+        [(0x8100, 5, None), (0x88a8, 5, Some((0x8100, 6)))].map(|(kind, id, inner)| {
+            let tagged = |draft: &Draft| {
+                let draft = draft.clone().tag(kind, id);
+                inner.map_or(draft.clone(), |(kind, id)| draft.tag(kind, id))
+            };
+            Step::becomes(Hook::Xdp, &tagged(&segment), Action::Send(OUT), &tagged(&told)).into()
+        })
+    });
+    // The kernel makes room in plain IP packets only; the reason is counted.
+    let tagged = tcp(client::<F>(), frontend::<F>(REMOTE), SYN).ttl(1).tag(0x8100, 5);
+    table.add("last_hop_tagged::tc", [Step::dropped(Hook::Ingress, &tagged).into()]);
     table.add_arriving("narrow_path", narrow_path::<F>);
     table.add_arriving("error_budget", |hook| {
         let frame = tcp(client::<F>(), frontend::<F>(REMOTE), SYN).ttl(1);
