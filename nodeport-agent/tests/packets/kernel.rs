@@ -32,6 +32,9 @@ pub(crate) fn bytes_of<T: Copy + 'static>(value: &T) -> Vec<u8> {
     unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }.to_vec()
 }
 
+/// A table of flows.
+type Flows<T, A> = HashMap<T, Raw<FlowKey<A>>, Raw<Flow<A>>>;
+
 /// What became of a frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Ran {
@@ -203,8 +206,7 @@ impl Kernel {
     pub(crate) fn lose<F: Net>(&mut self, key: &FlowKey<F::Addr>) {
         let names = [format!("flows{}", F::VERSION), format!("nursery{}", F::VERSION)];
         let removed = names.map(|name| {
-            let mut map: HashMap<_, Raw<FlowKey<F::Addr>>, Raw<Flow<F::Addr>>> =
-                self.map_mut(&name).try_into().unwrap();
+            let mut map: Flows<_, F::Addr> = self.map_mut(&name).try_into().unwrap();
             map.remove(&Raw(*key)).is_ok()
         });
         assert!(removed.contains(&true), "no such half");
@@ -230,8 +232,7 @@ impl Kernel {
             Table::Flows => format!("flows{}", F::VERSION),
             Table::Nursery => format!("nursery{}", F::VERSION),
         };
-        let map: HashMap<_, Raw<FlowKey<F::Addr>>, Raw<Flow<F::Addr>>> =
-            self.map(&name).try_into().unwrap();
+        let map: Flows<_, F::Addr> = self.map(&name).try_into().unwrap();
         map.iter().map(|entry| entry.unwrap()).map(|(key, flow)| (key.0, flow.0)).collect()
     }
 

@@ -100,6 +100,9 @@ pub(crate) const LOCAL_BACKEND: u32 = 2;
 /// Index of a second backend elsewhere, which no slot names at first.
 pub(crate) const OTHER_BACKEND: u32 = 3;
 
+/// A half of a flow, and where it is.
+pub(crate) type Half<A> = (Table, FlowKey<A>, Flow<A>);
+
 /// A node.
 pub(crate) struct Node {
     pub(crate) world: World,
@@ -234,7 +237,7 @@ impl Node {
     }
 
     /// Every half in both tables.
-    pub(crate) fn halves<F: Net>(&self) -> Vec<(Table, FlowKey<F::Addr>, Flow<F::Addr>)> {
+    pub(crate) fn halves<F: Net>(&self) -> Vec<Half<F::Addr>> {
         let maps = F::maps(&self.world);
         let of = |table| maps.table(table).all().into_iter().map(move |(k, f)| (table, k, f));
         of(Table::Flows).chain(of(Table::Nursery)).collect()

@@ -88,7 +88,7 @@ fn from_backend<F: Net>(node: &Node, input: &mut Input<'_>) -> Option<(Draft, bo
 
 fn packet(src: SocketAddr, dst: SocketAddr, input: &mut Input<'_>) -> Draft {
     let flags = input.of(&[SYN, ACK, SYN | ACK, FIN | ACK, RST, FIN, SYN | FIN, 0]);
-    if input.byte() % 4 == 0 { udp(src, dst) } else { tcp(src, dst, flags) }
+    if input.byte().is_multiple_of(4) { udp(src, dst) } else { tcp(src, dst, flags) }
 }
 
 /// Walks the packet where it is met; what leaves is whole.
