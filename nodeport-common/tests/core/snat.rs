@@ -122,7 +122,8 @@ proptest! {
                 (0 | 1, None) => {
                     let out = node.xdp(&tcp(client, frontend::<V4>(), SYN));
                     if out.action == Action::Drop {
-                        prop_assert!(open.len() as u16 * 2 >= count, "refused with {} of {count} taken", open.len());
+                        // All sixteen tries are of different ports.
+                        prop_assert!(open.len() >= usize::from(count.min(16)), "{}", open.len());
                     } else {
                         let seen = out.view().src;
                         prop_assert!(!open.values().any(|other| *other == seen), "{seen} twice");
