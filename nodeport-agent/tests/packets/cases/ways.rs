@@ -144,6 +144,15 @@ fn narrow_path<F: Net>(hook: Hook) -> Vec<Event> {
             .macs(mac(8, ROUTER), own_mac(8));
         let step = Step::becomes(hook, &joined, Action::Send(IN), &cut);
         events.push(step.joined(room as u16).into());
+        let told = error_to_client::<F>(&joined, BEHIND_NARROW, message, F::HEADER + 8);
+        let step = Step::becomes(hook, &joined, Action::Send(OUT), &told);
+        events.push(step.joined(room as u16 + 1).into());
+    }
+    if hook == Hook::Xdp {
+        // Longer than a page, so in several pieces; a test in TC does not take such.
+        let jumbo = datagram(6000);
+        let told = error_to_client::<F>(&jumbo, BEHIND_NARROW, message, F::HEADER + 8);
+        events.push(Step::becomes(hook, &jumbo, Action::Send(OUT), &told).into());
     }
     events
 }
