@@ -1,6 +1,6 @@
 //! `Env` and `Tables` over helpers and maps.
 
-use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use aya_ebpf::bindings::{BPF_ANY, BPF_EXIST, BPF_NOEXIST};
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64};
 use nodeport_common::abi::{
     Addr4, Addr6, Backend, Control, Flow, FlowKey, Frontend, FrontendKey, PORTS_PER_LINE, Reason,
@@ -15,6 +15,8 @@ use crate::route::{self, RouteContext};
 
 /// "File exists": the key was taken.
 const EEXIST: i32 = -17;
+/// "No such entry": there was nothing to update.
+const ENOENT: i32 = -2;
 
 /// The kernel around a program at `HOOK` (a [`Hook`], as a number).
 #[derive(Clone, Copy)]
@@ -167,6 +169,7 @@ macro_rules! tables {
                 let flags = match how {
                     Insert::Claim => BPF_NOEXIST,
                     Insert::Replace => BPF_ANY,
+                    Insert::Update => BPF_EXIST,
                 } as u64;
                 let result = match table {
                     Table::Flows => maps::$flows.insert(key, flow, flags),
@@ -231,6 +234,7 @@ fn inserted(result: Result<(), i32>) -> Inserted {
     match result {
         Ok(()) => Inserted::Done,
         Err(EEXIST) => Inserted::Taken,
+        Err(ENOENT) => Inserted::Gone,
         Err(_) => Inserted::Full,
     }
 }

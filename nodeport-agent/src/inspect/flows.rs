@@ -174,6 +174,7 @@ fn state(number: u8) -> &'static str {
         FlowState::BackendClosed => "backend_closed",
         FlowState::Closed => "closed",
         FlowState::Reset => "reset",
+        FlowState::Doubted => "doubted",
     }
 }
 

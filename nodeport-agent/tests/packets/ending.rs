@@ -75,11 +75,20 @@ fn count<F: Net>(kernel: &Kernel) -> (usize, usize) {
 }
 
 fn limits(tcp: u32, udp: u32) -> Limits {
-    Limits { tcp, tcp_answered: tcp, tcp_opening: tcp, tcp_closed: tcp, udp, udp_opening: udp }
+    Limits {
+        tcp,
+        tcp_answered: tcp,
+        tcp_opening: tcp,
+        tcp_closed: tcp,
+        tcp_doubted: tcp,
+        udp,
+        udp_opening: udp,
+    }
 }
 
 fn request<F: Net>(keys: &[FlowKey<F::Addr>], limits: Limits) -> Vec<u8> {
-    let head = ExpireRequest { family: u32::from(F::VERSION), count: keys.len() as u32, limits };
+    let (family, count) = (u32::from(F::VERSION), keys.len() as u32);
+    let head = ExpireRequest { family, count, limits, pad: 0 };
     let mut bytes = crate::kernel::bytes_of(&head);
     for key in keys {
         bytes.extend(crate::kernel::bytes_of(key));

@@ -14,9 +14,11 @@ pub struct ExpireRequest {
     pub count: u32,
     /// How long flows may be silent.
     pub limits: Limits,
+    /// Zero; the keys behind it are aligned to 8 bytes.
+    pub pad: u32,
 }
-plain!(Limits = 4, 4, 4, 4, 4, 4);
-plain!(ExpireRequest = 4, 4, 24);
+plain!(Limits = 4, 4, 4, 4, 4, 4, 4);
+plain!(ExpireRequest = 4, 4, 28, 4);
 
 /// Keys in one request at most. The program returns how many flows it has ended.
 pub const EXPIRE_KEYS: usize = 16;

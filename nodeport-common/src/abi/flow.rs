@@ -115,6 +115,9 @@ pub enum FlowState {
     Closed = 5,
     /// TCP: one side sent RST, and nothing followed.
     Reset = 6,
+    /// TCP: one side sent RST, and packets followed: it was stray, or they were on their way
+    /// already.
+    Doubted = 7,
 }
 
 impl FlowState {
@@ -129,6 +132,7 @@ impl FlowState {
             4 => Self::BackendClosed,
             5 => Self::Closed,
             6 => Self::Reset,
+            7 => Self::Doubted,
             _ => Self::Opening,
         }
     }

@@ -157,6 +157,8 @@ pub enum Insert {
     Claim,
     /// Whatever is there.
     Replace,
+    /// Only if the key is there: what another CPU has removed since stays removed.
+    Update,
 }
 
 /// What an insert came to.
@@ -166,6 +168,8 @@ pub enum Inserted {
     Done,
     /// The key was taken.
     Taken,
+    /// There was nothing to update.
+    Gone,
     /// The table is full.
     Full,
 }

@@ -23,6 +23,8 @@ pub struct Limits {
     pub tcp_opening: u32,
     /// TCP, both sides have closed, or one has reset.
     pub tcp_closed: u32,
+    /// TCP, one side has reset, and packets followed.
+    pub tcp_doubted: u32,
     /// UDP, both sides spoke.
     pub udp: u32,
     /// UDP, only the client spoke.
@@ -34,7 +36,7 @@ impl Limits {
     #[inline(always)]
     pub const fn of(&self, state: FlowState, protocol: u8) -> u32 {
         use FlowState::{
-            Answered, BackendClosed, ClientClosed, Closed, Established, Opening, Reset,
+            Answered, BackendClosed, ClientClosed, Closed, Doubted, Established, Opening, Reset,
         };
         if protocol != IPPROTO_TCP {
             return if matches!(state, Opening) { self.udp_opening } else { self.udp };
@@ -44,6 +46,7 @@ impl Limits {
             Answered => self.tcp_answered,
             Established | ClientClosed | BackendClosed => self.tcp,
             Closed | Reset => self.tcp_closed,
+            Doubted => self.tcp_doubted,
         }
     }
 

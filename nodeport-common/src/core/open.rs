@@ -208,7 +208,7 @@ fn claim_answers<F: Family, W: World<F>>(
     work.other = partner(&work.key, &work.flow);
     match world.insert_flow(Table::Nursery, &work.other_key, &work.other, Insert::Claim) {
         Inserted::Taken => return Ok(false),
-        Inserted::Full => return Err(Reason::TableFull),
+        Inserted::Full | Inserted::Gone => return Err(Reason::TableFull),
         Inserted::Done => {}
     }
     if world.flow(Table::Flows, &work.other_key).is_none() {
@@ -226,7 +226,7 @@ fn insert_forward<F: Family, W: World<F>>(world: &W, work: &Work<F::Addr>) -> Re
             return Ok(());
         }
         Inserted::Taken => Reason::Raced,
-        Inserted::Full => Reason::TableFull,
+        Inserted::Full | Inserted::Gone => Reason::TableFull,
     };
     world.remove_flow(Table::Nursery, &work.other_key);
     Err(reason)

@@ -3,7 +3,7 @@
 //! It follows what a NAT must know, not what an endpoint knows: whether both sides spoke, and
 //! which side has closed (RFC 5382 for TCP, RFC 4787 for UDP). A RST ends nothing at once, since
 //! it may be forged or stray: it shortens the time after which an idle flow expires, and a packet
-//! that follows revives the flow.
+//! that follows revives the flow, for as long as more come.
 
 use crate::abi::{FlowState, IPPROTO_TCP};
 
@@ -40,8 +40,8 @@ pub const fn may_open(protocol: u8, flags: u8) -> bool {
 /// Whether a client's SYN on a flow in this state begins a new connection on the same ports.
 #[inline(always)]
 pub const fn is_reusable(state: FlowState) -> bool {
-    use FlowState::{BackendClosed, ClientClosed, Closed, Reset};
-    matches!(state, ClientClosed | BackendClosed | Closed | Reset)
+    use FlowState::{BackendClosed, ClientClosed, Closed, Doubted, Reset};
+    matches!(state, ClientClosed | BackendClosed | Closed | Reset | Doubted)
 }
 
 /// The state after a packet. `flags` are TCP's; for UDP they are 0.
@@ -92,13 +92,14 @@ const fn after_fin(state: FlowState, direction: Direction) -> FlowState {
 
 #[inline(always)]
 const fn after_segment(state: FlowState, flags: u8, direction: Direction) -> FlowState {
-    use FlowState::{Answered, Established, Opening, Reset};
+    use FlowState::{Answered, Doubted, Established, Opening, Reset};
     match (state, direction) {
         (Opening, Direction::Reply) if flags & SYN != 0 => Answered,
         // A SYN sent again says nothing new.
         (Answered, Direction::Forward) if flags & SYN == 0 => Established,
-        // Life after a RST: it was stray.
-        (Reset, _) if flags & SYN == 0 => Established,
+        // Life after a RST. It lives as long as packets come, and not for hours without any: a
+        // RST often overtakes the other side's last packets.
+        (Reset, _) if flags & SYN == 0 => Doubted,
         _ => state,
     }
 }
@@ -107,6 +108,6 @@ const fn after_segment(state: FlowState, flags: u8, direction: Direction) -> Flo
 /// that it is where it says) and packets without SYN, FIN or RST leave the state as it is.
 #[inline(always)]
 pub const fn is_settled(state: FlowState) -> bool {
-    use FlowState::{BackendClosed, ClientClosed, Closed, Established};
-    matches!(state, Established | ClientClosed | BackendClosed | Closed)
+    use FlowState::{BackendClosed, ClientClosed, Closed, Doubted, Established};
+    matches!(state, Established | ClientClosed | BackendClosed | Closed | Doubted)
 }

@@ -10,8 +10,7 @@ use super::verdict::Verdict;
 use super::work::Work;
 use super::{open, walk};
 use crate::abi::{
-    FLOW_LOCAL, Flow, FlowKey, FlowState, HOP_NEIGHBOUR, HOP_STACK, HOP_UNRESOLVED, IPPROTO_TCP,
-    NextHop, Reason,
+    FLOW_LOCAL, FlowState, HOP_NEIGHBOUR, HOP_STACK, HOP_UNRESOLVED, IPPROTO_TCP, NextHop, Reason,
 };
 
 /// Decides on `work.parsed`, a packet whose port concerns us and that is not routine.
@@ -219,27 +218,45 @@ fn store<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, place: Pla
     if moves && move_on::<F, W>(world, work, place) {
         return;
     }
-    let stored = if changed {
-        put::<F, W>(world, table, &work.key, &work.flow)
-    } else {
-        count_packet::<F, W>(world, work, table)
-    };
+    if !keep::<F, W>(world, work, table, changed) {
+        return;
+    }
     let to = if let Partner::In(place) = partner { place } else { table };
-    let stored = stored && put_partner::<F, W>(world, work, partner, to);
+    let stored = put_partner::<F, W>(world, work, partner, to);
     // What has no room among the established is told once, not with each packet.
     if changed && (moves || !stored) {
         count_full::<F, W>(world, work.flow.service);
     }
 }
 
+/// Writes the half back where it is, or only counts the packet if nothing has `changed`. False if
+/// the half is gone: another CPU has ended the flow since, and perhaps begun another one with its
+/// key, which must not find the old one in its way.
+#[inline(always)]
+fn keep<F: Family, W: World<F>>(
+    world: &W,
+    work: &Work<F::Addr>,
+    table: Table,
+    changed: bool,
+) -> bool {
+    if !changed {
+        return count_packet::<F, W>(world, work, table);
+    }
+    world.insert_flow(table, &work.key, &work.flow, Insert::Update) == Inserted::Done
+}
+
 /// Moves both halves to the established. False if there is no room for both: then they are where
 /// they were.
 #[inline(never)]
 fn move_on<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, place: Place) -> bool {
-    if !put::<F, W>(world, Table::Flows, &work.key, &work.flow) {
-        return false;
-    }
     let from_nursery = place.table == Table::Nursery;
+    let how = if from_nursery { Insert::Replace } else { Insert::Update };
+    match world.insert_flow(Table::Flows, &work.key, &work.flow, how) {
+        Inserted::Done => {}
+        // As in `keep`: there is nothing to move.
+        Inserted::Gone => return true,
+        _ => return false,
+    }
     if !put_partner::<F, W>(world, work, place.partner, Table::Flows) {
         if from_nursery {
             world.remove_flow(Table::Flows, &work.key);
@@ -267,16 +284,6 @@ fn count_packet<F: Family, W: World<F>>(world: &W, work: &Work<F::Addr>, table: 
     }
 }
 
-#[inline(always)]
-fn put<F: Family, W: World<F>>(
-    world: &W,
-    table: Table,
-    key: &FlowKey<F::Addr>,
-    flow: &Flow<F::Addr>,
-) -> bool {
-    world.insert_flow(table, key, flow, Insert::Replace) != Inserted::Full
-}
-
 /// Counts a flow that no table had room for.
 #[inline(always)]
 pub fn count_full<F: Family, W: World<F>>(world: &W, service: u32) {
@@ -301,7 +308,8 @@ fn put_partner<F: Family, W: World<F>>(
     }
     let before = FlowState::from_u8(work.other.state);
     flow::set_state(&mut work.other, FlowState::from_u8(work.flow.state));
-    let stored = put::<F, W>(world, to, &work.other_key, &work.other);
+    let how = if found == Partner::In(to) { Insert::Update } else { Insert::Replace };
+    let stored = world.insert_flow(to, &work.other_key, &work.other, how) != Inserted::Full;
     if !stored {
         // What is in `work` stays what is in the table.
         flow::set_state(&mut work.other, before);

@@ -18,6 +18,7 @@ const LIMITS: Limits = Limits {
     tcp_answered: 60,
     tcp_opening: 30,
     tcp_closed: 90,
+    tcp_doubted: 95,
     udp: 120,
     udp_opening: 40,
 };

@@ -11,6 +11,7 @@ fn limits() -> Limits {
         tcp_answered: 60 * HZ,
         tcp_opening: 30 * HZ,
         tcp_closed: 10 * HZ,
+        tcp_doubted: 120 * HZ,
         udp: 120 * HZ,
         udp_opening: 30 * HZ,
     }

@@ -6,10 +6,12 @@ use nodeport_common::core::state::{
 };
 use proptest::prelude::*;
 
-use FlowState::{Answered, BackendClosed, ClientClosed, Closed, Established, Opening, Reset};
+use FlowState::{
+    Answered, BackendClosed, ClientClosed, Closed, Doubted, Established, Opening, Reset,
+};
 
-const ALL: [FlowState; 7] =
-    [Opening, Answered, Established, ClientClosed, BackendClosed, Closed, Reset];
+const ALL: [FlowState; 8] =
+    [Opening, Answered, Established, ClientClosed, BackendClosed, Closed, Reset, Doubted];
 const BOTH: [Direction; 2] = [Direction::Forward, Direction::Reply];
 
 /// The state after these TCP packets, from [`Opening`].
@@ -25,7 +27,7 @@ fn every_state_has_its_number() {
     for state in ALL {
         assert_eq!(FlowState::from_u8(state as u8), state);
     }
-    for number in 7..=u8::MAX {
+    for number in 8..=u8::MAX {
         assert_eq!(FlowState::from_u8(number), Opening, "{number}");
     }
 }
@@ -92,13 +94,13 @@ fn a_half_closed_connection_still_carries_data() {
 
 #[test]
 fn a_stray_reset_is_survived() {
-    for state in [Established, ClientClosed, BackendClosed] {
+    for state in [Established, ClientClosed, BackendClosed, Doubted] {
         for way in BOTH {
             let reset = next(state, IPPROTO_TCP, RST, way);
             assert_eq!(reset, Reset);
             assert!(!is_settled(reset), "packets after it must be looked at");
             for way in BOTH {
-                assert_eq!(next(reset, IPPROTO_TCP, ACK, way), Established);
+                assert_eq!(next(reset, IPPROTO_TCP, ACK, way), Doubted);
             }
         }
     }
@@ -116,7 +118,7 @@ fn a_reset_does_not_open_or_reopen() {
 #[test]
 fn only_ends_can_be_used_again() {
     for state in ALL {
-        let over = matches!(state, ClientClosed | BackendClosed | Closed | Reset);
+        let over = matches!(state, ClientClosed | BackendClosed | Closed | Reset | Doubted);
         assert_eq!(is_reusable(state), over, "{state:?}");
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use nodeport_common::abi::{FlowState, IPPROTO_TCP, IPPROTO_UDP, Reason};
 use nodeport_common::core::env::Table;
-use nodeport_common::core::state::{ACK, SYN};
+use nodeport_common::core::state::{ACK, RST, SYN};
 use nodeport_common::core::verdict::Action;
 use nodeport_common::frames::{tcp, udp};
 
@@ -136,3 +136,16 @@ fn who_loses_a_race_leaves_nothing<F: Net>() {
     assert_eq!(node.xdp(&packet).action, Action::Send(INSIDE));
 }
 in_both_families!(who_loses_a_race_leaves_nothing);
+
+/// Two CPUs: one has a RST of the old connection in hand, the other begins a new connection on the
+/// same ports. What the first one writes must not bring the old flow back.
+fn a_flow_that_was_ended_meanwhile_stays_ended<F: Net>() {
+    let node = Node::new();
+    node.connect::<F>(client::<F>());
+    let forward = key::<F>(IPPROTO_TCP, client::<F>(), frontend::<F>());
+    F::maps(&node.world).flows.lose_race(&forward);
+    let out = node.xdp(&tcp(client::<F>(), frontend::<F>(), RST));
+    assert_eq!(out.action, Action::Send(INSIDE), "the packet itself goes its way");
+    assert!(node.half::<F>(IPPROTO_TCP, client::<F>(), frontend::<F>()).is_none());
+}
+in_both_families!(a_flow_that_was_ended_meanwhile_stays_ended);

@@ -31,10 +31,12 @@ fn head(request: &mut Frame) -> Option<ExpireRequest> {
         tcp_answered: head.load::<u32, 12>(),
         tcp_opening: head.load::<u32, 16>(),
         tcp_closed: head.load::<u32, 20>(),
-        udp: head.load::<u32, 24>(),
-        udp_opening: head.load::<u32, 28>(),
+        tcp_doubted: head.load::<u32, 24>(),
+        udp: head.load::<u32, 28>(),
+        udp_opening: head.load::<u32, 32>(),
     };
-    Some(ExpireRequest { family: head.load::<u32, 0>(), count: head.load::<u32, 4>(), limits })
+    let (family, count) = (head.load::<u32, 0>(), head.load::<u32, 4>());
+    Some(ExpireRequest { family, count, limits, pad: 0 })
 }
 
 #[inline(always)]

@@ -23,7 +23,7 @@ fn many(mode: Mode) -> Result<()> {
         // again within that minute would meet it: so the client closes, by a reset.
         let load = Load { close: Close::Reset, ..Load::new(target, requests) };
         let outcome = site.lab.client().load(&load)?;
-        outcome.all_answered().with_context(|| target.to_string())?;
+        outcome.all_answered().with_context(|| format!("{target}; {}", site.counters("node1")))?;
         outcome.fair(&site.pods(), 0.05).with_context(|| target.to_string())?;
     }
     Ok(())

@@ -72,6 +72,22 @@ impl Site {
         self.lab.node(node).address().both()
     }
 
+    /// What a node's programs have counted, for messages.
+    pub(crate) fn counters(&self, node: &str) -> String {
+        let status = self.lab.call_agent(node, &["status", "-o", "json"]).unwrap_or_default();
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap_or_default();
+        let counters = status["counters"].as_array().cloned().unwrap_or_default();
+        let line = |counter: &serde_json::Value| {
+            format!("{} {}", counter["reason"].as_str().unwrap_or("?"), counter["packets"])
+        };
+        counters
+            .iter()
+            .map(line)
+            .filter(|line| !line.ends_with(" 0"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
     /// Names of all pods.
     pub(crate) fn pods(&self) -> Vec<&str> {
         self.lab.pods().iter().map(Pod::name).collect()

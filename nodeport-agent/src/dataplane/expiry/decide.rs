@@ -9,6 +9,8 @@ use crate::config::Timeouts;
 /// A connection that both sides have closed, or one has reset, gives its port back soon: what may
 /// still come are the last segments, sent again.
 const CLOSED: Duration = Duration::from_secs(10);
+/// A connection after a RST that something followed: alive while packets come.
+const DOUBTED: Duration = Duration::from_secs(120);
 /// Longest that one direction waits for a first answer. TCP sends its SYN again after 1, 3, 7 and
 /// 15 seconds.
 const UNANSWERED: Duration = Duration::from_secs(30);
@@ -26,6 +28,7 @@ pub(in super::super) fn limits(timeouts: &Timeouts, hz: u32) -> Limits {
         tcp_answered: ticks(tcp_transient),
         tcp_opening: ticks(tcp_transient.min(UNANSWERED)),
         tcp_closed: ticks(tcp_transient.min(CLOSED)),
+        tcp_doubted: ticks(tcp.min(DOUBTED)),
         udp: ticks(udp),
         udp_opening: ticks(udp.min(UNANSWERED)),
     }
@@ -38,7 +41,7 @@ mod tests {
     use super::*;
 
     const HZ: u32 = 250;
-    const ALL: [FlowState; 7] = [
+    const ALL: [FlowState; 8] = [
         FlowState::Opening,
         FlowState::Answered,
         FlowState::Established,
@@ -46,6 +49,7 @@ mod tests {
         FlowState::BackendClosed,
         FlowState::Closed,
         FlowState::Reset,
+        FlowState::Doubted,
     ];
 
     fn usual() -> Limits {
@@ -60,8 +64,8 @@ mod tests {
     #[test]
     fn each_state_has_its_time() {
         for (protocol, seconds) in [
-            (IPPROTO_TCP, [30, 60, 8_000, 8_000, 8_000, 10, 10]),
-            (IPPROTO_UDP, [30, 120, 120, 120, 120, 120, 120]),
+            (IPPROTO_TCP, [30, 60, 8_000, 8_000, 8_000, 10, 10, 120]),
+            (IPPROTO_UDP, [30, 120, 120, 120, 120, 120, 120, 120]),
         ] {
             for (state, seconds) in ALL.into_iter().zip(seconds) {
                 let limit = seconds * HZ;

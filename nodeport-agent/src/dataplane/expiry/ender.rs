@@ -37,8 +37,12 @@ impl Ender {
     {
         let mut ended = 0;
         for part in keys.chunks(EXPIRE_KEYS) {
-            let head =
-                ExpireRequest { family: self.family, count: part.len() as u32, limits: *limits };
+            let head = ExpireRequest {
+                family: self.family,
+                count: part.len() as u32,
+                limits: *limits,
+                pad: 0,
+            };
             let mut request = Request { head, keys: [FlowKey::default(); EXPIRE_KEYS] };
             for (place, key) in request.keys.iter_mut().zip(part) {
                 *place = *key;

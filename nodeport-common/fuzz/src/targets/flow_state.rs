@@ -131,6 +131,7 @@ fn expire<F: Net>(node: &Node, input: &mut Input<'_>) {
         tcp_answered: limit,
         tcp_opening: limit,
         tcp_closed: limit,
+        tcp_doubted: limit,
         udp: limit,
         udp_opening: limit,
     };

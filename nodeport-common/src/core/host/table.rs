@@ -83,6 +83,10 @@ impl<A: Copy + Ord> FlowTable<A> {
         if how == Insert::Claim && (content.contested.remove(key) || known) {
             return Inserted::Taken;
         }
+        if how == Insert::Update && (content.contested.remove(key) || !known) {
+            content.remove(key);
+            return Inserted::Gone;
+        }
         if !known
             && content.flows.len() >= self.capacity
             && !(self.pushes_out && content.forget_oldest())
@@ -93,17 +97,15 @@ impl<A: Copy + Ord> FlowTable<A> {
         Inserted::Done
     }
 
-    /// Lets the next claim of this key come too late, as if another CPU had just taken it.
+    /// Lets the next claim or update of this key come too late, as if another CPU had just taken
+    /// or removed it.
     pub fn lose_race(&self, key: &FlowKey<A>) {
         self.content.borrow_mut().contested.insert(*key);
     }
 
     /// Removes a half; true if it was there.
     pub fn remove(&self, key: &FlowKey<A>) -> bool {
-        let mut content = self.content.borrow_mut();
-        let Some((used, _)) = content.flows.remove(key) else { return false };
-        content.uses.remove(&used);
-        true
+        self.content.borrow_mut().remove(key)
     }
 
     /// Changes a half where it lies; false if it is not there.
@@ -125,6 +127,12 @@ impl<A: Copy + Ord> Content<A> {
             self.uses.remove(&used);
         }
         self.uses.insert(self.clock, *key);
+    }
+
+    fn remove(&mut self, key: &FlowKey<A>) -> bool {
+        let Some((used, _)) = self.flows.remove(key) else { return false };
+        self.uses.remove(&used);
+        true
     }
 
     fn forget_oldest(&mut self) -> bool {
