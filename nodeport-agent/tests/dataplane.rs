@@ -4,6 +4,9 @@
 mod flows;
 mod world;
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+
 use aya::maps::{Array, MapData};
 use nodeport_agent::config::Mode;
 use nodeport_agent::dataplane::status::DeviceMode;
@@ -352,7 +355,7 @@ fn a_full_map_is_named_and_the_rest_goes_on() {
 fn a_pinned_map_of_another_shape_is_refused() {
     in_own_world(|world| {
         let folder = world.pins("a");
-        std::fs::create_dir_all(folder.join("links")).unwrap();
+        DirBuilder::new().recursive(true).mode(0o700).create(folder.join("links")).unwrap();
         let map: Array<_, u32> = Array::create(1, 0).unwrap();
         map.pin(folder.join("control")).unwrap();
         let error = format!("{:#}", dataplane::open(&world.config("a", &["n0"])).unwrap_err());

@@ -24,7 +24,10 @@ pub fn cleanup(instance: &Instance) -> anyhow::Result<Vec<String>> {
     let mut removed = Vec::new();
     let pins = Pins::new(instance);
     // Held until the end: no agent may begin meanwhile.
-    let _lock = pins.lock_existing()?;
+    let lock = pins.lock_existing()?;
+    if lock.is_some() {
+        preflight::require_bpffs(&instance.bpffs)?;
+    }
     for path in pins.all_links()? {
         detach(&path)?;
         removed.push(format!("detached {}", path.display()));
@@ -32,6 +35,7 @@ pub fn cleanup(instance: &Instance) -> anyhow::Result<Vec<String>> {
     detach_filters(instance, &mut removed)?;
     pins.remove_all(&mut |path| removed.push(format!("removed {}", path.display())))?;
     remove_run_dir(instance, &mut removed)?;
+    drop(lock);
     Ok(removed)
 }
 

@@ -5,7 +5,9 @@
 //! <bpffs>/nodeport/<instance>/v<layout>/links/<ifindex>_<hook>_<network namespace>
 //! ```
 //!
-//! Who holds the lock on the instance's folder may change what is in it.
+//! Who holds the lock on the instance's folder may change what is in it. Everybody may make folders
+//! in a bpf file system as it is mounted by default: one that another user has prepared is refused,
+//! and no symbolic link is followed where something is removed.
 
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io::ErrorKind;
@@ -13,7 +15,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use nodeport_common::abi::LAYOUT_VERSION;
 
 use super::attach::Hook;
@@ -77,13 +79,19 @@ impl Pins {
 
     /// Makes the instance's folder, if need be, and takes its lock.
     pub(super) fn lock(&self) -> anyhow::Result<Lock> {
-        make(&self.instance)?;
+        for folder in [&self.all, &self.instance] {
+            make(folder)?;
+            require_own(folder)?;
+        }
         self.lock_existing()?.with_context(|| format!("{} vanished", self.instance.display()))
     }
 
     /// Takes the lock of the instance's folder; none if there is no such folder.
     pub(super) fn lock_existing(&self) -> anyhow::Result<Option<Lock>> {
         let shown = self.instance.display();
+        if !(require_own(&self.all)? && require_own(&self.instance)?) {
+            return Ok(None);
+        }
         let folder = match File::open(&self.instance) {
             Ok(folder) => folder,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -130,8 +138,14 @@ impl Pins {
     }
 
     fn other_layouts(&self) -> anyhow::Result<Vec<PathBuf>> {
-        let folders = names(&self.instance)?.into_iter().map(|name| self.instance.join(name));
-        Ok(folders.filter(|folder| *folder != self.layout && folder.is_dir()).collect())
+        let mut layouts = self.layouts()?;
+        layouts.retain(|folder| *folder != self.layout);
+        Ok(layouts)
+    }
+
+    fn layouts(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let layouts = names(&self.instance)?.into_iter().map(|name| self.instance.join(name));
+        Ok(layouts.filter(|path| is_folder(path)).collect())
     }
 
     /// The links that are pinned; files with names of another form are left alone.
@@ -143,8 +157,8 @@ impl Pins {
     /// The files of all links, of all layouts.
     pub(super) fn all_links(&self) -> anyhow::Result<Vec<PathBuf>> {
         let mut paths = Vec::new();
-        for layout in names(&self.instance)? {
-            let links = self.instance.join(layout).join(LINKS);
+        for layout in self.layouts()? {
+            let links = layout.join(LINKS);
             paths.extend(names(&links)?.into_iter().map(|name| links.join(name)));
         }
         Ok(paths)
@@ -207,6 +221,33 @@ fn make(folder: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("making {}", folder.display()))
 }
 
+/// Whether this is a folder itself, not a link to one.
+fn is_folder(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
+}
+
+/// Refuses what others have made, or can change; false if there is nothing.
+fn require_own(folder: &Path) -> anyhow::Result<bool> {
+    let shown = folder.display();
+    let found = match fs::symlink_metadata(folder) {
+        Ok(found) => found,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error).with_context(|| format!("looking at {shown}")),
+    };
+    ensure!(
+        found.is_dir() && is_own(found.uid(), found.mode(), rustix::process::geteuid().as_raw()),
+        "{shown} is not this user's alone (owner {}, mode {:o}): another user may have prepared \
+         it. Look what is there, then remove it, or name another bpf file system by --bpffs",
+        found.uid(),
+        found.mode()
+    );
+    Ok(true)
+}
+
+const fn is_own(owner: u32, mode: u32, user: u32) -> bool {
+    owner == user && mode & 0o077 == 0
+}
+
 /// Names of what is in a folder; none if it is not there.
 fn names(folder: &Path) -> anyhow::Result<Vec<String>> {
     let shown = || format!("reading {}", folder.display());
@@ -221,28 +262,28 @@ fn names(folder: &Path) -> anyhow::Result<Vec<String>> {
     entries.map(name).collect::<io::Result<_>>().with_context(shown)
 }
 
-fn remove_tree(folder: &Path, removed: &mut dyn FnMut(&Path)) -> anyhow::Result<()> {
-    for name in names(folder)? {
-        let path = folder.join(name);
-        if path.is_dir() {
-            remove_tree(&path, removed)?;
-        } else {
-            fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
-            removed(&path);
+/// Removes a folder with what is in it. Of a symbolic link the link goes, not what it leads to.
+fn remove_tree(path: &Path, removed: &mut dyn FnMut(&Path)) -> anyhow::Result<()> {
+    let gone = if is_folder(path) {
+        for name in names(path)? {
+            remove_tree(&path.join(name), removed)?;
         }
-    }
-    match fs::remove_dir(folder) {
-        Ok(()) => removed(folder),
+        fs::remove_dir(path)
+    } else {
+        fs::remove_file(path)
+    };
+    match gone {
+        Ok(()) => removed(path),
         Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => {
-            return Err(error).with_context(|| format!("removing {}", folder.display()));
-        }
+        Err(error) => return Err(error).with_context(|| format!("removing {}", path.display())),
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
     use super::*;
 
     fn pins(folder: &Path) -> Pins {
@@ -303,6 +344,49 @@ mod tests {
         assert!(!old.exists());
         assert!(!pins.make().unwrap(), "the layout is not new any more");
         assert_eq!(pins.links().unwrap(), [name]);
+    }
+
+    #[test]
+    fn links_to_elsewhere_go_and_what_they_lead_to_stays() {
+        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let pins = pins(folder.path());
+        pins.make().unwrap();
+        let (file, links) = (elsewhere.path().join("passwd"), elsewhere.path().join(LINKS));
+        fs::write(&file, "").unwrap();
+        fs::create_dir(&links).unwrap();
+        fs::write(links.join("7_xdp_1"), "").unwrap();
+        symlink(elsewhere.path(), pins.instance.join("v0")).unwrap();
+        symlink(elsewhere.path(), pins.layout.join("flows4")).unwrap();
+
+        assert!(pins.all_links().unwrap().is_empty());
+        pins.make().unwrap();
+        pins.remove_other_layouts().unwrap();
+        pins.remove_all(&mut |_| {}).unwrap();
+        assert!(!pins.instance.exists());
+        assert!(file.exists() && links.join("7_xdp_1").exists());
+    }
+
+    #[test]
+    fn folders_that_others_have_prepared_are_refused() {
+        let elsewhere = tempfile::tempdir().unwrap();
+        for depth in 1..=2 {
+            let folder = tempfile::tempdir().unwrap();
+            let pins = pins(folder.path());
+            let prepared = if depth == 1 { &pins.all } else { &pins.instance };
+            make(prepared).unwrap();
+            fs::set_permissions(prepared, fs::Permissions::from_mode(0o755)).unwrap();
+            let error = pins.lock().unwrap_err().to_string();
+            assert!(error.contains("remove it") && error.contains("mode 40755"), "{error}");
+            assert!(pins.lock_existing().is_err());
+
+            fs::remove_dir(prepared).unwrap();
+            symlink(elsewhere.path(), prepared).unwrap();
+            assert!(pins.lock().is_err() && pins.lock_existing().is_err());
+            fs::remove_file(prepared).unwrap();
+            pins.lock().unwrap();
+        }
+        assert!(names(elsewhere.path()).unwrap().is_empty());
+        assert!(is_own(0, 0o40700, 0) && !is_own(1000, 0o40700, 0) && !is_own(0, 0o40701, 0));
     }
 
     #[test]

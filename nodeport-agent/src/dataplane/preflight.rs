@@ -74,7 +74,9 @@ fn missing_capabilities(effective: u64) -> Vec<&'static str> {
 /// Checks that a bpf file system is mounted there.
 pub(super) fn require_bpffs(mount: &Path) -> anyhow::Result<()> {
     let shown = mount.display();
-    let how = || format!("mount it with `mount -t bpf bpf {shown}`, or name another by --bpffs");
+    let how = || {
+        format!("mount it with `mount -t bpf -o mode=700 bpf {shown}`, or name another by --bpffs")
+    };
     match rustix::fs::statfs(mount) {
         Ok(found) if found.f_type as u32 == BPF_FS_MAGIC => Ok(()),
         Ok(_) => bail!("{shown} is no bpf file system: {}", how()),
@@ -109,8 +111,8 @@ mod tests {
     fn an_ordinary_folder_is_no_bpf_file_system() {
         let folder = tempfile::tempdir().unwrap();
         let error = format!("{:#}", require_bpffs(folder.path()).unwrap_err());
-        assert!(error.contains("mount -t bpf bpf"), "{error}");
+        assert!(error.contains("mount -t bpf -o mode=700 bpf"), "{error}");
         let error = format!("{:#}", require_bpffs(&folder.path().join("none")).unwrap_err());
-        assert!(error.contains("mount -t bpf bpf"), "{error}");
+        assert!(error.contains("mount -t bpf -o mode=700 bpf"), "{error}");
     }
 }
