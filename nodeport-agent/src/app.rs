@@ -39,7 +39,7 @@ pub async fn run(
     let sync = Sync::start(dataplane, config.seed)?;
     let store = Arc::new(Store::default());
     let node_name: Arc<str> = config.node_name.as_str().into();
-    let mut tasks = source.watch(&store);
+    let mut tasks = source.watch(&store, sync.has_adopted());
     let reconciler = Reconciler::new(store.clone(), node_name, sync);
     let mut worker = Worker { reconciler, file: File::new(&config.instance) };
     let outcome = tokio::select! {

@@ -90,6 +90,11 @@ fn clear(senseless: &[Op], dataplane: &mut dyn Dataplane) -> anyhow::Result<()> 
 }
 
 impl Adoption {
+    /// Whether all frontends that were found have been claimed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.frontends.is_empty()
+    }
+
     /// Takes note of a frontend and its table; false if it makes no sense.
     fn frontend<A: Into<IpAddr>>(
         &mut self,

@@ -105,6 +105,12 @@ impl Sync {
         self.report(round)
     }
 
+    /// Whether the maps had services in them that nobody has asked for yet.
+    #[must_use]
+    pub fn has_adopted(&self) -> bool {
+        self.state.adoption.as_ref().is_some_and(|adoption| !adoption.is_empty())
+    }
+
     /// When [`Sync::follow`] has something to do even if nothing changes.
     #[must_use]
     pub fn wake_at(&self) -> Option<Instant> {

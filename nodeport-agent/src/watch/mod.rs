@@ -43,14 +43,15 @@ impl Source {
         Ok(Self { kind, node_name: config.node_name.as_str().into(), rules })
     }
 
-    /// Watches for as long as the tasks live. They end only if they are aborted.
+    /// Watches for as long as the tasks live. They end only if they are aborted. `adopted` says
+    /// that an agent before this one has left something in the maps.
     #[must_use]
-    pub fn watch(self, store: &Arc<Store>) -> JoinSet<()> {
+    pub fn watch(self, store: &Arc<Store>, adopted: bool) -> JoinSet<()> {
         let Self { kind, node_name, rules } = self;
         let mut tasks = JoinSet::new();
         match kind {
             Kind::Manifests(folder) => {
-                let folder = manifests::Folder::new(folder, node_name, rules);
+                let folder = manifests::Folder::new(folder, node_name, rules, adopted);
                 tasks.spawn(folder.watch(store.clone()));
             }
             Kind::Api(client) => {

@@ -25,19 +25,18 @@ pub(super) struct Contents {
 }
 
 impl Contents {
-    /// Reads a file; none if there is none. `old` is what counted of it before.
-    pub(super) fn read(path: &Arc<PathBuf>, old: Option<Self>, rules: Rules) -> Option<Self> {
+    /// Reads a file. `old` is what counted of it before.
+    pub(super) fn read(path: &Arc<PathBuf>, old: Option<Self>, rules: Rules) -> Self {
         let text = match text(path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-            Err(error) => return Some(Self::unreadable(path, old, &error.to_string())),
+            Err(error) => return Self::unreadable(path, old, &error.to_string()),
         };
         match parse::documents(path, &text) {
             Ok(values) => {
                 let documents = values.into_iter().map(|value| parse::document(path, value, rules));
-                Some(Self::merge(documents.collect(), old))
+                Self::merge(documents.collect(), old)
             }
-            Err(error) => Some(Self::unreadable(path, old, &error)),
+            Err(error) => Self::unreadable(path, old, &error),
         }
     }
 

@@ -25,24 +25,26 @@ pub(super) struct Look {
     /// Files that differed the last time, with what was found then; none for one that was gone.
     moving: BTreeMap<PathBuf, Option<Stamp>>,
     looks: u64,
+    /// Files that the last look could not look at, and why.
+    unknown: BTreeMap<PathBuf, String>,
 }
 
 impl Look {
     /// Looks at the folder. Returns the files that came, changed or went, and have been the same
-    /// for two looks; at the first look, all files.
+    /// for two looks. Of a file that could not be looked at, what was known stays.
     pub(super) fn at(&mut self, folder: &Path) -> io::Result<Vec<PathBuf>> {
-        let found = stamps(folder)?;
-        let first = self.looks == 0;
+        let (found, unknown) = stamps(folder)?;
         self.looks += 1;
+        self.unknown = unknown;
         let known: BTreeSet<_> = self.settled.keys().chain(found.keys()).cloned().collect();
         let moving = std::mem::take(&mut self.moving);
         let mut changed = Vec::new();
         for path in known {
             let now = found.get(&path).copied();
-            if now == self.settled.get(&path).copied() {
+            if now == self.settled.get(&path).copied() || self.unknown.contains_key(&path) {
                 continue;
             }
-            if first || moving.get(&path) == Some(&now) {
+            if moving.get(&path) == Some(&now) {
                 self.settle(&path, now);
                 changed.push(path);
             } else {
@@ -52,14 +54,19 @@ impl Look {
         Ok(changed)
     }
 
-    /// Whether the last look found nothing that is still changing.
+    /// Whether two looks found the same.
     pub(super) fn is_settled(&self) -> bool {
-        self.moving.is_empty()
+        self.looks > 1 && self.moving.is_empty()
     }
 
-    /// Whether the last look was not the first.
-    pub(super) const fn has_looked_before(&self) -> bool {
-        self.looks > 1
+    /// Whether the file was there when it was the same for two looks.
+    pub(super) fn has(&self, path: &Path) -> bool {
+        self.settled.contains_key(path)
+    }
+
+    /// The files that could not be looked at, and why.
+    pub(super) const fn unknown(&self) -> &BTreeMap<PathBuf, String> {
+        &self.unknown
     }
 
     fn settle(&mut self, path: &Path, stamp: Option<Stamp>) {
@@ -70,21 +77,28 @@ impl Look {
     }
 }
 
-fn stamps(folder: &Path) -> io::Result<BTreeMap<PathBuf, Stamp>> {
-    let mut stamps = BTreeMap::new();
+type Stamps = (BTreeMap<PathBuf, Stamp>, BTreeMap<PathBuf, String>);
+
+/// What there is, and what cannot be looked at.
+fn stamps(folder: &Path) -> io::Result<Stamps> {
+    let (mut stamps, mut unknown) = (BTreeMap::new(), BTreeMap::new());
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         if !is_manifest(&path) {
             continue;
         }
         // Through symbolic links. One that leads nowhere counts as a file that is gone.
-        if let Ok(metadata) = std::fs::metadata(&path)
-            && metadata.is_file()
-        {
-            stamps.insert(path, Stamp::new(&metadata));
+        match std::fs::metadata(&path) {
+            Ok(metadata) if metadata.is_file() => {
+                stamps.insert(path, Stamp::new(&metadata));
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                unknown.insert(path, error.to_string());
+            }
+            _ => {}
         }
     }
-    Ok(stamps)
+    Ok((stamps, unknown))
 }
 
 impl Stamp {

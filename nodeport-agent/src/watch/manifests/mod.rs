@@ -30,6 +30,9 @@ const RESTING: Duration = Duration::from_millis(250);
 const CHANGING: Duration = Duration::from_millis(50);
 /// Looking takes at most this part of the time, as long as a change still counts within a second.
 const SHARE: u32 = 10;
+/// For so long a folder without files is not believed where there was something before, and one
+/// that never rests is waited for.
+const DOUBTING: Duration = Duration::from_secs(5);
 /// The longest time between two looks.
 const LONGEST: Duration = Duration::from_millis(500);
 
@@ -40,31 +43,52 @@ pub struct Folder {
     rules: Rules,
     look: Look,
     readable: bool,
+    /// Whether the maps had something in them when this agent began.
+    adopted: bool,
+    /// When it was looked at for the first time.
+    began: Option<Instant>,
+    /// Whether all that is there has been told.
+    is_told: bool,
+    /// The files of which it has been told that they could not be looked at.
+    unknown: BTreeMap<PathBuf, String>,
     files: BTreeMap<Arc<PathBuf>, Contents>,
     /// All objects, by the files that they stand in: the first file counts.
     objects: BTreeMap<Key, BTreeMap<Arc<PathBuf>, Object>>,
 }
 
 impl Folder {
-    /// A folder that has not been looked at yet.
+    /// A folder that has not been looked at yet. `adopted` says that an agent before this one has
+    /// left something in the maps.
     #[must_use]
-    pub fn new(path: PathBuf, node_name: Arc<str>, rules: Rules) -> Self {
-        let (files, objects) = (BTreeMap::new(), BTreeMap::new());
-        Self { path, node_name, rules, look: Look::default(), readable: true, files, objects }
+    pub fn new(path: PathBuf, node_name: Arc<str>, rules: Rules, adopted: bool) -> Self {
+        Self {
+            path,
+            node_name,
+            rules,
+            look: Look::default(),
+            readable: true,
+            adopted,
+            began: None,
+            is_told: false,
+            unknown: BTreeMap::new(),
+            files: BTreeMap::new(),
+            objects: BTreeMap::new(),
+        }
     }
 
     /// Looks again and again.
     pub async fn watch(mut self, store: Arc<Store>) {
         loop {
             let started = Instant::now();
-            tokio::task::block_in_place(|| self.look(&store));
+            tokio::task::block_in_place(|| self.look(&store, started));
             let wait = if self.look.is_settled() { RESTING } else { CHANGING };
             tokio::time::sleep(wait.max(started.elapsed() * SHARE).min(LONGEST)).await;
         }
     }
 
     /// Looks once, and tells the store what is new.
-    pub fn look(&mut self, store: &Store) {
+    pub fn look(&mut self, store: &Store, now: Instant) {
+        let is_young = now < *self.began.get_or_insert(now) + DOUBTING;
         let changed = match self.look.at(&self.path) {
             Ok(changed) => changed,
             Err(error) => {
@@ -73,14 +97,33 @@ impl Folder {
             }
         };
         let was_readable = std::mem::replace(&mut self.readable, true);
-        if changed.is_empty() && was_readable && self.look.has_looked_before() {
+        let is_news = !was_readable || self.look.unknown() != &self.unknown;
+        let is_due = !self.is_told && (self.look.is_settled() || !is_young);
+        if changed.is_empty() && !is_news && !is_due {
             return;
         }
+        self.unknown.clone_from(self.look.unknown());
         let mut touched = BTreeSet::new();
         for path in changed {
             touched.extend(self.read(path));
         }
-        store.together(|store| self.tell(&touched, store));
+        let is_doubtful = is_young && self.adopted && self.files.is_empty();
+        self.is_told = self.look.is_settled() && !is_doubtful;
+        store.together(|store| {
+            self.tell(&touched, is_doubtful, store);
+            if self.look.is_settled() {
+                store.listed(!is_doubtful && self.is_whole());
+            } else if !is_young {
+                // What rests is served, if the rest is late.
+                store.listed(false);
+            }
+        });
+    }
+
+    /// Whether all that there is could be understood, now or before.
+    fn is_whole(&self) -> bool {
+        let is_known = |path: &PathBuf| self.files.contains_key(path);
+        self.files.values().all(|contents| contents.whole) && self.unknown.keys().all(is_known)
     }
 
     /// Reads a file, or forgets one that went; returns the objects that it touches.
@@ -92,7 +135,11 @@ impl Folder {
         for key in &touched {
             self.forget(key, &path);
         }
-        let Some(contents) = Contents::read(&path, old, self.rules) else { return touched };
+        if !self.look.has(&path) {
+            return touched;
+        }
+        // One that went only now is read as it was: the next look sees that it went.
+        let contents = Contents::read(&path, old, self.rules);
         for (key, object) in &contents.objects {
             self.objects.entry(key.clone()).or_default().insert(path.clone(), object.clone());
             touched.insert(key.clone());
@@ -109,7 +156,7 @@ impl Folder {
         }
     }
 
-    fn tell(&self, touched: &BTreeSet<Key>, store: &mut Together<'_>) {
+    fn tell(&self, touched: &BTreeSet<Key>, is_doubtful: bool, store: &mut Together<'_>) {
         for key in touched {
             let first = self.objects.get(key).and_then(|versions| versions.values().next());
             match (first, key) {
@@ -124,14 +171,18 @@ impl Folder {
                 _ => {}
             }
         }
-        store.set_problems("folder", Vec::new());
+        store.set_problems("folder", is_doubtful.then(|| self.empty()).into_iter().collect());
         store.set_problems("files", self.problems());
-        store.listed(self.files.values().all(|contents| contents.whole));
     }
 
     fn problems(&self) -> Vec<Finding> {
         let files = self.files.values().flat_map(|contents| contents.problems.iter().cloned());
-        files.chain(self.doubles()).chain(self.no_node()).collect()
+        let unknown = self.unknown.iter().map(|(path, error)| {
+            let problem = format!("it cannot be looked at, what is known of it stays: {error}");
+            let path = Arc::new(path.clone());
+            finding(&path, Kind::File, Name::new("", ""), "", problem)
+        });
+        files.chain(unknown).chain(self.doubles()).chain(self.no_node()).collect()
     }
 
     /// Objects that stand in more than one file.
@@ -152,6 +203,16 @@ impl Folder {
                        known; add it, or give --node-name";
         let folder = Arc::new(self.path.clone());
         (!known).then(|| finding(&folder, Kind::Node, name, "", problem.to_owned()))
+    }
+
+    fn empty(&self) -> Finding {
+        let problem = format!(
+            "the folder has no manifests, though services are served: they stay for {} seconds, \
+             should it only not be filled or mounted yet",
+            DOUBTING.as_secs()
+        );
+        let folder = Arc::new(self.path.clone());
+        finding(&folder, Kind::File, Name::new("", ""), "", problem)
     }
 
     fn unreadable(&self, error: &std::io::Error) -> Finding {

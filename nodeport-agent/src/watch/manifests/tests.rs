@@ -43,14 +43,14 @@ struct Lab {
 }
 
 impl Lab {
-    /// A folder with these files, looked at once.
+    /// A folder with these files, looked at until they count.
     fn new<const N: usize>(files: [(&str, &str); N]) -> Self {
         let folder = TempDir::new().unwrap();
         files.iter().for_each(|(file, text)| fs::write(folder.path().join(file), text).unwrap());
-        let mut watched = Folder::new(folder.path().to_owned(), "n1".into(), rules());
+        let mut watched = Folder::new(folder.path().to_owned(), "n1".into(), rules(), false);
         let store = Store::default();
-        watched.look(&store);
-        let last = store.take().expect("a folder is listed by one look");
+        (0..2).for_each(|_| watched.look(&store, Instant::now()));
+        let last = store.take().expect("a folder at rest is listed by two looks");
         let mut lab = Self { folder, watched, store, services: BTreeMap::new(), last };
         lab.note();
         lab
@@ -65,7 +65,7 @@ impl Lab {
     /// Looks until what changed counts.
     fn look(&mut self) {
         for _ in 0..2 {
-            self.watched.look(&self.store);
+            self.watched.look(&self.store, Instant::now());
         }
         self.last = self.store.take().unwrap();
         self.note();
@@ -140,14 +140,91 @@ fn a_file_that_is_being_replaced_is_left_alone_until_that_is_done() {
     let mut lab = Lab::new([("web.yaml", SERVICE), ("node.yaml", NODE)]);
     let path = lab.folder.path().join("web.yaml");
     fs::rename(&path, lab.folder.path().join("web.yaml~")).unwrap();
-    lab.watched.look(&lab.store);
+    lab.watched.look(&lab.store, Instant::now());
     fs::write(&path, "").unwrap();
-    lab.watched.look(&lab.store);
+    lab.watched.look(&lab.store, Instant::now());
     fs::write(&path, node_port("30010")).unwrap();
-    lab.watched.look(&lab.store);
+    lab.watched.look(&lab.store, Instant::now());
     assert!(lab.store.take().unwrap().update.entries.is_empty());
     lab.look();
     assert_eq!(lab.service("my-service-nodeport").unwrap().ports[0].node_port, 30010);
+}
+
+#[test]
+fn a_file_that_is_being_written_at_the_start_is_waited_for() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("web.yaml");
+    let mut watched = Folder::new(folder.path().to_owned(), "n1".into(), rules(), true);
+    let (store, start) = (Store::default(), Instant::now());
+    for text in ["", "kind: Ser", SERVICE] {
+        fs::write(&path, text).unwrap();
+        watched.look(&store, start);
+        assert!(store.take().is_none(), "{text}");
+    }
+    watched.look(&store, start);
+    let snapshot = store.take().unwrap();
+    assert_eq!(snapshot.update.entries.len(), 1);
+    assert!(snapshot.complete);
+}
+
+#[test]
+fn a_file_that_never_rests_does_not_keep_the_others_waiting() {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("web.yaml"), SERVICE).unwrap();
+    let mut watched = Folder::new(folder.path().to_owned(), "n1".into(), rules(), true);
+    let (store, start) = (Store::default(), Instant::now());
+    for look in 0..3 {
+        fs::write(folder.path().join("busy.yaml"), "#".repeat(look)).unwrap();
+        watched.look(&store, start);
+    }
+    assert!(store.take().is_none());
+    fs::write(folder.path().join("busy.yaml"), "# and more").unwrap();
+    watched.look(&store, start + DOUBTING);
+    let snapshot = store.take().unwrap();
+    assert_eq!((snapshot.update.entries.len(), snapshot.complete), (1, false));
+    watched.look(&store, start + DOUBTING);
+    assert!(store.take().unwrap().complete);
+}
+
+#[test]
+fn an_empty_folder_is_not_believed_at_once_where_something_was_served() {
+    let folder = TempDir::new().unwrap();
+    for adopted in [true, false] {
+        let mut watched = Folder::new(folder.path().to_owned(), "n1".into(), rules(), adopted);
+        let (store, start) = (Store::default(), Instant::now());
+        (0..2).for_each(|_| watched.look(&store, start));
+        let snapshot = store.take().unwrap();
+        assert_eq!(snapshot.complete, !adopted);
+        let is_said = |snapshot: &Snapshot| {
+            snapshot.problems.iter().any(|one| one.to_string().contains("has no manifests"))
+        };
+        assert_eq!(is_said(&snapshot), adopted);
+        watched.look(&store, start + DOUBTING);
+        let snapshot = store.take().unwrap();
+        assert!(snapshot.complete && !is_said(&snapshot));
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_looked_at_is_not_taken_for_one_that_is_gone() {
+    let mut lab = Lab::new([("web.yaml", SERVICE), ("node.yaml", NODE)]);
+    let path = lab.folder.path().join("web.yaml");
+    fs::remove_file(&path).unwrap();
+    symlink("web.yaml", &path).unwrap();
+    lab.look();
+    assert!(lab.service("my-service-nodeport").is_some());
+    assert!(lab.last.complete);
+    let problems = lab.problems();
+    assert!(problems[0].starts_with("web.yaml: it cannot be looked at"), "{problems:?}");
+    symlink("other.yaml", lab.folder.path().join("other.yaml")).unwrap();
+    lab.look();
+    assert!(!lab.last.complete, "nothing is known of the other");
+    fs::remove_file(lab.folder.path().join("other.yaml")).unwrap();
+    fs::remove_file(&path).unwrap();
+    lab.look();
+    assert!(lab.service("my-service-nodeport").is_none());
+    assert!(lab.last.complete);
+    assert_eq!(lab.problems(), [""; 0]);
 }
 
 #[test]
