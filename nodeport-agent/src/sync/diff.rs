@@ -85,9 +85,9 @@ impl State {
         if self.maps.backend(id) != Some(&wanted) {
             change.backends.push((index, wanted));
         }
-        if target.local {
-            change.ports.insert((target.at.port(), PORT_BACKEND));
-        }
+        // Also of those on other nodes: where one is not known, or the way to it is not watched,
+        // the answers may leave by this node's interface.
+        change.ports.insert((target.at.port(), PORT_BACKEND));
     }
 
     /// What a backend's entry shall be. While the same backend has the index, the generation

@@ -200,7 +200,7 @@ impl Maps {
         if new.3 != BACKEND_USABLE {
             assert!(!self.is_read(family, index), "backend {index} goes while it is in a table");
         }
-        if flags & BACKEND_LOCAL != 0 && new.3 != BACKEND_GONE {
+        if new.3 != BACKEND_GONE {
             assert!(self.ports.get(&new.1).is_some_and(|bits| bits & PORT_BACKEND != 0));
         }
     }

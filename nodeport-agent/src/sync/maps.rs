@@ -77,10 +77,10 @@ impl Maps {
 
     pub(super) fn put_backend(&mut self, id: BackendId, value: BackendValue) {
         let old = self.backends.insert(id, value);
-        if value.is_met_here() {
+        if value.may_answer_here() {
             hold(&mut self.ports.backends, value.at.port());
         }
-        if let Some(old) = old.filter(BackendValue::is_met_here)
+        if let Some(old) = old.filter(BackendValue::may_answer_here)
             && release(&mut self.ports.backends, old.at.port())
         {
             self.ports.doubtful.insert(old.at.port());

@@ -33,9 +33,9 @@ impl BackendValue {
         Self { at, local: false, state: BACKEND_GONE, generation }
     }
 
-    /// Whether its replies pass this node on their way out.
-    pub(super) const fn is_met_here(&self) -> bool {
-        self.local && self.state != BACKEND_GONE
+    /// Whether its replies may leave by an interface of this node.
+    pub(super) const fn may_answer_here(&self) -> bool {
+        self.state != BACKEND_GONE
     }
 
     fn read<A: Into<IpAddr>>(backend: &Backend<A>, address: A) -> Self {

@@ -143,7 +143,7 @@ fn check_ports(agent: &Agent) {
         }
         let (_, members) = agent.sync.place(key).unwrap_or_default();
         for target in group.usable.iter().chain(&group.lingering) {
-            if target.local && members.iter().any(|member| member.at == target.at) {
+            if members.iter().any(|member| member.at == target.at) {
                 *wanted.entry(target.at.port()).or_default() |= PORT_BACKEND;
             }
         }
