@@ -21,6 +21,8 @@ use crate::watch::{Source, Store};
 
 /// Time between two writes of the file for other commands, at least.
 const FILE_PAUSE: Duration = Duration::from_millis(200);
+/// Time until writing it is tried again.
+const FILE_RETRY: Duration = Duration::from_secs(5);
 /// Writing that file takes at most this part of the time.
 const FILE_SHARE: u32 = 20;
 /// A day: as good as never, for a loop without anything to wait for.
@@ -137,13 +139,21 @@ impl File {
 
     fn write(&mut self, reconciler: &mut Reconciler, now: Instant) {
         self.due = None;
-        let Some(state) = reconciler.take_state() else { return };
-        match state.save(&self.instance) {
-            Ok(()) => self.failing = false,
-            Err(error) if !std::mem::replace(&mut self.failing, true) => {
+        let Some(mut state) = reconciler.take_state() else { return };
+        if !reconciler.has_started() {
+            state.keep_names(&self.instance);
+        }
+        if let Err(error) = state.save(&self.instance) {
+            if !std::mem::replace(&mut self.failing, true) {
                 warn!("the commands that show services cannot name them: {error:#}");
             }
-            Err(_) => {}
+            reconciler.set_outdated();
+            self.next = Some(now + FILE_RETRY);
+            self.due = self.next;
+            return;
+        }
+        if std::mem::take(&mut self.failing) {
+            info!("the commands that show services can name them again");
         }
         self.next = Some(now + FILE_PAUSE.max(now.elapsed() * FILE_SHARE));
     }

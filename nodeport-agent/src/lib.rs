@@ -7,6 +7,7 @@ pub mod inspect;
 pub mod model;
 pub mod plan;
 pub mod reconcile;
+mod run_dir;
 pub mod state_file;
 pub mod sync;
 pub mod telemetry;

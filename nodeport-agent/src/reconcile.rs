@@ -43,7 +43,11 @@ impl Reconciler {
 
     /// Takes a step. It needs no reason: without a change there is nothing to do.
     pub fn step(&mut self, now: Instant) {
-        let Some(Snapshot { update, complete, problems }) = self.store.take() else { return };
+        let Some(Snapshot { update, complete, problems }) = self.store.take(now) else {
+            // Why nothing is listed yet is worth knowing all the more.
+            self.outdated |= self.board.set(Scope::Source, self.store.problems());
+            return;
+        };
         self.outdated |= self.board.set(Scope::Source, problems);
         let changed = self.planner.update(update);
         let groups = self.take_note(changed);
@@ -61,7 +65,7 @@ impl Reconciler {
     /// When a step is due even if nothing changes.
     #[must_use]
     pub fn wake_at(&self) -> Option<Instant> {
-        self.sync.wake_at()
+        self.sync.wake_at().into_iter().chain(self.store.wake_at()).min()
     }
 
     /// Completes what would otherwise be done a moment later.
@@ -75,6 +79,17 @@ impl Reconciler {
     #[must_use]
     pub const fn is_outdated(&self) -> bool {
         self.outdated
+    }
+
+    /// Other commands have not been told after all.
+    pub const fn set_outdated(&mut self) {
+        self.outdated = true;
+    }
+
+    /// Whether a plan has been carried out.
+    #[must_use]
+    pub const fn has_started(&self) -> bool {
+        self.started
     }
 
     /// What other commands shall know, if it is not what they knew before.

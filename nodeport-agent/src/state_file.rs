@@ -2,7 +2,7 @@
 //! other commands can show them, also when it is away.
 
 use std::fs;
-use std::io::{self, BufWriter, Write};
+use std::io::Write;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Instance;
 use crate::model::{Family, Finding, Name, Protocol};
 use crate::plan::{Desired, Group, GroupKey};
+use crate::run_dir;
 use crate::sync::{Member, Sync};
 
 /// Everything that the agent knows by name.
@@ -108,26 +109,28 @@ impl State {
         serde_json::from_str(&text).with_context(|| format!("{} makes no sense", path.display()))
     }
 
+    /// Takes over what the agent before knew by name: until all is listed, its services are served
+    /// on, and this agent knows only what is wrong.
+    pub(crate) fn keep_names(&mut self, instance: &Instance) {
+        if let Ok(before) = Self::load(instance)
+            && before.layout == self.layout
+        {
+            let known = std::mem::replace(self, before);
+            (self.findings, self.failures) = (known.findings, known.failures);
+        }
+    }
+
     /// Writes it, in one piece: who reads meanwhile sees the file as it was.
     ///
     /// # Errors
     /// Names the file that cannot be written.
     pub fn save(&self, instance: &Instance) -> anyhow::Result<()> {
         let path = path(instance);
-        let new = path.with_extension("json.new");
-        self.write(&new).and_then(|()| fs::rename(&new, &path)).with_context(|| {
-            format!("writing {}: choose another place by --run-dir", path.display())
+        run_dir::replace(&path, |file| {
+            serde_json::to_writer(&mut *file, self)?;
+            file.write_all(b"\n")
         })
-    }
-
-    fn write(&self, path: &PathBuf) -> io::Result<()> {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        let mut file = BufWriter::new(fs::File::create(path)?);
-        serde_json::to_writer(&mut file, self)?;
-        file.write_all(b"\n")?;
-        file.flush()
+        .with_context(|| format!("writing {}: choose another place by --run-dir", path.display()))
     }
 }
 

@@ -43,15 +43,18 @@ fn config(folder: &Path) -> Config {
 
 /// Runs an agent in a folder until `test` is over.
 fn with_agent(folder: &Path, fake: &Fake, test: impl FnOnce(&Config)) {
+    with_agent_of(&config(folder), fake, test);
+}
+
+fn with_agent_of(config: &Config, fake: &Fake, test: impl FnOnce(&Config)) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let config = config(folder);
     let (stop, stopped) = oneshot::channel::<()>();
     let (agent_config, dataplane) = (config.clone(), Box::new(fake.clone()));
     let agent = runtime.spawn(async move {
         let source = Source::new(&agent_config).await?;
         run(&agent_config, source, dataplane, async { drop(stopped.await) }).await
     });
-    test(&config);
+    test(config);
     drop(stop);
     runtime.block_on(agent).unwrap().unwrap();
 }
@@ -102,6 +105,44 @@ fn maps_and_names_follow_the_manifests() {
         assert_eq!(endpoints(&fake), 1);
     });
     assert_eq!(endpoints(&fake), 1, "it goes on without the agent");
+}
+
+#[test]
+fn what_is_wrong_before_all_is_listed_is_said_and_names_stay() {
+    let (folder, fake) = (folder(), Fake::new(1 << 16));
+    with_agent(folder.path(), &fake, |_| soon("it is served", || endpoints(&fake) == 2));
+    let manifests = folder.path().join("m");
+    // A folder when the agent is started, which is then nothing that can be read.
+    let config = config(folder.path());
+    fs::remove_dir_all(&manifests).unwrap();
+    with_agent_of(&config, &fake, |config| {
+        soon("the folder is named", || {
+            let state = State::load(&config.instance).unwrap();
+            state.findings.iter().any(|one| one.to_string().contains("the folder cannot be read"))
+        });
+        assert_eq!(State::load(&config.instance).unwrap().services.len(), 1);
+    });
+}
+
+#[test]
+fn names_that_could_not_be_written_are_written_later() {
+    let folder = folder();
+    let store = Arc::new(Store::default());
+    let fake = Fake::new(1 << 16);
+    let sync = Sync::start(Box::new(fake), 1).unwrap();
+    let mut reconciler = Reconciler::new(store, "n1".into(), sync);
+    let config = config(folder.path());
+    let mut file = File::new(&config.instance);
+    let start = Instant::now();
+    fs::write(&config.instance.run_dir, "a file is in the way").unwrap();
+    reconciler.set_outdated();
+    file.keep(&mut reconciler, start);
+    assert!(reconciler.is_outdated());
+    assert_eq!(file.due(), Some(start + FILE_RETRY));
+    fs::remove_file(&config.instance.run_dir).unwrap();
+    file.keep(&mut reconciler, start + FILE_RETRY);
+    assert!(State::load(&config.instance).is_ok());
+    assert_eq!((reconciler.is_outdated(), file.due()), (false, None));
 }
 
 #[test]

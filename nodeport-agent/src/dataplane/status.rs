@@ -131,14 +131,9 @@ impl Refusal {
 
 /// Writes the file, in one piece.
 pub(super) fn write(run_dir: &Path, devices: &[DeviceStatus]) -> anyhow::Result<()> {
-    fs::create_dir_all(run_dir).with_context(|| format!("making {}", run_dir.display()))?;
     let path = run_dir.join(FILE);
-    let new = path.with_extension("json.new");
-    let write = || {
-        fs::write(&new, serde_json::to_vec_pretty(devices)?)?;
-        fs::rename(&new, &path)
-    };
-    write().with_context(|| format!("writing {}", path.display()))
+    crate::run_dir::replace(&path, |file| Ok(serde_json::to_writer_pretty(file, devices)?))
+        .with_context(|| format!("writing {}", path.display()))
 }
 
 /// Reads the file; nothing if there is none.

@@ -94,8 +94,13 @@ pub(super) async fn node(client: Client, name: Arc<str>, store: Arc<Store>) {
                 store.set_node(Arc::new(Node::new(&node, Origin::Api)));
                 store.set_problems("node", Vec::new());
             }
-            Event::InitDone if listed => {}
-            Event::InitDone | Event::Delete(_) => store.set_problems("node", vec![missing(&name)]),
+            Event::InitDone => {
+                if !listed {
+                    store.set_problems("node", vec![missing(&name)]);
+                }
+                store.list_node();
+            }
+            Event::Delete(_) => store.set_problems("node", vec![missing(&name)]),
         }
     }
 }

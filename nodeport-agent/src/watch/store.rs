@@ -3,11 +3,15 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use crate::model::{Entry, Finding, Name, Node, Service, Slice};
 use crate::plan::Update;
+
+/// For so long the first plan waits for the answer about this machine's Node.
+const NODE_WAIT: Duration = Duration::from_secs(5);
 
 /// All objects that matter, by name.
 #[derive(Debug, Default)]
@@ -38,6 +42,10 @@ struct Inner {
     problems: BTreeMap<&'static str, Vec<Finding>>,
     services_listed: bool,
     slices_listed: bool,
+    /// Whether it is known if there is a Node of this machine.
+    node_listed: bool,
+    /// When the Node is waited for no longer.
+    limit: Option<Instant>,
     incomplete: bool,
 }
 
@@ -48,11 +56,11 @@ impl Store {
     }
 
     /// What changed since the last call; none before Services and EndpointSlices have both been
-    /// listed to the end.
+    /// listed to the end, and the Node too, unless that takes long.
     #[must_use]
-    pub fn take(&self) -> Option<Snapshot> {
+    pub fn take(&self, now: Instant) -> Option<Snapshot> {
         let mut inner = self.lock();
-        if !(inner.services_listed && inner.slices_listed) {
+        if !inner.is_listed(now) {
             return None;
         }
         let changed = std::mem::take(&mut inner.changed);
@@ -60,8 +68,21 @@ impl Store {
         Some(Snapshot {
             update: Update { node: inner.node.clone(), entries },
             complete: !inner.incomplete,
-            problems: inner.problems.values().flatten().cloned().collect(),
+            problems: inner.all_problems(),
         })
+    }
+
+    /// When there is something to take even if nothing changes.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Instant> {
+        let inner = self.lock();
+        inner.limit.filter(|_| !inner.node_listed)
+    }
+
+    /// What is wrong with the source itself.
+    #[must_use]
+    pub fn problems(&self) -> Vec<Finding> {
+        self.lock().all_problems()
     }
 
     /// A Service came or changed.
@@ -112,6 +133,11 @@ impl Store {
     /// the machine, which serves on.
     pub fn set_node(&self, node: Arc<Node>) {
         self.write(|inner| inner.node = Some(node));
+    }
+
+    /// Whether there is a Node of this machine has been said.
+    pub fn list_node(&self) {
+        self.write(|inner| inner.node_listed = true);
     }
 
     /// Several changes that must be seen together, or not at all.
@@ -175,11 +201,26 @@ impl Together<'_> {
     pub fn listed(&mut self, complete: bool) {
         self.inner.services_listed = true;
         self.inner.slices_listed = true;
+        self.inner.node_listed = true;
         self.inner.incomplete = !complete;
     }
 }
 
 impl Inner {
+    fn is_listed(&mut self, now: Instant) -> bool {
+        if !(self.services_listed && self.slices_listed) {
+            return false;
+        }
+        let limit = *self.limit.get_or_insert(now + NODE_WAIT);
+        // What was waited for once is waited for no more.
+        self.node_listed |= now >= limit;
+        self.node_listed
+    }
+
+    fn all_problems(&self) -> Vec<Finding> {
+        self.problems.values().flatten().cloned().collect()
+    }
+
     fn entry(&self, name: &Name) -> Entry {
         let slices = self.slices.get(name).into_iter().flat_map(BTreeMap::values);
         Entry { service: self.services.get(name).cloned(), slices: slices.cloned().collect() }
@@ -254,26 +295,52 @@ mod tests {
     }
 
     fn changed(store: &Store) -> Vec<(Name, bool, usize)> {
-        let entries = store.take().unwrap().update.entries.into_iter();
+        let entries = store.take(Instant::now()).unwrap().update.entries.into_iter();
         entries.map(|(name, entry)| (name, entry.service.is_some(), entry.slices.len())).collect()
     }
 
     #[test]
     fn nothing_is_told_before_both_are_listed() {
         let store = Store::default();
+        store.list_node();
         store.list_services(vec![web()]);
         store.set_slice(part(1));
-        assert!(store.take().is_none());
+        assert!(store.take(Instant::now()).is_none());
         store.list_slices(vec![part(1), part(2)]);
         assert_eq!(changed(&store), [(name("web"), true, 2)]);
         assert_eq!(changed(&store), []);
     }
 
     #[test]
-    fn what_is_said_again_is_no_change() {
-        let store = Store::default();
+    fn the_node_is_waited_for_but_not_for_ever() {
+        let (store, start) = (Store::default(), Instant::now());
+        assert_eq!(store.wake_at(), None);
         store.list_services(vec![web()]);
         store.list_slices(vec![part(1)]);
+        assert!(store.take(start).is_none());
+        assert_eq!(store.wake_at(), Some(start + NODE_WAIT));
+        assert!(store.take(start + NODE_WAIT / 2).is_none());
+        assert!(store.take(start + NODE_WAIT).is_some());
+        assert_eq!(store.wake_at(), None);
+        assert!(store.take(start).is_some());
+
+        let store = listed();
+        assert!(store.take(start).is_some());
+        assert_eq!(store.wake_at(), None);
+    }
+
+    /// Everything is listed.
+    fn listed() -> Store {
+        let store = Store::default();
+        store.list_node();
+        store.list_services(vec![web()]);
+        store.list_slices(vec![part(1)]);
+        store
+    }
+
+    #[test]
+    fn what_is_said_again_is_no_change() {
+        let store = listed();
         changed(&store);
         store.list_services(vec![web()]);
         store.set_slice(part(1));
@@ -282,8 +349,7 @@ mod tests {
 
     #[test]
     fn what_a_new_list_lacks_is_gone() {
-        let store = Store::default();
-        store.list_services(vec![web()]);
+        let store = listed();
         store.list_slices(vec![part(1), part(2)]);
         changed(&store);
         store.list_slices(vec![part(2)]);
@@ -295,9 +361,7 @@ mod tests {
 
     #[test]
     fn a_slice_can_be_given_to_another_service() {
-        let store = Store::default();
-        store.list_services(vec![web()]);
-        store.list_slices(vec![part(1)]);
+        let store = listed();
         changed(&store);
         let mut other = (*part(1)).clone();
         other.service = Some(name("other"));

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -167,7 +167,7 @@ async fn soon(store: &Store, wanted: impl Fn(&Snapshot) -> bool) -> Snapshot {
     let look = async {
         loop {
             store.changed().await;
-            if let Some(snapshot) = store.take().filter(&wanted) {
+            if let Some(snapshot) = store.take(Instant::now()).filter(&wanted) {
                 return snapshot;
             }
         }
@@ -211,7 +211,7 @@ async fn nothing_is_told_while_one_kind_cannot_be_listed() {
     server.list("nodes", json!([node()]));
     let (store, _tasks) = watch(&client);
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(store.take().is_none());
+    assert!(store.take(Instant::now()).is_none());
     server.list("endpointslices", json!([slice()]));
     soon(&store, |snapshot| snapshot.update.entries.len() == 1).await;
 }

@@ -50,7 +50,7 @@ impl Lab {
         let mut watched = Folder::new(folder.path().to_owned(), "n1".into(), rules(), false);
         let store = Store::default();
         (0..2).for_each(|_| watched.look(&store, Instant::now()));
-        let last = store.take().expect("a folder at rest is listed by two looks");
+        let last = store.take(Instant::now()).expect("a folder at rest is listed by two looks");
         let mut lab = Self { folder, watched, store, services: BTreeMap::new(), last };
         lab.note();
         lab
@@ -67,7 +67,7 @@ impl Lab {
         for _ in 0..2 {
             self.watched.look(&self.store, Instant::now());
         }
-        self.last = self.store.take().unwrap();
+        self.last = self.store.take(Instant::now()).unwrap();
         self.note();
     }
 
@@ -145,7 +145,7 @@ fn a_file_that_is_being_replaced_is_left_alone_until_that_is_done() {
     lab.watched.look(&lab.store, Instant::now());
     fs::write(&path, node_port("30010")).unwrap();
     lab.watched.look(&lab.store, Instant::now());
-    assert!(lab.store.take().unwrap().update.entries.is_empty());
+    assert!(lab.store.take(Instant::now()).unwrap().update.entries.is_empty());
     lab.look();
     assert_eq!(lab.service("my-service-nodeport").unwrap().ports[0].node_port, 30010);
 }
@@ -159,10 +159,10 @@ fn a_file_that_is_being_written_at_the_start_is_waited_for() {
     for text in ["", "kind: Ser", SERVICE] {
         fs::write(&path, text).unwrap();
         watched.look(&store, start);
-        assert!(store.take().is_none(), "{text}");
+        assert!(store.take(Instant::now()).is_none(), "{text}");
     }
     watched.look(&store, start);
-    let snapshot = store.take().unwrap();
+    let snapshot = store.take(Instant::now()).unwrap();
     assert_eq!(snapshot.update.entries.len(), 1);
     assert!(snapshot.complete);
 }
@@ -177,13 +177,13 @@ fn a_file_that_never_rests_does_not_keep_the_others_waiting() {
         fs::write(folder.path().join("busy.yaml"), "#".repeat(look)).unwrap();
         watched.look(&store, start);
     }
-    assert!(store.take().is_none());
+    assert!(store.take(Instant::now()).is_none());
     fs::write(folder.path().join("busy.yaml"), "# and more").unwrap();
     watched.look(&store, start + DOUBTING);
-    let snapshot = store.take().unwrap();
+    let snapshot = store.take(Instant::now()).unwrap();
     assert_eq!((snapshot.update.entries.len(), snapshot.complete), (1, false));
     watched.look(&store, start + DOUBTING);
-    assert!(store.take().unwrap().complete);
+    assert!(store.take(Instant::now()).unwrap().complete);
 }
 
 #[test]
@@ -193,14 +193,14 @@ fn an_empty_folder_is_not_believed_at_once_where_something_was_served() {
         let mut watched = Folder::new(folder.path().to_owned(), "n1".into(), rules(), adopted);
         let (store, start) = (Store::default(), Instant::now());
         (0..2).for_each(|_| watched.look(&store, start));
-        let snapshot = store.take().unwrap();
+        let snapshot = store.take(Instant::now()).unwrap();
         assert_eq!(snapshot.complete, !adopted);
         let is_said = |snapshot: &Snapshot| {
             snapshot.problems.iter().any(|one| one.to_string().contains("has no manifests"))
         };
         assert_eq!(is_said(&snapshot), adopted);
         watched.look(&store, start + DOUBTING);
-        let snapshot = store.take().unwrap();
+        let snapshot = store.take(Instant::now()).unwrap();
         assert!(snapshot.complete && !is_said(&snapshot));
     }
 }
