@@ -3,11 +3,12 @@
 use aya_ebpf::bindings::{BPF_ANY, BPF_EXIST, BPF_NOEXIST};
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64};
 use nodeport_common::abi::{
-    Addr4, Addr6, Backend, Control, Flow, FlowKey, Frontend, FrontendKey, PORTS_PER_LINE, Reason,
-    SLOTS_PER_LINE, ServiceStats,
+    Addr4, Addr6, Backend, Control, FLOW_SETTLED, Flow, FlowKey, FlowState, Frontend, FrontendKey,
+    PORTS_PER_LINE, Reason, SLOTS_PER_LINE, ServiceStats,
 };
 use nodeport_common::core::env::{Env, FlowRef, Hook, Insert, Inserted, Route, Table, Tables};
 use nodeport_common::core::family::{V4, V6};
+use nodeport_common::core::state;
 use nodeport_common::core::work::Work;
 
 use crate::maps;
@@ -31,10 +32,13 @@ pub(crate) const XDP: u8 = 0;
 pub(crate) const INGRESS: u8 = 1;
 /// `Kernel` of the TC program where packets leave.
 pub(crate) const EGRESS: u8 = 2;
+/// `Kernel` of the program that the agent calls. Kernels before af2d0d09eabe let programs at the
+/// other hooks interrupt it, so it has a working area of its own.
+pub(crate) const CALLED: u8 = 3;
 
 impl<C: RouteContext, const HOOK: u8> Env for Kernel<C, HOOK> {
     const HOOK: Hook = match HOOK {
-        XDP => Hook::Xdp,
+        XDP | CALLED => Hook::Xdp,
         INGRESS => Hook::Ingress,
         _ => Hook::Egress,
     };
@@ -139,6 +143,23 @@ impl<A: Copy> FlowRef<A> for MapFlow<A> {
             (*self.0).bytes += bytes as u64;
         }
     }
+
+    /// Between the read and the write lie some nanoseconds in which another CPU may do the same.
+    #[inline(always)]
+    fn merge_state(&mut self, to: FlowState) -> FlowState {
+        // SAFETY: as in `read`.
+        let now = unsafe { (&raw const (*self.0).state).read_volatile() };
+        let merged = state::merge(FlowState::from_u8(now), to);
+        // SAFETY: as in `read`.
+        let flags = unsafe { (&raw const (*self.0).flags).read_volatile() };
+        let settled = if state::is_settled(merged) { FLOW_SETTLED } else { 0 };
+        // SAFETY: as in `read`.
+        unsafe {
+            (*self.0).state = merged as u8;
+            (*self.0).flags = flags & !FLOW_SETTLED | settled;
+        }
+        merged
+    }
 }
 
 macro_rules! tables {
@@ -211,9 +232,11 @@ macro_rules! tables {
 
             #[inline(always)]
             fn with_work<R>(&self, body: impl FnOnce(&mut Work<$addr>) -> R) -> Option<R> {
-                let work = maps::$work.get_ptr_mut(0)?;
-                // SAFETY: the element is this CPU's own; the walk borrows it once at a time, and
-                // programs are not preempted by themselves on one CPU.
+                let area = if HOOK == CALLED { 1 } else { 0 };
+                let work = maps::$work.get_ptr_mut(area)?;
+                // SAFETY: the element is this CPU's own, and the walk borrows it once at a time.
+                // Programs that packets call run with softirqs off, so that they do not interrupt
+                // each other on one CPU; the one that the agent calls has another element.
                 Some(body(unsafe { &mut *work }))
             }
 

@@ -118,6 +118,12 @@ fn hop(params: &FibParams, code: u32, device: u32) -> NextHop {
     let mtu = if mtu <= 1 { u16::MAX } else { mtu };
     let mut hop = NextHop { ifindex: params.ifindex, mtu, epoch: 1, ..NextHop::default() };
     match code {
+        // Older kernels report success for a neighbour that is being asked for, with no address
+        // (before 1fe4850b34ab).
+        BPF_FIB_LKUP_RET_SUCCESS if params.dmac == [0; 6] => {
+            hop.kind = HOP_NEIGHBOUR;
+            hop.epoch = 0;
+        }
         BPF_FIB_LKUP_RET_SUCCESS if device & DEVICE_REDIRECT != 0 => {
             hop.kind = HOP_SEND;
             hop.dst_mac = params.dmac;

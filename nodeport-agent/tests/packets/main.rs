@@ -10,6 +10,7 @@ mod ending;
 mod host;
 mod kernel;
 mod network;
+mod race;
 mod random;
 mod state;
 mod step;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
     trials.extend(random::trials(&twins));
     trials.extend(complete::trials(&twins));
     trials.extend(ending::trials(&twins));
+    trials.extend(race::trials(&twins));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

@@ -21,4 +21,4 @@ plain!(Limits = 4, 4, 4, 4, 4, 4, 4);
 plain!(ExpireRequest = 4, 4, 28, 4);
 
 /// Keys in one request at most. The program returns how many flows it has ended.
-pub const EXPIRE_KEYS: usize = 16;
+pub const EXPIRE_KEYS: usize = 4;

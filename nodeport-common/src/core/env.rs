@@ -7,7 +7,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::family::Family;
 use super::work::Work;
 use crate::abi::{
-    Backend, Control, Flow, FlowKey, Frontend, FrontendKey, NextHop, Reason, ServiceStats,
+    Backend, Control, Flow, FlowKey, FlowState, Frontend, FrontendKey, NextHop, Reason,
+    ServiceStats,
 };
 
 /// Largest offset in a frame at which a [`Window`] may stand. The verifier needs a bound for
@@ -139,6 +140,9 @@ pub trait FlowRef<A> {
     }
     /// Counts a packet of `bytes` at `now`.
     fn touch(&mut self, now: u32, bytes: u32);
+    /// Puts it into a state, merged with the one that it is in by now; the state that comes of it
+    /// (see [`state::merge`](super::state::merge)).
+    fn merge_state(&mut self, to: FlowState) -> FlowState;
 }
 
 /// The two tables of flows.

@@ -226,8 +226,11 @@ impl Family for V6 {
     #[inline(always)]
     fn is_martian(address: &Addr6) -> bool {
         // Multicast, or ::/127: unspecified and loopback (RFC 4291, 2.5.2, 2.5.3, 2.7).
+        // Link-local addresses mean something on their own link alone, and are never forwarded
+        // (2.5.6).
         let [a, b, c, last] = words6(address);
-        address[0] == 0xff || (a | b | c == 0 && u32::from_be(last) <= 1)
+        let link_local = address[0] == 0xfe && address[1] & 0xc0 == 0x80;
+        address[0] == 0xff || link_local || (a | b | c == 0 && u32::from_be(last) <= 1)
     }
 
     #[inline(always)]

@@ -117,6 +117,14 @@ pub fn set_state<A>(flow: &mut Flow<A>, to: FlowState) {
     }
 }
 
+/// Puts a flow into a state, merged with the one that it is in; the state that comes of it.
+#[inline(always)]
+pub fn merge_state<A>(flow: &mut Flow<A>, to: FlowState) -> FlowState {
+    let merged = state::merge(FlowState::from_u8(flow.state), to);
+    set_state(flow, merged);
+    merged
+}
+
 /// The state after a packet of this half, with the rule for UDP that is never answered.
 #[inline(always)]
 pub fn next_state<A>(flow: &Flow<A>, protocol: u8, flags: u8, now: u32, hz: u32) -> FlowState {

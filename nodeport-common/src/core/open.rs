@@ -1,7 +1,7 @@
 //! A packet that belongs to no flow: does it open one?
 
 use super::checksum;
-use super::env::{Hook, Insert, Inserted, Packet, Table, World};
+use super::env::{FlowRef, Hook, Insert, Inserted, Packet, Table, World};
 use super::family::Family;
 use super::flow::{self, Opening, partner, partner_key};
 use super::hash;
@@ -11,7 +11,7 @@ use super::verdict::Verdict;
 use super::walk;
 use super::work::Work;
 use crate::abi::{
-    BACKEND_LOCAL, BACKEND_USABLE, FLOW_LOCAL, Flow, FlowKey, FrontendKey, HOP_STACK,
+    BACKEND_LOCAL, BACKEND_USABLE, FLOW_LOCAL, Flow, FlowKey, FlowState, FrontendKey, HOP_STACK,
     HOP_UNRESOLVED, Port, Ports, Reason,
 };
 
@@ -165,6 +165,8 @@ fn find_source<F: Family, W: World<F>>(
     match work.way.hop.kind {
         HOP_UNRESOLVED => Err(Reason::HopUnresolved),
         HOP_STACK => Ok(false),
+        // An interface without an address, on a kernel that does not name the source.
+        _ if work.way.watched && work.way.from == F::Addr::default() => Err(Reason::HopUnresolved),
         _ => Ok(work.way.watched),
     }
 }
@@ -186,7 +188,28 @@ fn claim<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Result<
             return insert_forward::<F, W>(world, work);
         }
     }
+    if take_over::<F, W>(world, work) {
+        return insert_forward::<F, W>(world, work);
+    }
     Err(Reason::NoPort)
+}
+
+/// Takes the last candidate from a newcomer that the backend has not answered: a flood of such
+/// holds all ports, and must not keep everybody else out. Whoever it was taken from begins anew
+/// with its next packet.
+#[inline(never)]
+fn take_over<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> bool {
+    match world.flow(Table::Nursery, &work.other_key) {
+        Some(entry) => entry.read_into(&mut work.other),
+        None => return false,
+    }
+    if FlowState::from_u8(work.other.state) != FlowState::Opening {
+        return false;
+    }
+    world.remove_flow(Table::Nursery, &partner_key(&work.other_key, &work.other));
+    work.other = partner(&work.key, &work.flow);
+    let how = Insert::Update;
+    world.insert_flow(Table::Nursery, &work.other_key, &work.other, how) == Inserted::Done
 }
 
 #[inline(always)]

@@ -40,8 +40,10 @@ pub const fn may_open(protocol: u8, flags: u8) -> bool {
 /// Whether a client's SYN on a flow in this state begins a new connection on the same ports.
 #[inline(always)]
 pub const fn is_reusable(state: FlowState) -> bool {
-    use FlowState::{BackendClosed, ClientClosed, Closed, Doubted, Reset};
-    matches!(state, ClientClosed | BackendClosed | Closed | Reset | Doubted)
+    use FlowState::{BackendClosed, ClientClosed, Closed, Reset};
+    // Not `Doubted`: a forged SYN could then end a live connection. If the client did begin anew,
+    // the backend, which heard the RST, takes the SYN as one.
+    matches!(state, ClientClosed | BackendClosed | Closed | Reset)
 }
 
 /// The state after a packet. `flags` are TCP's; for UDP they are 0.
@@ -101,6 +103,17 @@ const fn after_segment(state: FlowState, flags: u8, direction: Direction) -> Flo
         // RST often overtakes the other side's last packets.
         (Reset, _) if flags & SYN == 0 => Doubted,
         _ => state,
+    }
+}
+
+/// The state of a half that is put into state `to` by one who saw it before another CPU put it
+/// into `current`: the two ends that close at the same time are both seen.
+#[inline(always)]
+pub const fn merge(current: FlowState, to: FlowState) -> FlowState {
+    use FlowState::{BackendClosed, ClientClosed, Closed};
+    match (current, to) {
+        (ClientClosed | Closed, BackendClosed) | (BackendClosed | Closed, ClientClosed) => Closed,
+        _ => to,
     }
 }
 

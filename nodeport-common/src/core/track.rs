@@ -128,7 +128,7 @@ fn follow<F: Family, P: Packet, W: World<F>>(
         return verdict;
     }
     let state_changed = step::<F, W>(world, work);
-    store::<F, W>(world, work, place, hop_changed || state_changed);
+    store::<F, W>(world, work, place, Changed { hop: hop_changed, state: state_changed });
     walk::deliver::<F, P, W>(packet, world, &work.parsed, &work.flow)
 }
 
@@ -204,10 +204,22 @@ pub fn find_way<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) {
     }
 }
 
+/// What a packet has changed about its half.
+#[derive(Clone, Copy, Debug)]
+struct Changed {
+    hop: bool,
+    state: bool,
+}
+
 /// Writes the half back, its partner beside it: among the established once they have proved
-/// themselves, or one of them is there already. What has not `changed` is only counted.
+/// themselves, or one of them is there already.
 #[inline(never)]
-fn store<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, place: Place, changed: bool) {
+fn store<F: Family, W: World<F>>(
+    world: &W,
+    work: &mut Work<F::Addr>,
+    place: Place,
+    changed: Changed,
+) {
     let Place { table, partner } = place;
     let moves = match table {
         Table::Flows => partner == Partner::In(Table::Nursery),
@@ -224,25 +236,30 @@ fn store<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, place: Pla
     let to = if let Partner::In(place) = partner { place } else { table };
     let stored = put_partner::<F, W>(world, work, partner, to);
     // What has no room among the established is told once, not with each packet.
-    if changed && (moves || !stored) {
+    if (changed.hop || changed.state) && (moves || !stored) {
         count_full::<F, W>(world, work.flow.service);
     }
 }
 
-/// Writes the half back where it is, or only counts the packet if nothing has `changed`. False if
-/// the half is gone: another CPU has ended the flow since, and perhaps begun another one with its
-/// key, which must not find the old one in its way.
+/// Brings the half up to date where it is. False if it is gone: another CPU has ended the flow
+/// since, and perhaps begun another one with its key, which must not find the old one in its way.
 #[inline(always)]
 fn keep<F: Family, W: World<F>>(
     world: &W,
-    work: &Work<F::Addr>,
+    work: &mut Work<F::Addr>,
     table: Table,
-    changed: bool,
+    changed: Changed,
 ) -> bool {
-    if !changed {
-        return count_packet::<F, W>(world, work, table);
+    if changed.hop {
+        return world.insert_flow(table, &work.key, &work.flow, Insert::Update) == Inserted::Done;
     }
-    world.insert_flow(table, &work.key, &work.flow, Insert::Update) == Inserted::Done
+    let Some(mut entry) = world.flow(table, &work.key) else { return false };
+    entry.touch(work.flow.last_seen, work.parsed.total as u32);
+    if changed.state {
+        let merged = entry.merge_state(FlowState::from_u8(work.flow.state));
+        flow::set_state(&mut work.flow, merged);
+    }
+    true
 }
 
 /// Moves both halves to the established. False if there is no room for both: then they are where
@@ -272,18 +289,6 @@ fn move_on<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, place: P
     true
 }
 
-#[inline(always)]
-fn count_packet<F: Family, W: World<F>>(world: &W, work: &Work<F::Addr>, table: Table) -> bool {
-    match world.flow(table, &work.key) {
-        Some(mut entry) => {
-            entry.touch(work.flow.last_seen, work.parsed.total as u32);
-            true
-        }
-        // Pushed out a moment ago.
-        None => false,
-    }
-}
-
 /// Counts a flow that no table had room for.
 #[inline(always)]
 pub fn count_full<F: Family, W: World<F>>(world: &W, service: u32) {
@@ -299,7 +304,10 @@ fn put_partner<F: Family, W: World<F>>(
     found: Partner,
     to: Table,
 ) -> bool {
-    if found == Partner::In(to) && work.other.state == work.flow.state {
+    if found == Partner::In(to) {
+        if work.other.state != work.flow.state {
+            merge_partner::<F, W>(world, work, to);
+        }
         return true;
     }
     if found == Partner::Lost {
@@ -308,11 +316,27 @@ fn put_partner<F: Family, W: World<F>>(
     }
     let before = FlowState::from_u8(work.other.state);
     flow::set_state(&mut work.other, FlowState::from_u8(work.flow.state));
-    let how = if found == Partner::In(to) { Insert::Update } else { Insert::Replace };
+    // A lost one's place may have been taken a moment ago: the next packet sees that.
+    let how = if found == Partner::Lost { Insert::Claim } else { Insert::Replace };
     let stored = world.insert_flow(to, &work.other_key, &work.other, how) != Inserted::Full;
     if !stored {
         // What is in `work` stays what is in the table.
         flow::set_state(&mut work.other, before);
     }
     stored
+}
+
+/// Brings the partner to the half's state where it is, and the half to what comes of it if another
+/// CPU has changed the partner meanwhile.
+#[inline(always)]
+fn merge_partner<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, table: Table) {
+    let state = FlowState::from_u8(work.flow.state);
+    let Some(mut entry) = world.flow(table, &work.other_key) else { return };
+    let merged = entry.merge_state(state);
+    if merged == state {
+        return;
+    }
+    if let Some(mut entry) = world.flow(table, &work.key) {
+        entry.merge_state(merged);
+    }
 }

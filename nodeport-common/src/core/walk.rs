@@ -63,11 +63,15 @@ fn common<F: Family, P: Packet, W: World<F>>(packet: &mut P, world: &W) -> Optio
 fn any<F: Family, P: Packet, W: World<F>>(packet: &mut P, world: &W, l3: usize) -> Verdict {
     packet.make_linear(MAX_HEADERS);
     let verdict = world.with_work(|work| {
-        work.control = world.control()?;
         if let Err(error) = F::parse(packet, l3, &mut work.outer) {
             return pass(world, error);
         }
-        match parse::kind::<F, P>(packet, &work.outer) {
+        let kind = parse::kind::<F, P>(packet, &work.outer);
+        if kind == Kind::Other {
+            return None;
+        }
+        work.control = world.control()?;
+        match kind {
             Kind::Other => None,
             Kind::IcmpError => Some(icmp_error::forward::<F, P, W>(packet, world, work, l3)),
             Kind::Transport => transport::<F, P, W>(packet, world, work, l3)

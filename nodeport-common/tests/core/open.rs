@@ -132,7 +132,7 @@ fn martians_open_nothing_ipv4() {
 #[test]
 fn martians_open_nothing_ipv6() {
     let node = node_ip::<V6>().to_string();
-    assert_martian::<V6>(&["::", "::1", "ff02::1", "ff0e::1234", &node]);
+    assert_martian::<V6>(&["::", "::1", "fe80::1", "febf::1", "ff02::1", "ff0e::1234", &node]);
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn neighbours_of_martians_are_clients() {
         let source = SocketAddr::new(source.parse().expect("an address"), 5000);
         assert_eq!(node.xdp(&udp(source, frontend::<V4>())).view().dst, remote::<V4>());
     }
-    for source in ["::2", "0:0:0:1::", "0:0:1::1", "feff::1", "fe80::1"] {
+    for source in ["::2", "0:0:0:1::", "0:0:1::1", "feff::1", "fe7f::1", "fec0::1"] {
         let source = SocketAddr::new(source.parse().expect("an address"), 5000);
         assert_eq!(node.xdp(&udp(source, frontend::<V6>())).view().dst, remote::<V6>());
     }

@@ -146,3 +146,19 @@ proptest! {
         prop_assert_eq!(node.halves::<V4>().len(), 2 * open.len());
     }
 }
+
+/// A flood that nobody answers holds every port: a newcomer takes one of them, and the flood's flow
+/// is gone as a whole. What was answered keeps its port.
+fn an_unanswered_flood_keeps_nobody_out<F: Net>() {
+    let node = Node::new();
+    node.world.change_control(|control| control.snat_count = 1);
+    let first = node.connect::<F>(client::<F>());
+    assert_eq!(node.xdp(&tcp(nth_client::<F>(1), frontend::<F>(), SYN)).action, Action::Drop);
+    let other = Node::new();
+    other.world.change_control(|control| control.snat_count = 1);
+    other.xdp(&tcp(nth_client::<F>(1), frontend::<F>(), SYN)).view();
+    assert_eq!(other.connect::<F>(client::<F>()), first);
+    assert!(other.half::<F>(IPPROTO_TCP, nth_client::<F>(1), frontend::<F>()).is_none());
+    assert_eq!(other.halves::<F>().len(), 2);
+}
+in_both_families!(an_unanswered_flood_keeps_nobody_out);

@@ -118,7 +118,7 @@ fn a_reset_does_not_open_or_reopen() {
 #[test]
 fn only_ends_can_be_used_again() {
     for state in ALL {
-        let over = matches!(state, ClientClosed | BackendClosed | Closed | Reset | Doubted);
+        let over = matches!(state, ClientClosed | BackendClosed | Closed | Reset);
         assert_eq!(is_reusable(state), over, "{state:?}");
     }
 }

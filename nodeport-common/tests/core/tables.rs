@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 
-use nodeport_common::abi::{FlowState, IPPROTO_TCP, IPPROTO_UDP, Reason};
+use nodeport_common::abi::{FLOW_SETTLED, Flow, FlowState, IPPROTO_TCP, IPPROTO_UDP, Reason};
 use nodeport_common::core::env::Table;
-use nodeport_common::core::state::{ACK, RST, SYN};
+use nodeport_common::core::flow::set_state;
+use nodeport_common::core::state::{ACK, FIN, RST, SYN};
 use nodeport_common::core::verdict::Action;
 use nodeport_common::frames::{tcp, udp};
 
@@ -81,7 +82,6 @@ fn no_half_moves_on_alone<F: Net>() {
 in_both_families!(no_half_moves_on_alone);
 
 fn the_established_change_their_state_in_a_full_table<F: Net>() {
-    use nodeport_common::core::state::FIN;
     let node = sized::<F>(2, 100);
     let seen = node.connect::<F>(client::<F>());
     node.xdp(&tcp(client::<F>(), frontend::<F>(), FIN | ACK)).view();
@@ -137,15 +137,56 @@ fn who_loses_a_race_leaves_nothing<F: Net>() {
 }
 in_both_families!(who_loses_a_race_leaves_nothing);
 
+/// Reads of a half by a packet that is not routine: the straight line's, once more behind the full
+/// parser, and the one that counts.
+const READS: u32 = 3;
+
 /// Two CPUs: one has a RST of the old connection in hand, the other begins a new connection on the
 /// same ports. What the first one writes must not bring the old flow back.
 fn a_flow_that_was_ended_meanwhile_stays_ended<F: Net>() {
     let node = Node::new();
     node.connect::<F>(client::<F>());
     let forward = key::<F>(IPPROTO_TCP, client::<F>(), frontend::<F>());
-    F::maps(&node.world).flows.lose_race(&forward);
+    F::maps(&node.world).flows.meanwhile(&forward, READS, |_| None);
     let out = node.xdp(&tcp(client::<F>(), frontend::<F>(), RST));
     assert_eq!(out.action, Action::Send(INSIDE), "the packet itself goes its way");
     assert!(node.half::<F>(IPPROTO_TCP, client::<F>(), frontend::<F>()).is_none());
+
+    // With another next hop the whole half is written.
+    let node = Node::new();
+    node.connect::<F>(client::<F>());
+    node.world.change_control(|control| control.epoch += 1);
+    F::maps(&node.world).flows.meanwhile(&forward, READS, |_| None);
+    assert_eq!(node.xdp(&tcp(client::<F>(), frontend::<F>(), ACK)).action, Action::Send(INSIDE));
+    assert!(node.half::<F>(IPPROTO_TCP, client::<F>(), frontend::<F>()).is_none());
 }
 in_both_families!(a_flow_that_was_ended_meanwhile_stays_ended);
+
+/// Both ends close in the same instant, on two CPUs: neither end may be lost, or the flow counts
+/// as half open for hours.
+fn ends_at_the_same_time_are_both_seen<F: Net>() {
+    // The other CPU has written one half by now, or both.
+    for (own, others) in [(false, true), (true, true), (true, false)] {
+        let node = Node::new();
+        let seen = node.connect::<F>(client::<F>());
+        let forward = key::<F>(IPPROTO_TCP, client::<F>(), frontend::<F>());
+        let reply = key::<F>(IPPROTO_TCP, remote::<F>(), seen);
+        let flows = &F::maps(&node.world).flows;
+        let closes = |mut flow: Flow<F::Addr>| {
+            set_state(&mut flow, FlowState::BackendClosed);
+            Some(flow)
+        };
+        if own {
+            flows.meanwhile(&forward, READS, closes);
+        }
+        if others {
+            flows.meanwhile(&reply, 1, closes);
+        }
+        node.xdp(&tcp(client::<F>(), frontend::<F>(), FIN | ACK)).view();
+        for (_, _, half) in node.halves::<F>() {
+            assert_eq!(half.state, FlowState::Closed as u8, "{own} {others}");
+            assert_ne!(half.flags & FLOW_SETTLED, 0);
+        }
+    }
+}
+in_both_families!(ends_at_the_same_time_are_both_seen);

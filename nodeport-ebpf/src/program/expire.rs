@@ -7,14 +7,14 @@ use nodeport_common::core::env::{Packet, Tables, Window, World};
 use nodeport_common::core::expiry::{self, Limits};
 use nodeport_common::core::family::{Family, V4, V6};
 
-use crate::env::{Kernel, XDP};
+use crate::env::{CALLED, Kernel};
 use crate::packet::xdp::Frame;
 
 /// Ends the flows of the request that are over; returns how many were.
 #[xdp]
 pub(crate) fn nodeport_expire(context: XdpContext) -> u32 {
     let mut request = Frame(context.ctx);
-    let kernel = Kernel::<Frame, XDP> { context: request };
+    let kernel = Kernel::<Frame, CALLED> { context: request };
     let Some(head) = head(&mut request) else { return 0 };
     match head.family {
         4 => each::<V4, _>(&mut request, &kernel, &head),

@@ -83,8 +83,9 @@ fn refusals<F: Net>(table: &mut CaseTable) {
         let second = SocketAddr::new(client::<F>().ip(), 40_001);
         vec![
             there::<F>(hook, SYN),
-            Step::dropped(hook, &tcp(second, frontend::<F>(REMOTE), SYN)).into(),
             back::<F>(hook, SYN | ACK),
+            // From now on the port is not taken from it: the backend has answered.
+            Step::dropped(hook, &tcp(second, frontend::<F>(REMOTE), SYN)).into(),
             there::<F>(hook, ACK),
             Step::dropped(hook, &tcp(second, frontend::<F>(REMOTE), SYN)).into(),
         ]

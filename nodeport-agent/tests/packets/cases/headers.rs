@@ -105,7 +105,7 @@ fn extensions<F: Net>(table: &mut CaseTable) {
     }
     let chain =
         |draft: Draft, length| (0..length).fold(draft, |draft, _| draft.extension(60, &PADDED));
-    table.add_arriving("extension::seven", |hook| served::<F>(hook, |draft| chain(draft, 7)));
+    table.add_arriving("extension::eight", |hook| served::<F>(hook, |draft| chain(draft, 8)));
     table.add_arriving("extension::refused", |hook| {
         let draft = udp(client::<F>(), frontend::<F>(REMOTE));
         let mut segments_left = vec![0; 24];
@@ -113,7 +113,7 @@ fn extensions<F: Net>(table: &mut CaseTable) {
         let mut huge = vec![0; 2048];
         (huge[1], huge[2]) = (255, 1);
         let frames = [
-            chain(draft.clone(), 8),
+            chain(draft.clone(), 9),
             chain(draft.clone(), 12),
             draft.clone().extension(43, &segments_left),
             draft.clone().extension(60, &huge),

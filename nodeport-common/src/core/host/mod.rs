@@ -13,5 +13,5 @@ mod world;
 
 pub use frame::{Checksum, Frame, SkbFrame, XdpFrame};
 pub use maps::{Answer, Maps, OnHost};
-pub use table::{Entry, FlowTable};
+pub use table::{Change, Entry, FlowTable};
 pub use world::{At, EGRESS, INGRESS, World, XDP};

@@ -4,8 +4,12 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::vec::Vec;
 
-use crate::abi::{Flow, FlowKey};
+use crate::abi::{Flow, FlowKey, FlowState};
 use crate::core::env::{FlowRef, Insert, Inserted};
+use crate::core::flow;
+
+/// What another CPU makes of a half; `None` if it removes it.
+pub type Change<A> = fn(Flow<A>) -> Option<Flow<A>>;
 
 /// What a table holds.
 #[derive(Debug)]
@@ -16,11 +20,19 @@ struct Content<A> {
     clock: u64,
     /// Keys that another CPU is about to take.
     contested: BTreeSet<FlowKey<A>>,
+    /// What another CPU does to a half after so many reads of it.
+    meanwhile: BTreeMap<FlowKey<A>, (u32, Change<A>)>,
 }
 
 impl<A> Default for Content<A> {
     fn default() -> Self {
-        Self { flows: BTreeMap::new(), uses: BTreeMap::new(), clock: 0, contested: BTreeSet::new() }
+        Self {
+            flows: BTreeMap::new(),
+            uses: BTreeMap::new(),
+            clock: 0,
+            contested: BTreeSet::new(),
+            meanwhile: BTreeMap::new(),
+        }
     }
 }
 
@@ -103,6 +115,11 @@ impl<A: Copy + Ord> FlowTable<A> {
         self.content.borrow_mut().contested.insert(*key);
     }
 
+    /// Lets another CPU change or remove a half right after its `reads`th read from now on.
+    pub fn meanwhile(&self, key: &FlowKey<A>, reads: u32, change: Change<A>) {
+        self.content.borrow_mut().meanwhile.insert(*key, (reads, change));
+    }
+
     /// Removes a half; true if it was there.
     pub fn remove(&self, key: &FlowKey<A>) -> bool {
         self.content.borrow_mut().remove(key)
@@ -135,6 +152,23 @@ impl<A: Copy + Ord> Content<A> {
         true
     }
 
+    fn read_by_one(&mut self, key: &FlowKey<A>) {
+        let Some((reads, change)) = self.meanwhile.get_mut(key) else { return };
+        *reads -= 1;
+        if *reads > 0 {
+            return;
+        }
+        let change = *change;
+        self.meanwhile.remove(key);
+        match self.flows.get_mut(key).map(|(_, flow)| (change(*flow), flow)) {
+            Some((Some(changed), flow)) => *flow = changed,
+            Some((None, _)) => {
+                self.remove(key);
+            }
+            None => {}
+        }
+    }
+
     fn forget_oldest(&mut self) -> bool {
         match self.uses.pop_first() {
             Some((_, key)) => self.flows.remove(&key).is_some(),
@@ -154,7 +188,9 @@ pub struct Entry<'a, A> {
 
 impl<A: Copy + Ord> FlowRef<A> for Entry<'_, A> {
     fn read(&self) -> Flow<A> {
-        self.table.get(&self.key).unwrap_or(self.flow)
+        let flow = self.table.get(&self.key).unwrap_or(self.flow);
+        self.table.content.borrow_mut().read_by_one(&self.key);
+        flow
     }
 
     fn touch(&mut self, now: u32, bytes: u32) {
@@ -163,5 +199,11 @@ impl<A: Copy + Ord> FlowRef<A> for Entry<'_, A> {
             flow.packets += 1;
             flow.bytes += u64::from(bytes);
         });
+    }
+
+    fn merge_state(&mut self, to: FlowState) -> FlowState {
+        let mut merged = to;
+        self.table.change(&self.key, |flow| merged = flow::merge_state(flow, to));
+        merged
     }
 }

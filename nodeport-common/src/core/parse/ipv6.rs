@@ -15,7 +15,7 @@ const DESTINATION: u8 = 60;
 /// recommends at most once each.
 pub const MAX_EXTENSIONS: usize = 8;
 
-/// The common header: TCP, UDP or ICMPv6 follows at once.
+/// The common header: TCP or UDP follows at once.
 #[inline(always)]
 pub fn plain<P: Packet>(packet: &mut P, l3: usize) -> Option<Network<Addr6>> {
     let header = packet.window::<40>(l3)?;
@@ -47,7 +47,7 @@ fn skip_extensions<P: Packet>(
     mut protocol: u8,
     mut offset: usize,
 ) -> Result<(u8, usize), L4> {
-    for _ in 0..MAX_EXTENSIONS {
+    for _ in 0..=MAX_EXTENSIONS {
         let unit = match protocol {
             IPPROTO_TCP | IPPROTO_UDP | IPPROTO_ICMPV6 => return Ok((protocol, offset)),
             FRAGMENT => return Err(L4::Fragment),

@@ -87,7 +87,7 @@ const fn is_tag(ethertype: u16) -> bool {
     ethertype == 0x8100_u16.to_be() || ethertype == 0x88a8_u16.to_be()
 }
 
-/// What a protocol number is to us; `error_type` tells an ICMP type that quotes a packet.
+/// What a packet of this protocol is to us; of ICMP, only errors are something.
 #[inline(always)]
 pub fn kind<F: Family, P: Packet>(packet: &mut P, network: &Network<F::Addr>) -> Kind {
     match network.protocol {

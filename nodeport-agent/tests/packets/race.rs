@@ -1,0 +1,159 @@
+//! Both directions of the same flows at once, on two processors. What comes of each packet depends
+//! on the moment; what the flows are in the end must not.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use libtest_mimic::Trial;
+use nodeport_common::abi::{Flow, FlowKey, FlowState};
+use nodeport_common::core::env::{Hook, Table};
+use nodeport_common::core::family::{V4, V6};
+use nodeport_common::core::flow::partner_key;
+use nodeport_common::core::state::{ACK, FIN, SYN};
+use nodeport_common::frames::{Net, View, tcp};
+
+use crate::kernel::Kernel;
+use crate::state::*;
+use crate::step::Twins;
+
+/// Connections of a test.
+const CLIENTS: u16 = 2_000;
+/// Port of the first client.
+const FIRST: u16 = 10_000;
+
+/// The tests.
+pub(crate) fn trials(twins: &Option<Arc<Mutex<Twins>>>) -> Vec<Trial> {
+    let trial = |name: &str, run: fn(&Kernel)| {
+        let twins = twins.clone();
+        let skipped = twins.is_none();
+        let run = move || {
+            if let Some(twins) = twins {
+                let mut twins = twins.lock().unwrap_or_else(PoisonError::into_inner);
+                twins.reset(State::new());
+                run(twins.kernel());
+            }
+            Ok(())
+        };
+        Trial::test(format!("race::{name}"), run).with_ignored_flag(skipped)
+    };
+    vec![
+        trial("ipv4::handshakes", handshakes::<V4>),
+        trial("ipv6::handshakes", handshakes::<V6>),
+        trial("ipv4::ends", ends::<V4>),
+        trial("ipv6::ends", ends::<V6>),
+    ]
+}
+
+/// A client's packet; returns where it went.
+fn forward<F: Net>(kernel: &Kernel, number: u16, flags: u8) -> SocketAddr {
+    let client = SocketAddr::new(client::<F>().ip(), FIRST + number);
+    let frame = tcp(client, frontend::<F>(LOCAL), flags).build();
+    let ran = kernel.run(Hook::Ingress, &frame, 0).expect("the kernel takes the frame");
+    View::new(&ran.bytes).expect("a frame").dst
+}
+
+/// The backend's packet to that client; returns whom it seems to be from.
+fn reply<F: Net>(kernel: &Kernel, number: u16, flags: u8) -> SocketAddr {
+    let client = SocketAddr::new(client::<F>().ip(), FIRST + number);
+    let frame = tcp(backend::<F>(LOCAL), client, flags).build();
+    let ran = kernel.run(Hook::Egress, &frame, 0).expect("the kernel takes the frame");
+    View::new(&ran.bytes).expect("a frame").src
+}
+
+/// For each client, runs `first`, then both others at the same time.
+fn at_once(first: impl Fn(u16) + Sync, one: impl Fn(u16) + Sync, other: impl Fn(u16) + Sync) {
+    let together = Spin::default();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..CLIENTS {
+                first(number);
+                together.wait();
+                one(number);
+                together.wait();
+            }
+        });
+        for number in 0..CLIENTS {
+            together.wait();
+            other(number);
+            together.wait();
+        }
+    });
+}
+
+/// A SYN and an ACK come again while the backend answers: every connection works afterwards, and
+/// every flow is in one table, whole.
+fn handshakes<F: Net>(kernel: &Kernel) {
+    at_once(
+        |number| drop(forward::<F>(kernel, number, SYN)),
+        |number| {
+            [SYN, ACK, ACK].iter().for_each(|flags| drop(forward::<F>(kernel, number, *flags)))
+        },
+        |number| {
+            let answers = [SYN | ACK, SYN | ACK, ACK];
+            answers.iter().for_each(|flags| drop(reply::<F>(kernel, number, *flags)));
+        },
+    );
+    for number in 0..CLIENTS {
+        assert_eq!(forward::<F>(kernel, number, SYN), backend::<F>(LOCAL));
+        assert_eq!(reply::<F>(kernel, number, SYN | ACK), frontend::<F>(LOCAL));
+        assert_eq!(forward::<F>(kernel, number, ACK), backend::<F>(LOCAL));
+        assert_eq!(reply::<F>(kernel, number, ACK), frontend::<F>(LOCAL));
+    }
+    assert!(kernel.flows::<F>(Table::Nursery).is_empty(), "both halves of all have moved on");
+    assert_eq!(states::<F>(kernel), BTreeMap::from([(FlowState::Established as u8, 2_000)]));
+}
+
+/// Client and backend close in the same instant: the flow is closed, not half open for hours.
+fn ends<F: Net>(kernel: &Kernel) {
+    at_once(
+        |number| {
+            forward::<F>(kernel, number, SYN);
+            reply::<F>(kernel, number, SYN | ACK);
+            forward::<F>(kernel, number, ACK);
+        },
+        |number| drop(forward::<F>(kernel, number, FIN | ACK)),
+        |number| drop(reply::<F>(kernel, number, FIN | ACK)),
+    );
+    let states = states::<F>(kernel);
+    let closed = states.get(&(FlowState::Closed as u8)).copied().unwrap_or(0);
+    // Between the read and the write of a state lie some nanoseconds.
+    assert!(closed >= usize::from(CLIENTS) * 98 / 100, "{states:?}");
+}
+
+/// How many flows are in each state. Both halves of each must be there, and in the same.
+fn states<F: Net>(kernel: &Kernel) -> BTreeMap<u8, usize> {
+    let flows = kernel.flows::<F>(Table::Flows);
+    let mut states = BTreeMap::new();
+    for (key, flow) in &flows {
+        let partner = partner_of::<F>(&flows, key, flow);
+        assert_eq!(partner.state, flow.state, "{key:?}");
+        if key.src == F::bytes(client::<F>().ip()) {
+            *states.entry(flow.state).or_default() += 1;
+        }
+    }
+    states
+}
+
+fn partner_of<'a, F: Net>(
+    flows: &'a BTreeMap<FlowKey<F::Addr>, Flow<F::Addr>>,
+    key: &FlowKey<F::Addr>,
+    flow: &Flow<F::Addr>,
+) -> &'a Flow<F::Addr> {
+    flows.get(&partner_key(key, flow)).unwrap_or_else(|| panic!("{key:?} has no partner"))
+}
+
+/// Two threads that wait for each other without sleeping.
+#[derive(Default)]
+struct Spin(AtomicU32);
+
+impl Spin {
+    fn wait(&self) {
+        let mine = self.0.fetch_add(1, Ordering::AcqRel);
+        while self.0.load(Ordering::Acquire) < (mine | 1) + 1 {
+            std::hint::spin_loop();
+        }
+    }
+}
