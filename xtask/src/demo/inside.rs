@@ -51,10 +51,15 @@ fn dump(node: &Node, map: &str) -> Result<String> {
     command::capture(Command::new("bpftool").args(["map", "dump", "pinned"]).arg(path))
 }
 
-/// The hook and mode that serve a node's NIC: "xdp native".
+/// The hook and mode that serve a node's NIC. The agent uses XDP in driver mode only.
 pub(super) fn hook(stage: &Stage, node: &str) -> Result<String> {
     let text = stage.lab.call_agent(node, &["status", "-o", "json"])?;
     let status: Value = serde_json::from_str(&text).context("status -o json")?;
-    let mode = status.pointer("/devices/0/mode").and_then(Value::as_str);
-    mode.map(str::to_owned).with_context(|| format!("status has no mode of {node}'s NIC: {text}"))
+    let devices = status["devices"].as_array().cloned().unwrap_or_default();
+    let nic = devices.iter().find(|device| device["name"] == "eth0");
+    match nic.and_then(|nic| nic["mode"].as_str()) {
+        Some("xdp") => Ok("XDP, native".to_owned()),
+        Some("tc") => Ok("TC".to_owned()),
+        _ => Err(anyhow::anyhow!("{node}'s eth0 is not served: {text}")),
+    }
 }
