@@ -7,12 +7,13 @@ mod world;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 
-use aya::maps::{Array, MapData};
-use nodeport_agent::config::Mode;
+use aya::maps::{Array, HashMap, MapData};
+use nodeport_agent::config::{Devices, Mode};
 use nodeport_agent::dataplane::status::DeviceMode;
 use nodeport_agent::dataplane::{self, Dataplane, Kernel, Op};
 use nodeport_common::abi::{
-    BACKEND_USABLE, Backend, Frontend, FrontendKey, IPPROTO_TCP, PORT_BACKEND, PORT_FRONTEND,
+    BACKEND_USABLE, Backend, DEVICE_ATTACHED, Device, Frontend, FrontendKey, IPPROTO_TCP,
+    PORT_BACKEND, PORT_FRONTEND,
 };
 use world::{World, in_own_world, ip, names, run, until};
 
@@ -249,6 +250,63 @@ fn filters_are_replaced_in_place_where_there_are_no_tcx_links() {
         assert!(removed.iter().any(|line| line.contains("ingress filter of n0")), "{removed:?}");
         assert_eq!([shown("ingress"), shown("egress")], ["", ""]);
         assert!(run("tc", &["qdisc", "show", "dev", "n0"]).contains("clsact"), "not ours");
+    });
+}
+
+#[test]
+fn filters_that_vanish_are_attached_again() {
+    in_own_world(|world| {
+        let mut config = world.config("a", &["n0"]);
+        config.mode = Mode::Tc;
+        let old_kernel = Kernel { tcx: false, fib_source: false };
+        let _agent = dataplane::open_on(&config, old_kernel).unwrap();
+        let count =
+            |hook| run("tc", &["filter", "show", "dev", "n0", hook]).matches("nodeport_").count();
+        let before = [count("ingress"), count("egress")];
+        run("tc", &["qdisc", "delete", "dev", "n0", "clsact"]);
+        ip(&["link", "set", "n0", "mtu", "1400"]);
+        until("the filters are back", || {
+            let is_there = run("tc", &["qdisc", "show", "dev", "n0"]).contains("clsact");
+            is_there && [count("ingress"), count("egress")] == before
+        });
+        assert!(before.iter().all(|count| *count > 0));
+    });
+}
+
+#[test]
+fn of_interfaces_that_were_not_named_one_may_fail() {
+    in_own_world(|world| {
+        world.veth("n1", [10, 8, 0, 1].into());
+        let _other = dataplane::open(&world.config("other", &["n1"])).unwrap();
+        let mut config = world.config("a", &[]);
+        (config.devices, config.mode) = (Devices::Auto, Mode::Xdp);
+        let _agent = dataplane::open(&config).unwrap();
+        assert_eq!(world.mode("a", "n0"), xdp());
+        assert_eq!(world.mode("a", "n1"), Some((DeviceMode::None, "failed".to_owned())));
+
+        let _third = dataplane::open(&world.config("b", &["n0"])).unwrap();
+        let mut config = world.config("c", &[]);
+        (config.devices, config.mode) = (Devices::Auto, Mode::Xdp);
+        let error = format!("{:#}", dataplane::open(&config).unwrap_err());
+        assert!(error.contains("--mode xdp"), "{error}");
+    });
+}
+
+#[test]
+fn a_served_interface_finds_room_among_too_many() {
+    in_own_world(|world| {
+        let _agent = dataplane::open(&world.config("a", &["n0", "n1"])).unwrap();
+        let map = MapData::from_pin(world.pins("a").join("devices")).unwrap();
+        let map = aya::maps::Map::from_map_data(map).unwrap();
+        let mut devices: HashMap<_, u32, [u8; size_of::<Device>()]> = map.try_into().unwrap();
+        let full = (1_000_000..)
+            .find_map(|ifindex| devices.insert(ifindex, [0; size_of::<Device>()], 0).err());
+        assert!(full.is_some());
+        world.veth("n1", [10, 8, 0, 1].into());
+        until("n1 is served", || world.mode("a", "n1") == xdp());
+        let ifindex = world.device("a", "n1").unwrap().ifindex;
+        let flags = u32::from_ne_bytes(devices.get(&ifindex, 0).unwrap()[..4].try_into().unwrap());
+        assert_eq!(flags & DEVICE_ATTACHED, DEVICE_ATTACHED);
     });
 }
 

@@ -115,9 +115,20 @@ impl Attacher {
             None => Ok(Attached::xdp()),
             Some(refusal) => {
                 self.detach_link(self.name(target.ifindex, Hook::Xdp))?;
-                Ok(Attached::tc(refusal))
+                Ok(Attached::tc(refusal, &target.name))
             }
         }
+    }
+
+    /// Attaches filters that are there no more; true if there were any.
+    pub(super) fn renew_filters(&mut self, device: &str) -> anyhow::Result<bool> {
+        let mut had_vanished = false;
+        if !self.tcx {
+            for hook in [Hook::Egress, Hook::Ingress] {
+                had_vanished |= self.filters.attach(&mut self.ebpf, device, hook)?;
+            }
+        }
+        Ok(had_vanished)
     }
 
     /// Attaches XDP, or says why it cannot be.
@@ -262,9 +273,10 @@ fn refusal(error: &io::Error, target: &Target) -> anyhow::Result<Refusal> {
             Ok(Refusal::Busy { program, name })
         }
         Some(libc::EOPNOTSUPP) => Ok(Refusal::Unsupported),
-        Some(libc::ENODEV | libc::EPERM | libc::ENOENT) | None => {
-            Err(anyhow!(error.to_string()).context("attaching XDP"))
+        Some(number @ (libc::ENODEV | libc::EPERM | libc::ENOENT)) => {
+            Err(anyhow!(io::Error::from_raw_os_error(number)).context("attaching XDP"))
         }
+        None => Err(anyhow!(error.to_string()).context("attaching XDP")),
         Some(_) => Ok(Refusal::Refused(error.to_string())),
     }
 }

@@ -24,8 +24,8 @@ use super::{Dataplane, Failure, Observed, Op};
 pub struct Bpf {
     tables: Tables,
     // In this order: threads end before others may have the maps.
-    _follower: Follower,
-    _sweeper: Sweeper,
+    follower: Follower,
+    sweeper: Sweeper,
     _lock: Lock,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct Tables {
 
 impl Bpf {
     pub(super) fn new(tables: Tables, follower: Follower, sweeper: Sweeper, lock: Lock) -> Self {
-        Self { tables, _follower: follower, _sweeper: sweeper, _lock: lock }
+        Self { tables, follower, sweeper, _lock: lock }
     }
 }
 
@@ -58,6 +58,12 @@ impl Dataplane for Bpf {
 
     fn slot_capacity(&self) -> u32 {
         self.tables.slot_capacity()
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        ensure!(self.follower.is_alive(), "the network is followed no more: start the agent again");
+        ensure!(self.sweeper.is_alive(), "flows expire no more: start the agent again");
+        Ok(())
     }
 
     fn apply(&mut self, ops: &[Op]) -> Vec<Failure> {

@@ -4,20 +4,20 @@
 //! One thread, which ends when its [`Follower`] is dropped. What is attached stays attached.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{PipeReader, PipeWriter, Write as _};
+use std::io::{self, PipeReader, PipeWriter, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use nodeport_common::abi::Device;
+use nodeport_common::abi::{DEVICE_ATTACHED, Device, maps};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::attach::{Attacher, Fresh};
 use super::control::Control;
 use super::devices::{self, Choice, Target};
-use super::maps::Hash;
+use super::maps::{Hash, is_full};
 use super::net::{self, Change, Changes, Heard, Interface, Listener};
 use super::status::{self, Attached, DeviceMode, DeviceStatus};
 use super::wire::Wire;
@@ -48,6 +48,8 @@ pub(super) struct Following {
     pub(super) served: BTreeMap<u32, Served>,
     /// What the map holds.
     pub(super) described: BTreeMap<u32, Device>,
+    /// Whether the map has had no room for some.
+    pub(super) is_full: bool,
     pub(super) reported: Vec<DeviceStatus>,
 }
 
@@ -85,9 +87,23 @@ impl Following {
     }
 
     fn attach_first(&mut self, choice: &Choice, fresh: &mut Vec<Fresh>) -> anyhow::Result<()> {
+        let mut first_error = None;
         for target in &choice.targets {
-            let attached = self.attacher.attach(target, fresh)?;
-            self.serve(target, attached);
+            match self.attacher.attach(target, fresh) {
+                Ok(attached) => self.serve(target, attached),
+                Err(error) if self.wanted != Devices::Auto => return Err(error),
+                Err(error) if is_gone(&error) => {
+                    tracing::info!("{} went while it was attached to", target.name);
+                }
+                Err(error) => {
+                    self.serve(target, Attached::none("failed", format!("{error:#}")));
+                    first_error.get_or_insert(error);
+                }
+            }
+        }
+        let serves = self.served.values().any(|served| served.attached.mode != DeviceMode::None);
+        if let Some(error) = first_error.filter(|_| !serves) {
+            return Err(error);
         }
         for name in &choice.absent {
             tracing::warn!("there is no interface {name} yet: it is served when it comes");
@@ -105,6 +121,9 @@ impl Following {
         let Target { name, ifindex, .. } = target;
         match (&attached.mode, &attached.reason) {
             (DeviceMode::None, Some(reason)) => tracing::warn!("{name}: {}", reason.text),
+            (DeviceMode::Tc, Some(reason)) if attached.is_in_the_way() => {
+                tracing::warn!("{name}: TC, not XDP: {}", reason.text);
+            }
             (DeviceMode::Tc, Some(reason)) => {
                 tracing::info!("{name}: TC, not XDP: {}", reason.text);
             }
@@ -119,7 +138,9 @@ impl Following {
         let choice = devices::choose(&self.wanted, &interfaces);
         self.forget_gone(&interfaces)?;
         for target in &choice.targets {
-            if !self.is_served(target) {
+            if self.is_served(target) {
+                self.renew(target);
+            } else {
                 self.attach_later(target);
             }
         }
@@ -134,6 +155,15 @@ impl Following {
         };
         let is_way_free = attached.is_busy() && target.xdp_program.is_none();
         self.attacher.is_intact(target.ifindex, attached.mode) && !is_way_free
+    }
+
+    /// Filters cannot be asked whether they are there; attaching them again does no harm.
+    fn renew(&mut self, target: &Target) {
+        match self.attacher.renew_filters(&target.name) {
+            Ok(false) => {}
+            Ok(true) => tracing::warn!("{}: its filters had vanished; attached anew", target.name),
+            Err(error) => tracing::debug!("{}: {error:#}", target.name),
+        }
     }
 
     /// Attaches to an interface that came; that it went again meanwhile is no failure.
@@ -192,15 +222,48 @@ impl Following {
             // That it is not there is what was wanted.
             let _ = self.map.remove(&Wire(*gone));
         }
-        for (ifindex, device) in &wanted {
-            if self.described.get(ifindex) != Some(device) {
-                self.map
-                    .insert(Wire(*ifindex), Wire(*device), 0)
-                    .with_context(|| format!("writing interface {ifindex} into the map devices"))?;
+        self.described.retain(|ifindex, _| wanted.contains_key(ifindex));
+        let mut left_out = 0_usize;
+        for (ifindex, device) in served_first(&wanted) {
+            if self.described.get(&ifindex) == Some(&device) {
+                continue;
+            }
+            if self.put(ifindex, device)? {
+                self.described.insert(ifindex, device);
+            } else {
+                left_out += 1;
             }
         }
-        self.described = wanted;
+        if !std::mem::replace(&mut self.is_full, left_out > 0) && left_out > 0 {
+            tracing::warn!(
+                "the map {} is full: {left_out} interfaces that are not served are not in it, \
+                 and what goes out there goes through the kernel's own ways",
+                maps::DEVICES
+            );
+        }
         Ok(())
+    }
+
+    /// Writes an interface into the map, if there is room, which is made for one that is served.
+    fn put(&mut self, ifindex: u32, device: Device) -> anyhow::Result<bool> {
+        loop {
+            match self.map.insert(Wire(ifindex), Wire(device), 0) {
+                Ok(()) => return Ok(true),
+                Err(error) if is_full(&error) => {}
+                Err(error) => {
+                    return Err(error).with_context(|| {
+                        format!("writing interface {ifindex} into the map {}", maps::DEVICES)
+                    });
+                }
+            }
+            let lesser = self.described.iter().find(|(_, other)| !is_attached(other));
+            let Some(lesser) = lesser.map(|(lesser, _)| *lesser).filter(|_| is_attached(&device))
+            else {
+                return Ok(false);
+            };
+            self.described.remove(&lesser);
+            let _ = self.map.remove(&Wire(lesser));
+        }
     }
 
     fn statuses(&self, choice: &Choice, interfaces: &[Interface]) -> Vec<DeviceStatus> {
@@ -225,13 +288,17 @@ impl Following {
     }
 
     /// Follows until told to stop, whatever happens to the socket.
-    fn run(mut self, mut listener: Listener, stop: &PipeReader) -> anyhow::Result<()> {
-        while let Err(error) = self.listen(&listener, stop) {
+    fn run(mut self, listener: Listener, stop: &PipeReader) -> anyhow::Result<()> {
+        let mut listener = Ok(listener);
+        loop {
+            let outcome = listener.and_then(|listener| self.listen(&listener, stop));
+            let Err(error) = outcome else { return Ok(()) };
             tracing::warn!("following the network: {error:#}; beginning anew");
-            std::thread::sleep(AFTER_FAILURE);
-            listener = Listener::open()?;
+            if has_paused(stop, AFTER_FAILURE)? {
+                return Ok(());
+            }
+            listener = Listener::open();
         }
-        Ok(())
     }
 
     fn listen(&mut self, listener: &Listener, stop: &PipeReader) -> anyhow::Result<()> {
@@ -265,6 +332,35 @@ impl Following {
             self.control.raise_epoch();
         }
     }
+}
+
+/// Pauses; true if it is time to end.
+fn has_paused(stop: &PipeReader, pause: Duration) -> anyhow::Result<bool> {
+    let pause = Timespec::try_from(pause)?;
+    match poll(&mut [PollFd::new(stop, PollFlags::IN)], Some(&pause)) {
+        Ok(ready) => Ok(ready > 0),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(error) => Err(error).context("pausing"),
+    }
+}
+
+/// Whether it failed because there is no such interface any more.
+fn is_gone(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.raw_os_error() == Some(libc::ENODEV))
+}
+
+const fn is_attached(device: &Device) -> bool {
+    device.flags & DEVICE_ATTACHED != 0
+}
+
+/// Those that are served cannot be done without.
+fn served_first(devices: &BTreeMap<u32, Device>) -> Vec<(u32, Device)> {
+    let mut devices: Vec<_> = devices.iter().map(|(key, device)| (*key, *device)).collect();
+    devices.sort_by_key(|(_, device)| !is_attached(device));
+    devices
 }
 
 /// Waits for something to hear, until `due`; true if it is time to end.
@@ -302,6 +398,11 @@ impl Follower {
             .spawn(run)
             .context("starting the thread that follows the network")?;
         Ok(Self { stop: Some(writer), thread: Some(thread) })
+    }
+
+    /// Whether the thread still runs.
+    pub(super) fn is_alive(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 }
 

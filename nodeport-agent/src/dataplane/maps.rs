@@ -3,7 +3,7 @@
 use std::os::fd::AsFd as _;
 
 use anyhow::{Context as _, bail, ensure};
-use aya::maps::{HashMap, Map, MapData, PerCpuArray};
+use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray};
 use nodeport_common::abi::Plain;
 
 use super::pins::Pins;
@@ -32,6 +32,12 @@ pub(crate) fn per_cpu<T: aya::Pod>(
 ) -> anyhow::Result<PerCpuArray<MapData, T>> {
     let map = Map::from_map_data(open(pins, name)?).with_context(|| name.to_owned())?;
     PerCpuArray::try_from(map).with_context(|| format!("the map {name} is not what was expected"))
+}
+
+/// Whether a write failed because the map has no room.
+pub(crate) fn is_full(error: &MapError) -> bool {
+    matches!(error, MapError::SyscallError(error)
+        if error.io_error.raw_os_error() == Some(libc::E2BIG))
 }
 
 /// Maps a pinned array into memory.

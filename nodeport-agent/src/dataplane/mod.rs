@@ -121,6 +121,14 @@ pub trait Dataplane: Send {
     /// Number of slots in the map.
     fn slot_capacity(&self) -> u32;
 
+    /// Looks whether all that works beside the maps still does.
+    ///
+    /// # Errors
+    /// If a part of it has ended, which none should: only a new start helps.
+    fn check(&self) -> anyhow::Result<()> {
+        Ok(())
+    }
+
     /// Writes, in order, and goes on after a failure with the operations behind it.
     fn apply(&mut self, ops: &[Op]) -> Vec<Failure>;
 }

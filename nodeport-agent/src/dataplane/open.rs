@@ -108,6 +108,7 @@ fn following(
         run_dir: config.instance.run_dir.clone(),
         served: BTreeMap::new(),
         described,
+        is_full: false,
         reported: Vec::new(),
     })
 }

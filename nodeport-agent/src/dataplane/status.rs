@@ -72,14 +72,24 @@ impl Attached {
         Self { mode: DeviceMode::Xdp, reason: None }
     }
 
-    pub(super) fn tc(refusal: Refusal) -> Self {
-        let reason = Reason { code: refusal.code().to_owned(), text: refusal.text() };
+    pub(super) fn tc(refusal: Refusal, device: &str) -> Self {
+        let text = match refusal.remedy(device) {
+            Some(remedy) => format!("{}; {remedy}", refusal.text()),
+            None => refusal.text(),
+        };
+        let reason = Reason { code: refusal.code().to_owned(), text };
         Self { mode: DeviceMode::Tc, reason: Some(reason) }
     }
 
     /// Whether another program is where XDP would be.
     pub(super) fn is_busy(&self) -> bool {
         self.reason.as_ref().is_some_and(|reason| reason.code == Refusal::BUSY)
+    }
+
+    /// Whether XDP would run if something were not in its way.
+    pub(super) fn is_in_the_way(&self) -> bool {
+        let codes = [Refusal::BUSY, Refusal::REFUSED];
+        self.reason.as_ref().is_some_and(|reason| codes.contains(&reason.code.as_str()))
     }
 
     pub(super) fn none(code: &str, text: String) -> Self {
@@ -89,6 +99,7 @@ impl Attached {
 
 impl Refusal {
     const BUSY: &str = "busy";
+    const REFUSED: &str = "refused";
 
     pub(super) const fn code(&self) -> &'static str {
         match self {
@@ -96,7 +107,7 @@ impl Refusal {
             Self::Tunnel => "tunnel",
             Self::Busy { .. } => Self::BUSY,
             Self::Unsupported => "no_driver_support",
-            Self::Refused(_) => "refused",
+            Self::Refused(_) => Self::REFUSED,
         }
     }
 
@@ -115,16 +126,23 @@ impl Refusal {
     }
 
     pub(super) fn way_out(&self, device: &str) -> String {
+        match self.remedy(device) {
+            Some(remedy) => format!("{remedy}; or use --mode auto or tc"),
+            None => "use --mode auto or tc".to_owned(),
+        }
+    }
+
+    /// What would let XDP run.
+    fn remedy(&self, device: &str) -> Option<String> {
         match self {
-            Self::Busy { .. } => format!(
-                "have its owner detach it (by hand: `ip link set dev {device} xdp off`), or \
-                 use --mode auto or tc"
-            ),
-            Self::Refused(_) => format!(
+            Self::Busy { .. } => Some(format!(
+                "have its owner detach it (by hand: `ip link set dev {device} xdp off`)"
+            )),
+            Self::Refused(_) => Some(format!(
                 "the kernel's log may say more (`dmesg`); often the MTU, LRO or too few queues \
-                 (`ethtool -k {device}`, `ethtool -l {device}`); or use --mode auto or tc"
-            ),
-            Self::Chosen | Self::Tunnel | Self::Unsupported => "use --mode auto or tc".to_owned(),
+                 (`ethtool -k {device}`, `ethtool -l {device}`)"
+            )),
+            Self::Chosen | Self::Tunnel | Self::Unsupported => None,
         }
     }
 }
@@ -163,11 +181,18 @@ mod tests {
         let busy = Refusal::Busy { program: 12, name: "other".to_owned() };
         let devices = [
             DeviceStatus { name: "eth0".to_owned(), ifindex: 2, attached: Attached::xdp() },
-            DeviceStatus { name: "eth1".to_owned(), ifindex: 3, attached: Attached::tc(busy) },
+            DeviceStatus {
+                name: "eth1".to_owned(),
+                ifindex: 3,
+                attached: Attached::tc(busy, "eth1"),
+            },
         ];
         write(&run, &devices).unwrap();
         assert_eq!(read(&run).unwrap(), devices);
         let text = fs::read_to_string(run.join(FILE)).unwrap();
         assert!(text.contains(r#""code": "busy""#) && text.contains("12 (other)"), "{text}");
+        assert!(text.contains("ip link set dev eth1 xdp off"), "{text}");
+        assert!(devices[1].attached.is_in_the_way());
+        assert!(!Attached::tc(Refusal::Unsupported, "eth1").is_in_the_way());
     }
 }

@@ -144,6 +144,11 @@ impl Sweeper {
             .context("starting the thread that lets flows expire")?;
         Ok(Self { stop: Some(writer), thread: Some(thread) })
     }
+
+    /// Whether the thread still runs.
+    pub(super) fn is_alive(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
 }
 
 impl Drop for Sweeper {
