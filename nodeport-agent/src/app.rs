@@ -25,13 +25,13 @@ const FILE_PAUSE: Duration = Duration::from_millis(200);
 const FILE_RETRY: Duration = Duration::from_secs(5);
 /// Writing that file takes at most this part of the time.
 const FILE_SHARE: u32 = 20;
-/// A day: as good as never, for a loop without anything to wait for.
-const LONG: Duration = Duration::from_secs(24 * 3600);
+/// How often it is looked whether everything still runs.
+const WATCH: Duration = Duration::from_secs(2);
 
 /// Serves until `stop` is ready.
 ///
 /// # Errors
-/// If the maps cannot be read at the start, or if a watch ends, which none should.
+/// If the maps cannot be read at the start, or if a watch or another part ends, which none should.
 pub async fn run(
     config: &Config,
     source: Source,
@@ -47,7 +47,7 @@ pub async fn run(
     let outcome = tokio::select! {
         () = stop => Ok(()),
         outcome = ended(&mut tasks) => outcome,
-        () = worker.work(&store) => Ok(()),
+        outcome = worker.work(&store) => outcome,
     };
     tasks.shutdown().await;
     tokio::task::block_in_place(|| worker.finish());
@@ -86,11 +86,13 @@ struct Worker {
 impl Worker {
     /// Takes a step whenever the world changed or something is due. The steps do system calls
     /// that may take milliseconds, so they are kept apart from the watches.
-    async fn work(&mut self, store: &Store) {
+    async fn work(&mut self, store: &Store) -> anyhow::Result<()> {
         loop {
             tokio::task::block_in_place(|| self.step());
+            self.reconciler.check()?;
             let due = self.reconciler.wake_at().into_iter().chain(self.file.due()).min();
-            let due = due.unwrap_or_else(|| Instant::now() + LONG);
+            let look = Instant::now() + WATCH;
+            let due = due.map_or(look, |due| due.min(look));
             tokio::select! {
                 () = store.changed() => {}
                 () = tokio::time::sleep_until(due.into()) => {}

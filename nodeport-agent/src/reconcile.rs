@@ -62,6 +62,14 @@ impl Reconciler {
         }
     }
 
+    /// See [`crate::dataplane::Dataplane::check`].
+    ///
+    /// # Errors
+    /// If something has ended.
+    pub fn check(&self) -> anyhow::Result<()> {
+        self.sync.check()
+    }
+
     /// When a step is due even if nothing changes.
     #[must_use]
     pub fn wake_at(&self) -> Option<Instant> {

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::args::{Cli, Command};
+use crate::dataplane::{Failure, Observed, Op};
 use crate::state_file::State;
 use crate::sync::fake::Fake;
 
@@ -145,6 +146,45 @@ fn names_that_could_not_be_written_are_written_later() {
     assert_eq!((reconciler.is_outdated(), file.due()), (false, None));
 }
 
+/// Maps beside which something has broken down.
+struct Broken(Fake);
+
+impl Dataplane for Broken {
+    fn observe(&mut self) -> anyhow::Result<Observed> {
+        self.0.observe()
+    }
+
+    fn read_slots(&mut self, offset: u32, len: u32) -> anyhow::Result<Vec<u32>> {
+        self.0.read_slots(offset, len)
+    }
+
+    fn slot_capacity(&self) -> u32 {
+        self.0.slot_capacity()
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        anyhow::bail!("a thread has ended")
+    }
+
+    fn apply(&mut self, ops: &[Op]) -> Vec<Failure> {
+        self.0.apply(ops)
+    }
+}
+
+#[test]
+fn an_agent_of_which_a_part_has_ended_ends() {
+    let folder = folder();
+    let config = config(folder.path());
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let agent = runtime.spawn(async move {
+        let source = Source::new(&config).await?;
+        let dataplane = Box::new(Broken(Fake::new(1 << 16)));
+        run(&config, source, dataplane, std::future::pending()).await
+    });
+    let error = runtime.block_on(agent).unwrap().unwrap_err();
+    assert_eq!(error.to_string(), "a thread has ended");
+}
+
 #[test]
 fn a_new_agent_takes_over_and_changes_nothing() {
     let (folder, fake) = (folder(), Fake::new(1 << 16));
@@ -154,12 +194,11 @@ fn a_new_agent_takes_over_and_changes_nothing() {
         fs::remove_file(crate::state_file::path(&config.instance)).unwrap();
         soon("it has started", || State::load(&config.instance).is_ok());
     });
-    assert_eq!(fake.take_written(), [crate::dataplane::Op::Barrier]);
+    assert_eq!(fake.take_written(), [Op::Barrier]);
 }
 
 #[test]
 fn what_cannot_be_written_is_named_until_it_can() {
-    use crate::dataplane::Op;
     let (folder, fake) = (folder(), Fake::new(1 << 16));
     fake.fail(|op| matches!(op, Op::PutFrontend4(..)));
     with_agent(folder.path(), &fake, |config| {

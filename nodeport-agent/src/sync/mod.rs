@@ -111,6 +111,14 @@ impl Sync {
         self.state.adoption.as_ref().is_some_and(|adoption| !adoption.is_empty())
     }
 
+    /// See [`Dataplane::check`].
+    ///
+    /// # Errors
+    /// If something has ended.
+    pub fn check(&self) -> anyhow::Result<()> {
+        self.dataplane.check()
+    }
+
     /// When [`Sync::follow`] has something to do even if nothing changes.
     #[must_use]
     pub fn wake_at(&self) -> Option<Instant> {
