@@ -48,7 +48,9 @@ pub fn open_on(config: &Config, kernel: Kernel) -> anyhow::Result<Bpf> {
     match assemble(config, kernel, &pins) {
         Ok((tables, follower, sweeper)) => Ok(Bpf::new(tables, follower, sweeper, lock)),
         Err(error) if is_new => {
-            pins.remove_all(&mut |_| {})?;
+            if let Err(error) = pins.remove_new() {
+                tracing::warn!("what was pinned stays: {error:#}; `nodeport-agent cleanup`");
+            }
             Err(error)
         }
         Err(error) => Err(error),

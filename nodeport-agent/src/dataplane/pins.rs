@@ -164,6 +164,19 @@ impl Pins {
         Ok(paths)
     }
 
+    /// Removes this layout, and its folders where nothing else is: maps of another stay for its
+    /// agent.
+    pub(super) fn remove_new(&self) -> anyhow::Result<()> {
+        if self.other_layouts()?.is_empty() {
+            return self.remove_all(&mut |_| {});
+        }
+        // The links of the other layout may be here; they are what serves on.
+        if names(&self.links)?.is_empty() {
+            remove_tree(&self.layout, &mut |_| {})?;
+        }
+        Ok(())
+    }
+
     /// Removes everything; says of each file that it was removed.
     pub(super) fn remove_all(&self, removed: &mut dyn FnMut(&Path)) -> anyhow::Result<()> {
         remove_tree(&self.instance, removed)?;
@@ -340,10 +353,30 @@ mod tests {
 
         assert!(pins.make().unwrap(), "the layout is new");
         assert_eq!(pins.links().unwrap(), [name]);
+        pins.remove_new().unwrap();
+        assert!(old.join("flows4").exists(), "another layout's");
+        assert_eq!(pins.links().unwrap(), [name]);
         pins.remove_other_layouts().unwrap();
         assert!(!old.exists());
         assert!(!pins.make().unwrap(), "the layout is not new any more");
         assert_eq!(pins.links().unwrap(), [name]);
+    }
+
+    #[test]
+    fn what_a_failed_start_has_made_goes_and_another_layout_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let pins = pins(folder.path());
+        let old = pins.instance.join("v0");
+        fs::create_dir_all(&old).unwrap();
+        fs::write(old.join("flows4"), "").unwrap();
+        pins.make().unwrap();
+        fs::write(pins.map("flows4"), "").unwrap();
+        pins.remove_new().unwrap();
+        assert!(old.join("flows4").exists() && !pins.layout.exists());
+        remove_tree(&old, &mut |_| {}).unwrap();
+        pins.make().unwrap();
+        pins.remove_new().unwrap();
+        assert!(!pins.all.exists());
     }
 
     #[test]
