@@ -14,6 +14,9 @@ use time::duration;
 
 use crate::args::{Common, ModeArg, Run};
 
+/// Folder of all instances' runtime files, if the user names none.
+pub(crate) const RUN_DIR: &str = "/run/nodeport";
+
 /// What names an instance: its maps and its runtime files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
@@ -113,8 +116,7 @@ impl Instance {
             !name.is_empty() && name.len() <= 63 && name.chars().all(fits),
             "--instance {name:?}: use 1 to 63 letters, digits, '-' and '_'"
         );
-        let run_dir =
-            common.run_dir.clone().unwrap_or_else(|| Path::new("/run/nodeport").join(name));
+        let run_dir = common.run_dir.clone().unwrap_or_else(|| Path::new(RUN_DIR).join(name));
         Ok(Self { name: name.clone(), bpffs: common.bpffs.clone(), run_dir })
     }
 }

@@ -11,7 +11,7 @@ use super::attach::Hook;
 use super::filters::Filters;
 use super::pins::Pins;
 use super::{net, preflight, status, sys};
-use crate::config::Instance;
+use crate::config::{Instance, RUN_DIR};
 use crate::state_file;
 
 /// Removes every trace of an instance in the calling thread's network namespace; says what was
@@ -80,6 +80,11 @@ fn remove_run_dir(instance: &Instance, removed: &mut Vec<String>) -> anyhow::Res
         Ok(()) => removed.push(format!("removed {}", run_dir.display())),
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => tracing::warn!("{} stays: {error}", run_dir.display()),
+    }
+    // What the user named is the user's; the folder of all instances goes with the last of them.
+    let all = Path::new(RUN_DIR);
+    if *run_dir == all.join(&instance.name) && fs::remove_dir(all).is_ok() {
+        removed.push(format!("removed {RUN_DIR}"));
     }
     Ok(())
 }
