@@ -13,6 +13,8 @@ use crate::inspect::names::Names;
 
 /// How often the counters are looked at.
 const PERIOD: Duration = Duration::from_secs(2);
+/// How often all services are read though nothing went wrong.
+const REFRESH: Duration = Duration::from_secs(60);
 /// A service is named again after so long at the earliest.
 const AGAIN: Duration = Duration::from_secs(60);
 
@@ -23,6 +25,8 @@ pub(super) struct Overload {
     instance: Instance,
     looked: Option<Instant>,
     total: u64,
+    /// When all services were read.
+    read: Option<Instant>,
     seen: BTreeMap<u32, ServiceStats>,
     named: BTreeMap<u32, Instant>,
 }
@@ -32,7 +36,7 @@ impl Overload {
         let counters = Counters::open(pins)?;
         let (total, pins) = (total(&counters)?, pins.clone());
         let (seen, named) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { counters, pins, instance, looked: None, total, seen, named })
+        Ok(Self { counters, pins, instance, looked: None, total, read: None, seen, named })
     }
 
     /// Looks, if it is time to.
@@ -46,17 +50,18 @@ impl Overload {
         self.looked = Some(Instant::now());
     }
 
-    /// The two sums tell whether there is anything to find; only then all services are read.
+    /// The two sums tell whether there is anything to find; only then all services are read, and
+    /// now and then to know what those that came had counted before.
     fn look_now(&mut self) -> anyhow::Result<()> {
         let total = total(&self.counters)?;
         let growth = total.saturating_sub(self.total);
-        self.total = total;
+        if growth == 0 && self.read.is_some_and(|read| read.elapsed() < REFRESH) {
+            return Ok(());
+        }
         let ids = self.services()?;
+        (self.total, self.read) = (total, Some(Instant::now()));
         self.seen.retain(|id, _| ids.contains(id));
         for id in ids {
-            if growth == 0 && self.seen.contains_key(&id) {
-                continue;
-            }
             let now = self.counters.service(id)?;
             let before = self.seen.insert(id, now).unwrap_or_else(|| at_first(&now, growth));
             self.warn(id, &before, &now);
