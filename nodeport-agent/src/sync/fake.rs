@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use nodeport_common::abi::{
-    Addr4, Addr6, BACKEND_GONE, BACKEND_LOCAL, BACKEND_USABLE, Backend, Frontend, FrontendKey,
-    PORT_BACKEND, PORT_FRONTEND,
+    Addr4, Addr6, BACKEND_GONE, BACKEND_USABLE, Backend, Frontend, FrontendKey, PORT_BACKEND,
+    PORT_FRONTEND,
 };
 
 use crate::dataplane::{Dataplane, Failure, Observed, Op};
@@ -145,7 +145,7 @@ impl Maps {
                     .get(index)
                     .map(|old| (old.address.to_vec(), old.port, old.generation, old.state));
                 let new = (value.address.to_vec(), value.port, value.generation, value.state);
-                self.check_backend(Family::V4, *index, old, new, value.flags);
+                self.check_backend(Family::V4, *index, old, new);
                 self.backends4.insert(*index, *value);
             }
             Op::PutBackend6(index, value) => {
@@ -154,7 +154,7 @@ impl Maps {
                     .get(index)
                     .map(|old| (old.address.to_vec(), old.port, old.generation, old.state));
                 let new = (value.address.to_vec(), value.port, value.generation, value.state);
-                self.check_backend(Family::V6, *index, old, new, value.flags);
+                self.check_backend(Family::V6, *index, old, new);
                 self.backends6.insert(*index, *value);
             }
             Op::WriteSlots { offset, slots } => self.write_slots(*offset as usize, slots),
@@ -186,7 +186,6 @@ impl Maps {
         index: u32,
         old: Option<(Vec<u8>, u16, u32, u8)>,
         new: (Vec<u8>, u16, u32, u8),
-        flags: u8,
     ) {
         assert_ne!(index, 0, "index 0 is nobody's");
         if let Some(old) = old {
