@@ -8,6 +8,7 @@
 use super::env::{FlowRef, Table, World};
 use super::family::Family;
 use super::flow::partner_key;
+use super::state::merge;
 use super::work::Work;
 use crate::abi::{Flow, FlowKey, FlowState, IPPROTO_TCP};
 
@@ -61,6 +62,9 @@ impl Limits {
     pub fn are_over<A>(&self, half: &Flow<A>, partner: &Flow<A>, protocol: u8, now: u32) -> bool {
         let (age, other) = (age(half.last_seen, now), age(partner.last_seen, now));
         let younger = if other < age { other } else { age };
+        if have_closed(FlowState::from_u8(half.state), FlowState::from_u8(partner.state)) {
+            return younger > self.of(FlowState::Closed, protocol);
+        }
         self.allows(half, protocol, younger) && self.allows(partner, protocol, younger)
     }
 
@@ -68,6 +72,13 @@ impl Limits {
     fn allows<A>(&self, half: &Flow<A>, protocol: u8, age: u32) -> bool {
         age > self.of(FlowState::from_u8(half.state), protocol)
     }
+}
+
+/// Whether both ends have closed, if two CPUs have seen one of them each.
+#[inline(always)]
+const fn have_closed(half: FlowState, partner: FlowState) -> bool {
+    matches!(merge(half, partner), FlowState::Closed)
+        && matches!(merge(partner, half), FlowState::Closed)
 }
 
 /// Ticks since `seen`. A packet may have come since `now` was read: that is no age at all.

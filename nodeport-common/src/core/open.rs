@@ -206,7 +206,14 @@ fn take_over<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> boo
     if FlowState::from_u8(work.other.state) != FlowState::Opening {
         return false;
     }
-    world.remove_flow(Table::Nursery, &partner_key(&work.other_key, &work.other));
+    let theirs = partner_key(&work.other_key, &work.other);
+    if let Some(entry) = world.flow(Table::Nursery, &theirs) {
+        entry.read_into(&mut work.other);
+        // Unless another flow has taken the place of the newcomer's other half.
+        if partner_key(&theirs, &work.other) == work.other_key {
+            world.remove_flow(Table::Nursery, &theirs);
+        }
+    }
     work.other = partner(&work.key, &work.flow);
     let how = Insert::Update;
     world.insert_flow(Table::Nursery, &work.other_key, &work.other, how) == Inserted::Done

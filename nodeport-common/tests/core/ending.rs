@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use nodeport_common::abi::{FlowState, IPPROTO_TCP, IPPROTO_UDP};
 use nodeport_common::core::env::Table;
 use nodeport_common::core::expiry::{Limits, end};
+use nodeport_common::core::flow::set_state;
 use nodeport_common::core::host::{At, XDP};
 use nodeport_common::core::state::{ACK, FIN, RST, SYN};
 use nodeport_common::core::work::Work;
@@ -145,3 +146,29 @@ fn a_connection_on_the_same_ports_is_not_ended<F: Net>() {
     assert_eq!((table, half.state), (Table::Nursery, FlowState::Opening as u8));
 }
 in_both_families!(a_connection_on_the_same_ports_is_not_ended);
+
+/// Two CPUs have seen one end each, and neither the other's: together they have seen both.
+fn ends_seen_by_one_half_each_are_both_ends<F: Net>() {
+    use FlowState::{BackendClosed, ClientClosed, Closed, Established};
+    for (ours, theirs, limit) in [
+        (ClientClosed, BackendClosed, LIMITS.tcp_closed),
+        (BackendClosed, ClientClosed, LIMITS.tcp_closed),
+        (Closed, ClientClosed, LIMITS.tcp_closed),
+        (BackendClosed, Closed, LIMITS.tcp_closed),
+        (ClientClosed, Established, LIMITS.tcp),
+        (Closed, Established, LIMITS.tcp),
+    ] {
+        let node = Node::new();
+        let seen = node.connect::<F>(client::<F>());
+        let forward = key::<F>(IPPROTO_TCP, client::<F>(), frontend::<F>());
+        let reply = key::<F>(IPPROTO_TCP, remote::<F>(), seen);
+        let flows = &F::maps(&node.world).flows;
+        assert!(flows.change(&forward, |half| set_state(half, ours)));
+        assert!(flows.change(&reply, |half| set_state(half, theirs)));
+        node.world.wait(limit);
+        assert!(!ask::<F>(&node, IPPROTO_TCP, remote::<F>(), seen), "{ours:?} {theirs:?}");
+        node.world.wait(1);
+        assert!(ask::<F>(&node, IPPROTO_TCP, remote::<F>(), seen), "{ours:?} {theirs:?}");
+    }
+}
+in_both_families!(ends_seen_by_one_half_each_are_both_ends);

@@ -162,3 +162,21 @@ fn an_unanswered_flood_keeps_nobody_out<F: Net>() {
     assert_eq!(other.halves::<F>().len(), 2);
 }
 in_both_families!(an_unanswered_flood_keeps_nobody_out);
+
+/// The newcomer whose port is taken had lost its other half, and that half's place is another
+/// flow's by now.
+fn taking_a_port_over_from_an_orphan_ends_no_other_flow<F: Net>() {
+    let node = with_range(1);
+    node.xdp(&tcp(client::<F>(), frontend::<F>(), SYN)).view();
+    node.lose::<F>(IPPROTO_TCP, client::<F>(), frontend::<F>());
+    node.set_slot(0, OTHER_BACKEND);
+    let elsewhere = node.xdp(&tcp(client::<F>(), frontend::<F>(), SYN)).view();
+    node.set_slot(0, REMOTE_BACKEND);
+    let out = node.xdp(&tcp(nth_client::<F>(1), frontend::<F>(), SYN)).view();
+    assert_eq!(out.dst, remote::<F>(), "the port was the orphan's");
+    let (_, alive) = node.half::<F>(IPPROTO_TCP, client::<F>(), frontend::<F>()).expect("alive");
+    assert_eq!(alive.backend, OTHER_BACKEND);
+    let back = node.xdp(&tcp(elsewhere.dst, elsewhere.src, SYN | ACK)).view();
+    assert_eq!(back.dst, client::<F>());
+}
+in_both_families!(taking_a_port_over_from_an_orphan_ends_no_other_flow);
