@@ -161,6 +161,18 @@ fn what_is_not_forwarded_is_the_nodes_own_or_unreachable<F: Net>() {
 }
 in_both_families!(what_is_not_forwarded_is_the_nodes_own_or_unreachable);
 
+/// An interface without an address of its own, where the kernel tells no source.
+fn without_a_source_nothing_is_opened<F: Net>() {
+    let node = Node::new();
+    change_route::<F>(&node, remote_ip::<F>(), |answer| answer.from = F::Addr::default());
+    let syn = tcp(client::<F>(), frontend::<F>(), SYN);
+    let out = node.xdp(&syn);
+    assert_eq!((out.action, out.bytes), (Action::Pass, syn.build()));
+    assert_eq!(node.world.count_of(Reason::HopUnresolved), 1);
+    assert!(node.halves::<F>().is_empty());
+}
+in_both_families!(without_a_source_nothing_is_opened);
+
 fn answers_on_a_path_unseen_keep_the_client<F: Net>() {
     let node = Node::new();
     change_route::<F>(&node, remote_ip::<F>(), |answer| answer.watched = false);

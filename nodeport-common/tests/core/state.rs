@@ -107,6 +107,15 @@ fn a_stray_reset_is_survived() {
 }
 
 #[test]
+fn a_syn_does_not_revive() {
+    for flags in [SYN, SYN | ACK] {
+        for way in BOTH {
+            assert_eq!(next(Reset, IPPROTO_TCP, flags, way), Reset);
+        }
+    }
+}
+
+#[test]
 fn a_reset_does_not_open_or_reopen() {
     for state in [Opening, Answered, Closed] {
         for way in BOTH {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use nodeport_common::abi::{FLOW_SETTLED, Flow, FlowState, IPPROTO_TCP, IPPROTO_UDP, Reason};
-use nodeport_common::core::env::Table;
+use nodeport_common::core::env::{Insert, Table};
 use nodeport_common::core::flow::set_state;
 use nodeport_common::core::state::{ACK, FIN, RST, SYN};
 use nodeport_common::core::verdict::Action;
@@ -115,7 +115,7 @@ fn halves_that_were_parted_meet_again<F: Net>() {
         let maps = F::maps(&node.world);
         let half = maps.nursery.get(&moved).expect("a newcomer");
         maps.nursery.remove(&moved);
-        maps.flows.insert(&moved, &half, nodeport_common::core::env::Insert::Claim);
+        maps.flows.insert(&moved, &half, Insert::Claim);
         node.xdp(&udp(client::<F>(), frontend::<F>())).view();
         node.xdp(&udp(remote::<F>(), seen)).view();
         assert_eq!(node.halves::<F>().len(), 2, "{:?}", node.halves::<F>());
@@ -190,3 +190,30 @@ fn ends_at_the_same_time_are_both_seen<F: Net>() {
     }
 }
 in_both_families!(ends_at_the_same_time_are_both_seen);
+
+/// The half that another CPU has ended is one whose partner was still to follow it.
+fn a_flow_that_was_ended_between_the_tables_stays_ended<F: Net>() {
+    let node = Node::new();
+    node.xdp(&udp(client::<F>(), frontend::<F>())).view();
+    let forward = key::<F>(IPPROTO_UDP, client::<F>(), frontend::<F>());
+    let maps = F::maps(&node.world);
+    let half = maps.nursery.get(&forward).expect("a newcomer");
+    maps.nursery.remove(&forward);
+    maps.flows.insert(&forward, &half, Insert::Claim);
+    maps.flows.meanwhile(&forward, READS, |_| None);
+    node.xdp(&udp(client::<F>(), frontend::<F>())).view();
+    assert!(node.half::<F>(IPPROTO_UDP, client::<F>(), frontend::<F>()).is_none());
+}
+in_both_families!(a_flow_that_was_ended_between_the_tables_stays_ended);
+
+/// The place of a lost half is free no more when it is to be filled: it belongs to who took it.
+fn a_lost_halfs_place_is_not_taken_by_force<F: Net>() {
+    let node = Node::new();
+    let seen = node.xdp(&tcp(client::<F>(), frontend::<F>(), SYN)).view().src;
+    node.lose::<F>(IPPROTO_TCP, client::<F>(), frontend::<F>());
+    let forward = key::<F>(IPPROTO_TCP, client::<F>(), frontend::<F>());
+    F::maps(&node.world).nursery.lose_race(&forward);
+    node.xdp(&tcp(remote::<F>(), seen, SYN | ACK)).view();
+    assert!(node.half::<F>(IPPROTO_TCP, client::<F>(), frontend::<F>()).is_none());
+}
+in_both_families!(a_lost_halfs_place_is_not_taken_by_force);
