@@ -1,6 +1,6 @@
 //! The walk of a packet: parse, find its flow, rewrite, send.
 //!
-//! What millions of packets need is one straight line: [`routine`]. Whatever is not routine
+//! What millions of packets need is one straight line, `routine`. Whatever is not routine
 //! leaves it for functions of their own, which may look again at what the straight line saw.
 
 use super::env::{FlowRef, Hook, Packet, Table, Window, World};
