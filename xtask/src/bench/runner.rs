@@ -41,6 +41,7 @@ impl Hook {
 /// The loaded object with its maps filled.
 pub(super) struct Runner {
     ebpf: Ebpf,
+    flows: u32,
     packets: u32,
 }
 
@@ -56,7 +57,7 @@ impl Runner {
             .map_max_entries(maps::FLOWS6, entries)
             .load_file(&path)
             .with_context(|| format!("load {} (`cargo xtask build` makes it)", path.display()))?;
-        let mut runner = Self { ebpf, packets };
+        let mut runner = Self { ebpf, flows, packets };
         runner.load()?;
         runner.configure(MASK, u64::from(flows) - 1)?;
         runner.configure(PORT, 30_007)?;
@@ -96,8 +97,10 @@ impl Runner {
         self.configure(IN_ORDER, u64::from(new))
     }
 
-    /// Nanoseconds per packet of a program, and its last verdict.
+    /// Nanoseconds per packet of a program, and its last verdict. Every flow is met once before, as
+    /// live flows are: one that was silent for some seconds is looked at more closely.
     pub(super) fn time(&self, name: &str, hook: Hook, frame: &[u8]) -> Result<(u64, u32)> {
+        self.test_run(name, hook, frame, self.flows)?;
         self.test_run(name, hook, frame, self.packets)
     }
 
