@@ -4,7 +4,7 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_EXIST, BPF_NOEXIST};
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64};
 use nodeport_common::abi::{
     Addr4, Addr6, Backend, Control, FLOW_SETTLED, Flow, FlowKey, FlowState, Frontend, FrontendKey,
-    PORTS_PER_LINE, Reason, SLOTS_PER_LINE, ServiceStats,
+    PORTS_PER_LINE, Reason, SLOTS_PER_LINE, ServiceStats, Tags,
 };
 use nodeport_common::core::env::{Env, FlowRef, Hook, Insert, Inserted, Route, Table, Tables};
 use nodeport_common::core::family::{V4, V6};
@@ -58,6 +58,13 @@ impl<C: RouteContext, const HOOK: u8> Env for Kernel<C, HOOK> {
     #[inline(always)]
     fn ifindex(&self) -> u32 {
         self.context.ifindex()
+    }
+
+    #[inline(always)]
+    fn below(&self, ifindex: u32) -> Option<(u32, Tags)> {
+        // SAFETY: a copy is taken at once.
+        let device = unsafe { maps::DEVICES.get(ifindex) }?;
+        (device.lower != 0).then_some((device.lower, device.tags))
     }
 
     #[inline(always)]

@@ -1,15 +1,36 @@
-//! For the lab: what the far end of a veth needs to take frames that XDP sends at the near end.
+//! For the lab: what the far end of a veth needs to take frames that XDP sends at the near end,
+//! and VLAN tags without VLAN devices.
 #![no_std]
 #![no_main]
 
+use aya_ebpf::bindings::TC_ACT_OK;
 use aya_ebpf::bindings::xdp_action::XDP_PASS;
-use aya_ebpf::macros::xdp;
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::helpers::generated::bpf_skb_vlan_push;
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
 
 /// Takes every frame.
 #[xdp]
 pub(crate) fn pass(_: XdpContext) -> u32 {
     XDP_PASS
+}
+
+/// The VLAN of tagged frames.
+const VLAN: u16 = 100;
+
+/// Tags TCP and UDP; what finds neighbours stays as it is.
+#[classifier]
+pub(crate) fn tag(context: TcContext) -> i32 {
+    let at = match u16::from_be(context.load::<u16>(12).unwrap_or(0)) {
+        0x0800 => 14 + 9,
+        0x86dd => 14 + 6,
+        _ => return TC_ACT_OK as i32,
+    };
+    if matches!(context.load::<u8>(at), Ok(6 | 17)) {
+        // SAFETY: the context is the program's own. A frame that stays untagged fails the test.
+        let _ = unsafe { bpf_skb_vlan_push(context.skb.skb, 0x8100_u16.to_be(), VLAN) };
+    }
+    TC_ACT_OK as i32
 }
 
 /// The licence of the other programs.

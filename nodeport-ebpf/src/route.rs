@@ -8,8 +8,8 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated::bpf_fib_lookup;
 use nodeport_common::abi::{
-    Addr4, Addr6, DEVICE_ATTACHED, DEVICE_REDIRECT, HOP_NEIGHBOUR, HOP_SEND, HOP_STACK,
-    HOP_UNRESOLVED, NextHop,
+    Addr4, Addr6, DEVICE_ATTACHED, DEVICE_REDIRECT, Device, HOP_NEIGHBOUR, HOP_SEND, HOP_STACK,
+    HOP_TAGGED, HOP_UNRESOLVED, NextHop,
 };
 use nodeport_common::core::env::Route;
 use nodeport_common::core::family::{Family, V4, V6};
@@ -104,15 +104,26 @@ pub(crate) fn look_up<F: FibFamily, C: RouteContext>(
     } else if let (true, Some(device)) = (wants_source, device) {
         way.from = F::device_address(device);
     }
-    let bits = device.map_or(0, |device| device.flags);
-    way.watched = bits & DEVICE_ATTACHED != 0;
-    way.hop = hop(params, code as u32, bits);
+    way.watched = device.is_some_and(|device| device.flags & DEVICE_ATTACHED != 0);
+    way.hop = hop(params, code as u32, device.map_or(HOP_NEIGHBOUR, kind));
 }
 
-/// The next hop that the kernel's answer comes to. The epoch is filled in by the caller; 0 says
+/// How frames leave by a device for a neighbour that is known.
+#[inline(always)]
+fn kind(device: &Device) -> u8 {
+    if device.flags & DEVICE_REDIRECT != 0 {
+        HOP_SEND
+    } else if device.lower != 0 {
+        HOP_TAGGED
+    } else {
+        HOP_NEIGHBOUR
+    }
+}
+
+/// The next hop that the kernel's answer comes to; `kind`, if the neighbour is known. The epoch is filled in by the caller; 0 says
 /// that the answer must not be kept.
 #[inline(always)]
-fn hop(params: &FibParams, code: u32, device: u32) -> NextHop {
+fn hop(params: &FibParams, code: u32, kind: u8) -> NextHop {
     // SAFETY: every bit pattern is a value of this member.
     let mtu = unsafe { params.__bindgen_anon_1.mtu_result };
     let mtu = if mtu <= 1 { u16::MAX } else { mtu };
@@ -124,12 +135,12 @@ fn hop(params: &FibParams, code: u32, device: u32) -> NextHop {
             hop.kind = HOP_NEIGHBOUR;
             hop.epoch = 0;
         }
-        BPF_FIB_LKUP_RET_SUCCESS if device & DEVICE_REDIRECT != 0 => {
-            hop.kind = HOP_SEND;
+        BPF_FIB_LKUP_RET_SUCCESS if kind == HOP_NEIGHBOUR => hop.kind = HOP_NEIGHBOUR,
+        BPF_FIB_LKUP_RET_SUCCESS => {
+            hop.kind = kind;
             hop.dst_mac = params.dmac;
             hop.src_mac = params.smac;
         }
-        BPF_FIB_LKUP_RET_SUCCESS => hop.kind = HOP_NEIGHBOUR,
         BPF_FIB_LKUP_RET_NO_NEIGH => {
             hop.kind = HOP_NEIGHBOUR;
             hop.epoch = 0;

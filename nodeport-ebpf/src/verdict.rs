@@ -5,6 +5,7 @@ use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh};
 use nodeport_common::core::verdict::{Action, Verdict};
 
+use crate::packet::skb::Skb;
 use crate::packet::xdp::Frame;
 use crate::route::RouteContext;
 
@@ -14,6 +15,7 @@ pub(crate) fn xdp(frame: Frame, verdict: Verdict) -> u32 {
     match verdict.action() {
         Action::Pass | Action::Stack | Action::Neighbour(_) => XDP_PASS,
         Action::Drop => XDP_DROP,
+        Action::Back(_) => XDP_TX,
         Action::Send(ifindex) if ifindex == frame.ifindex() => XDP_TX,
         // SAFETY: the helper takes numbers and returns XDP_REDIRECT or XDP_ABORTED.
         Action::Send(ifindex) => unsafe { bpf_redirect(ifindex, 0) as u32 },
@@ -22,12 +24,13 @@ pub(crate) fn xdp(frame: Frame, verdict: Verdict) -> u32 {
 
 /// The verdict of a TC program. `TC_ACT_UNSPEC` lets programs behind ours have their say.
 #[inline(always)]
-pub(crate) fn tc(verdict: Verdict) -> i32 {
+pub(crate) fn tc(skb: Skb, verdict: Verdict) -> i32 {
     match verdict.action() {
         Action::Pass | Action::Stack => TC_ACT_UNSPEC,
         Action::Drop => TC_ACT_SHOT as i32,
+        Action::Send(_) | Action::Neighbour(_) if !skb.take_tags_off() => TC_ACT_SHOT as i32,
         // SAFETY: the helper takes numbers.
-        Action::Send(ifindex) => unsafe { bpf_redirect(ifindex, 0) as i32 },
+        Action::Send(ifindex) | Action::Back(ifindex) => unsafe { bpf_redirect(ifindex, 0) as i32 },
         // SAFETY: no parameters are given, which the helper takes as "look the neighbour up".
         Action::Neighbour(ifindex) => unsafe {
             bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) as i32

@@ -140,8 +140,8 @@ impl Attacher {
         if self.mode == Mode::Tc {
             return Ok(Some(Refusal::Chosen));
         }
-        if target.is_tunnel {
-            return Ok(Some(Refusal::Tunnel));
+        if let Some(refusal) = self.foregone(target) {
+            return Ok(Some(refusal.clone()));
         }
         let Err(error) = self.link(target, Hook::Xdp, fresh) else { return Ok(None) };
         let refusal = refusal(&error, target)?;
@@ -149,6 +149,20 @@ impl Attacher {
             bail!("--mode xdp: {}; {}", refusal.text(), refusal.way_out(&target.name));
         }
         Ok(Some(refusal))
+    }
+
+    /// Why XDP is not even tried; whoever asks for it has seen to the tags.
+    fn foregone<'a>(&self, target: &'a Target) -> Option<&'a Refusal> {
+        let refusal = target.without_xdp.as_ref();
+        refusal.filter(|refusal| self.mode != Mode::Xdp || **refusal != Refusal::CarriesVlans)
+    }
+
+    /// Whether XDP is where it should be, as far as VLAN devices come and go.
+    pub(super) fn heeds_vlans(&self, target: &Target, attached: &Attached) -> bool {
+        match self.foregone(target) {
+            Some(_) => attached.mode != DeviceMode::Xdp,
+            None => !attached.is_below_vlans(),
+        }
     }
 
     /// Puts the program into the link that is pinned, or makes and pins one.
@@ -295,8 +309,12 @@ mod tests {
 
     #[test]
     fn refusals_are_told_apart() {
-        let target =
-            Target { name: "eth0".to_owned(), ifindex: 2, is_tunnel: false, xdp_program: Some(12) };
+        let target = Target {
+            name: "eth0".to_owned(),
+            ifindex: 2,
+            without_xdp: None,
+            xdp_program: Some(12),
+        };
         let of = |number| refusal(&io::Error::from_raw_os_error(number), &target);
         assert_eq!(of(libc::EOPNOTSUPP).unwrap().code(), "no_driver_support");
         assert_eq!(of(libc::EINVAL).unwrap().code(), "refused");

@@ -1,10 +1,10 @@
 //! Which interfaces are served, and what the programs may know of all of them.
 
 use anyhow::{bail, ensure};
-use nodeport_common::abi::{Addr4, Addr6, DEVICE_ATTACHED, DEVICE_REDIRECT, Device};
+use nodeport_common::abi::{Addr4, Addr6, DEVICE_ATTACHED, DEVICE_REDIRECT, Device, Tags};
 
-use super::net::{Interface, Kind};
-use super::status::DeviceMode;
+use super::net::{Interface, Kind, Vlan};
+use super::status::{DeviceMode, Refusal};
 use crate::config::Devices;
 
 /// An interface that shall be served.
@@ -12,8 +12,8 @@ use crate::config::Devices;
 pub(super) struct Target {
     pub(super) name: String,
     pub(super) ifindex: u32,
-    /// A tunnel that was not named by the user: it has no XDP, and is not asked.
-    pub(super) is_tunnel: bool,
+    /// Why XDP is not even tried.
+    pub(super) without_xdp: Option<Refusal>,
     /// The XDP program on it now, ours or another's.
     pub(super) xdp_program: Option<u32>,
 }
@@ -35,13 +35,15 @@ pub(super) fn choose(wanted: &Devices, interfaces: &[Interface]) -> Choice {
     match wanted {
         Devices::Auto => {
             for interface in interfaces.iter().filter(|interface| is_node_side(interface)) {
-                choice.add(interface, interface.kind == Kind::Tunnel);
+                // One that the user names is tried, and its error told.
+                let is_tunnel = interface.kind == Kind::Tunnel;
+                choice.add(interface, is_tunnel.then_some(Refusal::Tunnel), interfaces);
             }
         }
         Devices::Named(names) => {
             for name in names {
                 match interfaces.iter().find(|interface| interface.name == *name) {
-                    Some(interface) => choice.add(interface, false),
+                    Some(interface) => choice.add(interface, None, interfaces),
                     None => choice.absent.push(name.clone()),
                 }
             }
@@ -51,11 +53,12 @@ pub(super) fn choose(wanted: &Devices, interfaces: &[Interface]) -> Choice {
 }
 
 impl Choice {
-    fn add(&mut self, interface: &Interface, is_tunnel: bool) {
+    fn add(&mut self, interface: &Interface, refusal: Option<Refusal>, all: &[Interface]) {
         let Interface { ifindex, name, is_ethernet, xdp_program, .. } = interface;
         if *is_ethernet {
             let (name, xdp_program) = (name.clone(), *xdp_program);
-            self.targets.push(Target { name, ifindex: *ifindex, is_tunnel, xdp_program });
+            let without_xdp = refusal.or_else(|| by_vlans(interface, all));
+            self.targets.push(Target { name, ifindex: *ifindex, without_xdp, xdp_program });
         } else {
             self.unfit.push((name.clone(), *ifindex));
         }
@@ -89,6 +92,17 @@ impl Choice {
     }
 }
 
+/// What VLANs mean for XDP on an interface.
+fn by_vlans(interface: &Interface, all: &[Interface]) -> Option<Refusal> {
+    let is_above =
+        |other: &Interface| other.vlan.is_some_and(|vlan| vlan.lower == interface.ifindex);
+    if interface.vlan.is_some() {
+        Some(Refusal::VlanDevice)
+    } else {
+        all.iter().any(is_above).then_some(Refusal::CarriesVlans)
+    }
+}
+
 /// Whether clients' or other nodes' packets come in there, rather than pods'.
 fn is_node_side(interface: &Interface) -> bool {
     let has_address =
@@ -104,9 +118,18 @@ fn is_node_side(interface: &Interface) -> bool {
     is_served && !interface.has_master
 }
 
-/// What the programs may know of an interface. `mode` is how it is served, `any_xdp` whether XDP
-/// serves any.
-pub(super) fn describe(interface: &Interface, mode: Option<DeviceMode>, any_xdp: bool) -> Device {
+/// What the programs may know of an interface among `interfaces`. `mode` tells how each is served,
+/// `any_xdp` whether XDP serves any.
+pub(super) fn describe(
+    interface: &Interface,
+    interfaces: &[Interface],
+    mode_of: impl Fn(u32) -> Option<DeviceMode>,
+    any_xdp: bool,
+) -> Device {
+    let mode = mode_of(interface.ifindex);
+    let (lower, tags) = below(interface, interfaces)
+        .filter(|(lower, _)| mode_of(*lower) == Some(DeviceMode::Xdp))
+        .unwrap_or_default();
     let is_attached = matches!(mode, Some(DeviceMode::Xdp | DeviceMode::Tc));
     // XDP frames can be sent from an interface only where its driver runs XDP, which is known of
     // those that we attached it to. TC may send from any that takes finished Ethernet frames.
@@ -122,7 +145,22 @@ pub(super) fn describe(interface: &Interface, mode: Option<DeviceMode>, any_xdp:
         address6: interface.address6,
         mac: interface.mac,
         pad: [0; 2],
+        lower,
+        tags,
     }
+}
+
+/// The interface that a VLAN device's frames leave from in the end, and their tags there; `None`
+/// for others, and for more tags than the programs know of.
+fn below(interface: &Interface, interfaces: &[Interface]) -> Option<(u32, Tags)> {
+    let find = |ifindex| interfaces.iter().find(|other| other.ifindex == ifindex);
+    let inner = interface.vlan?;
+    let tag = |vlan: Vlan| u32::from_ne_bytes(vlan.tag);
+    let Some(outer) = find(inner.lower)?.vlan else {
+        return Some((inner.lower, [tag(inner), 0]));
+    };
+    let is_last = find(outer.lower)?.vlan.is_none();
+    is_last.then(|| (outer.lower, [tag(outer), tag(inner)]))
 }
 
 #[cfg(test)]
@@ -160,7 +198,8 @@ mod tests {
     fn by_themselves_found_are_the_sides_that_face_the_network() {
         let choice = choose(&Devices::Auto, &node());
         assert_eq!(names(&choice), ["eth0", "eth1", "uplink", "flannel.1"]);
-        assert!(choice.targets[3].is_tunnel);
+        let without_xdp: Vec<_> = choice.targets.iter().map(|to| to.without_xdp.clone()).collect();
+        assert_eq!(without_xdp, [None, None, None, Some(Refusal::Tunnel)]);
         choice.check(&Devices::Auto, &node(), &[]).unwrap();
     }
 
@@ -222,7 +261,57 @@ mod tests {
             (&tunnel, tc, true, DEVICE_ATTACHED),
         ] {
             let name = &interface.name;
-            assert_eq!(describe(interface, mode, any_xdp).flags, flags, "{name} {mode:?}");
+            let device = describe(interface, &[], |_| mode, any_xdp);
+            assert_eq!((device.flags, device.lower), (flags, 0), "{name} {mode:?}");
+        }
+    }
+
+    #[test]
+    fn xdp_is_kept_from_cards_that_may_take_tags_off() {
+        let mut nic = interface(2, "eth0", Kind::Nic);
+        nic.address4 = [10, 0, 0, 1];
+        let mut vlan = interface(3, "eth0.5", Kind::Nic);
+        (vlan.address4, vlan.vlan) = ([10, 0, 5, 1], Some(Vlan { lower: 2, tag: [0x81, 0, 0, 5] }));
+        for wanted in [Devices::Auto, named(&["eth0", "eth0.5"])] {
+            let of = |interfaces: &[Interface]| -> Vec<_> {
+                let targets = choose(&wanted, interfaces).targets;
+                targets.into_iter().map(|target| target.without_xdp).collect()
+            };
+            assert_eq!(of(&[nic.clone()]), [None]);
+            let both = [Some(Refusal::CarriesVlans), Some(Refusal::VlanDevice)];
+            assert_eq!(of(&[nic.clone(), vlan.clone()]), both);
+        }
+    }
+
+    #[test]
+    fn frames_of_a_vlan_device_leave_from_the_interface_below_with_its_tags() {
+        let vlan = |lower, tag| Some(Vlan { lower, tag });
+        let nic = interface(2, "eth0", Kind::Nic);
+        let mut outer = interface(3, "eth0.5", Kind::Nic);
+        outer.vlan = vlan(2, [0x88, 0xa8, 0, 5]);
+        let mut inner = interface(4, "eth0.5.6", Kind::Nic);
+        inner.vlan = vlan(3, [0x81, 0, 0, 6]);
+        let mut third = interface(5, "eth0.5.6.7", Kind::Nic);
+        third.vlan = vlan(4, [0x81, 0, 0, 7]);
+        let mut stray = interface(6, "stray", Kind::Nic);
+        stray.vlan = vlan(99, [0x81, 0, 0, 7]);
+        let all = [nic, outer, inner, third, stray];
+        let told = |index: usize, mode| {
+            let mode_of = |ifindex| (ifindex == 2).then_some(mode);
+            let device = describe(&all[index], &all, mode_of, true);
+            (device.lower, device.tags.map(u32::to_ne_bytes))
+        };
+        let none = (0, [[0; 4]; 2]);
+        let expected = [
+            none,
+            (2, [[0x88, 0xa8, 0, 5], [0; 4]]),
+            (2, [[0x88, 0xa8, 0, 5], [0x81, 0, 0, 6]]),
+            none,
+            none,
+        ];
+        for (index, expected) in expected.into_iter().enumerate() {
+            assert_eq!(told(index, DeviceMode::Xdp), expected, "{}", all[index].name);
+            assert_eq!(told(index, DeviceMode::Tc), none, "{}", all[index].name);
         }
     }
 }

@@ -154,7 +154,9 @@ impl Following {
             return false;
         };
         let is_way_free = attached.is_busy() && target.xdp_program.is_none();
-        self.attacher.is_intact(target.ifindex, attached.mode) && !is_way_free
+        self.attacher.is_intact(target.ifindex, attached.mode)
+            && self.attacher.heeds_vlans(target, attached)
+            && !is_way_free
     }
 
     /// Filters cannot be asked whether they are there; attaching them again does no harm.
@@ -215,7 +217,7 @@ impl Following {
             .iter()
             .map(|interface| {
                 let ifindex = interface.ifindex;
-                (ifindex, devices::describe(interface, mode(ifindex), any_xdp))
+                (ifindex, devices::describe(interface, interfaces, mode, any_xdp))
             })
             .collect();
         for gone in self.described.keys().filter(|ifindex| !wanted.contains_key(ifindex)) {

@@ -59,6 +59,11 @@ pub(super) enum Refusal {
     Chosen,
     /// Tunnels have no driver that could.
     Tunnel,
+    /// VLAN devices have none either: where XDP runs on the interface below, it meets their
+    /// frames there.
+    VlanDevice,
+    /// VLAN devices are above it: if the card takes tags off, XDP takes all for untagged.
+    CarriesVlans,
     /// Another program is there.
     Busy { program: u32, name: String },
     /// The driver cannot.
@@ -86,6 +91,11 @@ impl Attached {
         self.reason.as_ref().is_some_and(|reason| reason.code == Refusal::BUSY)
     }
 
+    /// Whether XDP does not run because of VLAN devices.
+    pub(super) fn is_below_vlans(&self) -> bool {
+        self.reason.as_ref().is_some_and(|reason| reason.code == Refusal::CARRIES_VLANS)
+    }
+
     /// Whether XDP would run if something were not in its way.
     pub(super) fn is_in_the_way(&self) -> bool {
         let codes = [Refusal::BUSY, Refusal::REFUSED];
@@ -99,12 +109,15 @@ impl Attached {
 
 impl Refusal {
     const BUSY: &str = "busy";
+    const CARRIES_VLANS: &str = "carries_vlans";
     const REFUSED: &str = "refused";
 
     pub(super) const fn code(&self) -> &'static str {
         match self {
             Self::Chosen => "chosen",
             Self::Tunnel => "tunnel",
+            Self::VlanDevice => "vlan_device",
+            Self::CarriesVlans => Self::CARRIES_VLANS,
             Self::Busy { .. } => Self::BUSY,
             Self::Unsupported => "no_driver_support",
             Self::Refused(_) => Self::REFUSED,
@@ -115,6 +128,11 @@ impl Refusal {
         match self {
             Self::Chosen => "--mode tc".to_owned(),
             Self::Tunnel => "a tunnel takes no XDP program".to_owned(),
+            Self::VlanDevice => "a VLAN device takes no XDP program".to_owned(),
+            Self::CarriesVlans => {
+                "VLAN devices are on it, and XDP does not see tags that the card takes off"
+                    .to_owned()
+            }
             Self::Busy { program: 0, .. } => "another XDP program is attached".to_owned(),
             Self::Busy { program, name } if name.is_empty() => {
                 format!("XDP program {program} is attached")
@@ -142,7 +160,10 @@ impl Refusal {
                 "the kernel's log may say more (`dmesg`); often the MTU, LRO or too few queues \
                  (`ethtool -k {device}`, `ethtool -l {device}`)"
             )),
-            Self::Chosen | Self::Tunnel | Self::Unsupported => None,
+            Self::CarriesVlans => {
+                Some(format!("`ethtool -K {device} rxvlan off` and --mode xdp let it run"))
+            }
+            Self::Chosen | Self::Tunnel | Self::VlanDevice | Self::Unsupported => None,
         }
     }
 }

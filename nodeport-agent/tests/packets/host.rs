@@ -1,5 +1,6 @@
 //! The core on the host.
 
+use nodeport_common::abi::Device;
 use nodeport_common::core::env::Hook;
 use nodeport_common::core::host::{OnHost, SkbFrame, World, XdpFrame};
 use nodeport_common::core::verdict::Action;
@@ -11,6 +12,9 @@ use crate::state::{Side, State};
 pub(crate) fn fill(world: &World, state: &State) {
     world.control.set(Some(state.control));
     world.slots.borrow_mut().clone_from(&state.slots);
+    let below = |(index, device): (&u32, &Device)| (*index, (device.lower, device.tags));
+    let vlans = state.devices.iter().filter(|(_, device)| device.lower != 0);
+    *world.below.borrow_mut() = vlans.map(below).collect();
     for (port, bits) in &state.ports {
         world.mark_port(*port, *bits);
     }

@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use nodeport_common::abi::{
     BACKEND_LOCAL, BACKEND_USABLE, Backend, Control, DEVICE_ATTACHED, DEVICE_REDIRECT, Device,
-    Frontend, FrontendKey, HOP_NEIGHBOUR, HOP_SEND, HOP_STACK, IPPROTO_TCP, IPPROTO_UDP, NextHop,
-    PORT_BACKEND, PORT_FRONTEND, PORT_SNAT,
+    Frontend, FrontendKey, HOP_NEIGHBOUR, HOP_SEND, HOP_STACK, HOP_TAGGED, IPPROTO_TCP,
+    IPPROTO_UDP, NextHop, PORT_BACKEND, PORT_FRONTEND, PORT_SNAT,
 };
 use nodeport_common::core::family::{V4, V6};
 use nodeport_common::core::host::Answer;
@@ -97,11 +97,36 @@ impl State {
                 address4: V4::bytes(V4::party(net, 1)),
                 address6: V6::bytes(V6::party(net, 1)),
                 mac: own_mac(net),
-                pad: [0; 2],
+                ..Device::default()
             };
             state.devices.insert(index, device);
         }
         state
+    }
+}
+
+/// Makes VLAN devices of the interfaces, whose frames have these tags: protocol and VLAN.
+pub(crate) fn put_behind(state: &mut State, tags: &[(u16, u16)]) {
+    let mut words = [0; 2];
+    for (word, (protocol, id)) in words.iter_mut().zip(tags) {
+        let ([a, b], [c, d]) = (protocol.to_be_bytes(), id.to_be_bytes());
+        *word = u32::from_ne_bytes([a, b, c, d]);
+    }
+    for device in state.devices.values_mut() {
+        if device.flags & DEVICE_REDIRECT != 0 {
+            (device.flags, device.lower, device.tags) = (DEVICE_ATTACHED, OUT, words);
+        }
+    }
+    tag(&mut state.v4);
+    tag(&mut state.v6);
+    state.control.epoch += 1;
+}
+
+fn tag<A: Ord>(side: &mut Side<A>) {
+    for answer in side.routes.values_mut() {
+        if answer.hop.kind == HOP_SEND {
+            answer.hop.kind = HOP_TAGGED;
+        }
     }
 }
 

@@ -22,5 +22,18 @@ pub struct Device {
     pub mac: Mac,
     /// Zero.
     pub pad: [u8; 2],
+    /// Of a VLAN device: the interface below it that XDP may send tagged frames out of. Zero if
+    /// it is none, or there is no such.
+    pub lower: u32,
+    /// The tags that its frames have on that interface, from the outer one on, each as in the
+    /// frame: protocol (IEEE 802.1Q or 802.1ad) and VLAN, without priority. Zero: no tag.
+    pub tags: Tags,
 }
-plain!(Device = 4, 4, 16, 6, 2);
+plain!(Device = 4, 4, 16, 6, 2, 4, 8);
+
+/// Up to two VLAN tags, from the outer one on, as they lie in a frame; zero where there is none.
+pub type Tags = [u32; 2];
+
+/// The bits of a tag that name its protocol and VLAN; the others are priority and drop
+/// eligibility (IEEE 802.1Q, 9.6).
+pub const TAG_MASK: u32 = u32::from_ne_bytes([0xff, 0xff, 0x0f, 0xff]);

@@ -52,6 +52,9 @@ pub const HOP_STACK: u8 = 2;
 /// no finished frames (tunnels), and while a neighbour is not resolved. Only TC can do that; XDP
 /// hands the packet up as it came.
 pub const HOP_NEIGHBOUR: u8 = 3;
+/// As [`HOP_SEND`], out of a VLAN device: XDP may send frames that have its tags already from the
+/// device below it ([`Device::lower`](super::Device::lower)); TC sends from the device itself.
+pub const HOP_TAGGED: u8 = 4;
 
 /// Where a flow's packets go next: what the kernel's route look-up said.
 #[repr(C, align(8))]

@@ -19,11 +19,11 @@ mod service;
 pub use control::{
     Control, ErrorBudget, PORT_BACKEND, PORT_FRONTEND, PORT_SNAT, PORTS_PER_LINE, PortLine,
 };
-pub use device::{DEVICE_ATTACHED, DEVICE_REDIRECT, Device};
+pub use device::{DEVICE_ATTACHED, DEVICE_REDIRECT, Device, TAG_MASK, Tags};
 pub use expiry::{EXPIRE_KEYS, ExpireRequest};
 pub use flow::{
     FLOW_LOCAL, FLOW_REPLY, FLOW_SETTLED, Flow, FlowKey, FlowState, HOP_NEIGHBOUR, HOP_SEND,
-    HOP_STACK, HOP_UNRESOLVED, NextHop,
+    HOP_STACK, HOP_TAGGED, HOP_UNRESOLVED, NextHop,
 };
 pub use net::{
     Addr4, Addr6, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Mac, Port, Ports,

@@ -8,7 +8,7 @@ use super::family::Family;
 use super::work::Work;
 use crate::abi::{
     Backend, Control, Flow, FlowKey, FlowState, Frontend, FrontendKey, NextHop, Reason,
-    ServiceStats,
+    ServiceStats, Tags,
 };
 
 /// Largest offset in a frame at which a [`Window`] may stand. The verifier needs a bound for
@@ -222,6 +222,9 @@ pub trait Env {
     fn random(&self) -> u32;
     /// Interface on which the packet arrived, or from which it leaves.
     fn ifindex(&self) -> u32;
+    /// The interface below a VLAN device, and the tags that frames have there; `None` if XDP
+    /// cannot send from that interface, or it is no VLAN device.
+    fn below(&self, ifindex: u32) -> Option<(u32, Tags)>;
     /// The settings of the data path; `None` before the agent has written them.
     fn control(&self) -> Option<Control>;
     /// The `PORT_*` bits of a port (host order).

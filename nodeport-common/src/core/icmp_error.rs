@@ -13,9 +13,9 @@ use super::parse::{Parsed, icmp};
 use super::rewrite;
 use super::track::{find, refresh_hop};
 use super::verdict::Verdict;
-use super::walk::concerns_us;
+use super::walk::{self, concerns_us};
 use super::work::Work;
-use crate::abi::{Flow, HOP_NEIGHBOUR, HOP_SEND, HOP_STACK, HOP_UNRESOLVED, IPPROTO_UDP, Reason};
+use crate::abi::{Flow, HOP_STACK, HOP_UNRESOLVED, IPPROTO_UDP, Reason};
 
 /// Offset of the checksum in an ICMP header.
 const ICMP_CHECKSUM: usize = 2;
@@ -61,18 +61,18 @@ fn send_on<F: Family, P: Packet, W: World<F>>(
     l3: usize,
 ) -> Verdict {
     refresh_hop::<F, W>(world, work);
+    let exit = walk::exit::<F, P, W>(packet, world, l3 as u16, &work.flow.hop);
     let verdict = match work.flow.hop.kind {
         HOP_UNRESOLVED => return Verdict::PASS,
-        HOP_NEIGHBOUR if W::HOOK == Hook::Xdp => return Verdict::PASS,
         HOP_STACK if packet.mark_done() => Verdict::STACK,
         HOP_STACK => return Verdict::PASS,
+        _ if exit.is_none() => return Verdict::PASS,
         // An error about an error is never sent (RFC 1122, 3.2.2): this one ends here.
         _ if work.outer.ttl <= 1 => {
             world.count(Reason::TtlExceeded);
             return Verdict::DROP;
         }
-        HOP_NEIGHBOUR => Verdict::neighbour(work.flow.hop.ifindex),
-        _ => Verdict::send(work.flow.hop.ifindex),
+        _ => exit.unwrap_or(Verdict::PASS),
     };
     if !translate::<F, P>(packet, work, l3) {
         world.count(Reason::Failed);
@@ -100,7 +100,7 @@ fn translate<F: Family, P: Packet>(packet: &mut P, work: &Work<F::Addr>, l3: usi
     F::rewrite(packet, quote.l3 as usize, &inner)
         && outer_header::<F, P>(packet, work, l3, outer_diff)
         && icmp_checksum::<F, P>(packet, work, quoted_diff, outer_diff)
-        && (flow.hop.kind != HOP_SEND
+        && (!rewrite::has_addresses(flow.hop.kind)
             || rewrite::ethernet(packet, &flow.hop.dst_mac, &flow.hop.src_mac))
 }
 

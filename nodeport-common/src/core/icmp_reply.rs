@@ -67,7 +67,7 @@ pub fn answer<F: Family, P: Packet, W: World<F>>(
     };
     world.count(problem.reason());
     if build::<F, P>(packet, &work.parsed, problem) {
-        return Verdict::send(world.ifindex());
+        return Verdict::back(world.ifindex());
     }
     world.count(Reason::Failed);
     Verdict::DROP

@@ -44,11 +44,12 @@ pub fn open<F: Family, P: Packet, W: World<F>>(
         }
         return Verdict::PASS;
     }
-    if let Some(verdict) = track::obstacle::<F, P, W>(packet, world, work) {
-        return verdict;
-    }
+    let verdict = match track::way_on::<F, P, W>(packet, world, work) {
+        Ok(verdict) => verdict,
+        Err(verdict) => return verdict,
+    };
     match claim::<F, W>(world, work) {
-        Ok(()) => walk::deliver::<F, P, W>(packet, world, &work.parsed, &work.flow),
+        Ok(()) => walk::deliver::<F, P, W>(packet, world, &work.parsed, &work.flow, verdict),
         Err(reason) => refuse::<F, W>(world, work.frontend.service, reason),
     }
 }
@@ -214,9 +215,15 @@ fn take_over<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> boo
             world.remove_flow(Table::Nursery, &theirs);
         }
     }
-    work.other = partner(&work.key, &work.flow);
+    make_answers(work);
     let how = Insert::Update;
     world.insert_flow(Table::Nursery, &work.other_key, &work.other, how) == Inserted::Done
+}
+
+/// Makes the reply half; in a function of its own, whose stack is free again afterwards.
+#[inline(never)]
+fn make_answers<A: Copy>(work: &mut Work<A>) {
+    work.other = partner(&work.key, &work.flow);
 }
 
 #[inline(always)]
@@ -235,7 +242,7 @@ fn claim_answers<F: Family, W: World<F>>(
     work: &mut Work<F::Addr>,
 ) -> Result<bool, Reason> {
     work.other_key = partner_key(&work.key, &work.flow);
-    work.other = partner(&work.key, &work.flow);
+    make_answers(work);
     match world.insert_flow(Table::Nursery, &work.other_key, &work.other, Insert::Claim) {
         Inserted::Taken => return Ok(false),
         Inserted::Full | Inserted::Gone => return Err(Reason::TableFull),

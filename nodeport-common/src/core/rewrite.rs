@@ -4,7 +4,7 @@ use super::checksum;
 use super::env::{ChecksumChange, Packet, Window};
 use super::family::{Family, HeaderChange};
 use super::parse::Parsed;
-use crate::abi::{Flow, HOP_SEND, HOP_STACK, IPPROTO_UDP, Mac};
+use crate::abi::{Flow, HOP_SEND, HOP_STACK, HOP_TAGGED, IPPROTO_UDP, Mac};
 
 /// Offset of the checksum in a TCP header.
 const TCP_CHECKSUM: usize = 16;
@@ -27,7 +27,13 @@ pub fn rewrite<F: Family, P: Packet>(
     };
     F::rewrite(packet, parsed.l3 as usize, &header)
         && transport::<F, P>(packet, parsed, flow)
-        && (flow.hop.kind != HOP_SEND || ethernet(packet, &flow.hop.dst_mac, &flow.hop.src_mac))
+        && (!has_addresses(flow.hop.kind) || ethernet(packet, &flow.hop.dst_mac, &flow.hop.src_mac))
+}
+
+/// Whether a next hop of this kind names Ethernet addresses.
+#[inline(always)]
+pub const fn has_addresses(kind: u8) -> bool {
+    matches!(kind, HOP_SEND | HOP_TAGGED)
 }
 
 /// Writes the Ethernet addresses.

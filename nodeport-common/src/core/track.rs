@@ -9,9 +9,7 @@ use super::state::{Direction, is_reusable, is_settled, may_open, opens};
 use super::verdict::Verdict;
 use super::work::Work;
 use super::{open, walk};
-use crate::abi::{
-    FLOW_LOCAL, FlowState, HOP_NEIGHBOUR, HOP_STACK, HOP_UNRESOLVED, IPPROTO_TCP, NextHop, Reason,
-};
+use crate::abi::{FLOW_LOCAL, FlowState, HOP_STACK, HOP_UNRESOLVED, IPPROTO_TCP, NextHop, Reason};
 
 /// Decides on `work.parsed`, a packet whose port concerns us and that is not routine.
 #[inline(never)]
@@ -124,12 +122,13 @@ fn follow<F: Family, P: Packet, W: World<F>>(
     place: Place,
 ) -> Verdict {
     let hop_changed = refresh_hop::<F, W>(world, work);
-    if let Some(verdict) = obstacle::<F, P, W>(packet, world, work) {
-        return verdict;
-    }
+    let verdict = match way_on::<F, P, W>(packet, world, work) {
+        Ok(verdict) => verdict,
+        Err(verdict) => return verdict,
+    };
     let state_changed = step::<F, W>(world, work);
     store::<F, W>(world, work, place, Changed { hop: hop_changed, state: state_changed });
-    walk::deliver::<F, P, W>(packet, world, &work.parsed, &work.flow)
+    walk::deliver::<F, P, W>(packet, world, &work.parsed, &work.flow, verdict)
 }
 
 /// Counts the packet and puts the flow into its next state; true if that is another.
@@ -146,29 +145,26 @@ fn step<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> bool {
     flow.state != old
 }
 
-/// What stands in the packet's way: no route, no hop left, a narrower path, or that XDP cannot
-/// deliver it. The verdict, if there is such.
+/// How the packet goes on; the verdict on it where something stands in its way: no route, no hop
+/// left, a narrower path, or that XDP cannot deliver it.
 #[inline(always)]
-pub fn obstacle<F: Family, P: Packet, W: World<F>>(
+pub fn way_on<F: Family, P: Packet, W: World<F>>(
     packet: &mut P,
     world: &W,
     work: &Work<F::Addr>,
-) -> Option<Verdict> {
-    match work.flow.hop.kind {
-        HOP_STACK => return None,
+) -> Result<Verdict, Verdict> {
+    let hop = &work.flow.hop;
+    if hop.kind == HOP_UNRESOLVED {
         // To the stack it would be a packet of a connection that it does not know, and its RST
         // would end what a route that comes back can still save.
-        HOP_UNRESOLVED => {
-            world.count(Reason::HopUnresolved);
-            return Some(Verdict::DROP);
-        }
-        HOP_NEIGHBOUR if W::HOOK == Hook::Xdp => return Some(Verdict::PASS),
-        _ => {}
+        world.count(Reason::HopUnresolved);
+        return Err(Verdict::DROP);
     }
-    if walk::may_leave(packet, &work.parsed, &work.flow) {
-        return None;
+    let exit = walk::exit::<F, P, W>(packet, world, work.parsed.l3, hop).ok_or(Verdict::PASS)?;
+    if hop.kind == HOP_STACK || walk::may_leave(packet, &work.parsed, &work.flow) {
+        return Ok(exit);
     }
-    Some(icmp_reply::answer::<F, P, W>(packet, world, work))
+    Err(icmp_reply::answer::<F, P, W>(packet, world, work))
 }
 
 /// Looks the next hop up again if something on the node's paths has changed; true if it did.

@@ -19,6 +19,8 @@ pub enum Action {
     Send(u32),
     /// Out of the interface, by the kernel's neighbour table.
     Neighbour(u32),
+    /// Out of the interface on which it came, with the VLAN tags that it came with.
+    Back(u32),
     /// Nowhere.
     Drop,
 }
@@ -28,6 +30,7 @@ const DROP: u64 = 2;
 const SEND: u64 = 3;
 const NEIGHBOUR: u64 = 4;
 const PASS: u64 = 5;
+const BACK: u64 = 6;
 
 impl Verdict {
     /// To the stack, as it came.
@@ -58,6 +61,12 @@ impl Verdict {
         Self::new(NEIGHBOUR, ifindex)
     }
 
+    /// Out of the interface on which it came, with the VLAN tags that it came with.
+    #[inline(always)]
+    pub const fn back(ifindex: u32) -> Self {
+        Self::new(BACK, ifindex)
+    }
+
     /// Takes it apart.
     #[inline(always)]
     pub const fn action(self) -> Action {
@@ -67,6 +76,7 @@ impl Verdict {
             DROP => Action::Drop,
             SEND => Action::Send(ifindex),
             NEIGHBOUR => Action::Neighbour(ifindex),
+            BACK => Action::Back(ifindex),
             _ => Action::Pass,
         }
     }

@@ -12,8 +12,8 @@ use super::verdict::Verdict;
 use super::work::Work;
 use super::{icmp_error, rewrite, track};
 use crate::abi::{
-    FLOW_SETTLED, Flow, FlowKey, HOP_NEIGHBOUR, HOP_SEND, HOP_STACK, IPPROTO_TCP, IPPROTO_UDP,
-    PORT_BACKEND, PORT_FRONTEND, PORT_SNAT, Reason,
+    FLOW_SETTLED, Flow, FlowKey, HOP_SEND, HOP_STACK, HOP_TAGGED, IPPROTO_TCP, IPPROTO_UDP,
+    NextHop, PORT_BACKEND, PORT_FRONTEND, PORT_SNAT, Reason,
 };
 
 /// Bytes of a frame that uncommon packets are parsed in: tags, options, extensions, and the
@@ -136,11 +136,11 @@ fn routine<F: Family, P: Packet, W: World<F>>(
     {
         return None;
     }
-    if W::HOOK == Hook::Xdp && flow.hop.kind == HOP_NEIGHBOUR {
+    let Some(verdict) = exit::<F, P, W>(packet, world, parsed.l3, &flow.hop) else {
         return Some(Verdict::PASS);
-    }
+    };
     entry.touch(now, parsed.total as u32);
-    Some(deliver::<F, P, W>(packet, world, parsed, &flow))
+    Some(deliver::<F, P, W>(packet, world, parsed, &flow, verdict))
 }
 
 #[inline(always)]
@@ -182,22 +182,54 @@ fn segments_fit<A, P: Packet>(packet: &mut P, parsed: &Parsed<A>, mtu: u16) -> b
     headers.saturating_add(payload) <= mtu
 }
 
-/// Rewrites the packet and says where it goes. In XDP, what only TC can deliver goes up as it
-/// came.
+/// How a frame whose IP header is at `l3` leaves for its next hop. `None`: only TC can deliver
+/// it, and XDP hands it up as it came.
+///
+/// XDP sends frames with the VLAN tags that they came with, so it sends those alone that need
+/// just these; TC takes tags off, and VLAN devices put theirs on.
+#[inline(always)]
+pub fn exit<F: Family, P: Packet, W: World<F>>(
+    packet: &mut P,
+    world: &W,
+    l3: u16,
+    hop: &NextHop,
+) -> Option<Verdict> {
+    match (W::HOOK, hop.kind) {
+        (_, HOP_STACK) => Some(Verdict::STACK),
+        (Hook::Xdp, HOP_SEND) if l3 as usize == ETHERNET => Some(Verdict::send(hop.ifindex)),
+        (Hook::Xdp, HOP_TAGGED) if l3 as usize != ETHERNET => {
+            tagged::<P, W, F>(packet, world, l3, hop)
+        }
+        (Hook::Xdp, _) => None,
+        (_, HOP_SEND) => Some(Verdict::send(hop.ifindex)),
+        (_, _) => Some(Verdict::neighbour(hop.ifindex)),
+    }
+}
+
+/// Out of the interface below the VLAN device, if the frame has the right tags.
+#[inline(never)]
+fn tagged<P: Packet, W: World<F>, F: Family>(
+    packet: &mut P,
+    world: &W,
+    l3: u16,
+    hop: &NextHop,
+) -> Option<Verdict> {
+    let (lower, tags) = world.below(hop.ifindex)?;
+    (parse::tags(packet, l3 as usize) == tags).then(|| Verdict::send(lower))
+}
+
+/// Rewrites the packet, which goes where `verdict` says.
 #[inline(always)]
 pub fn deliver<F: Family, P: Packet, W: World<F>>(
     packet: &mut P,
     world: &W,
     parsed: &Parsed<F::Addr>,
     flow: &Flow<F::Addr>,
+    verdict: Verdict,
 ) -> Verdict {
-    let verdict = match flow.hop.kind {
-        HOP_SEND => Verdict::send(flow.hop.ifindex),
-        HOP_NEIGHBOUR if W::HOOK == Hook::Xdp => return Verdict::PASS,
-        HOP_NEIGHBOUR => Verdict::neighbour(flow.hop.ifindex),
-        _ if !packet.mark_done() => return Verdict::PASS,
-        _ => Verdict::STACK,
-    };
+    if flow.hop.kind == HOP_STACK && !packet.mark_done() {
+        return Verdict::PASS;
+    }
     if !rewrite::rewrite::<F, P>(packet, parsed, flow) {
         world.count(Reason::Failed);
         return Verdict::DROP;

@@ -176,7 +176,11 @@ fn behind_tags_and_options<F: Net>() {
         4 => error.options(&[7, 7, 4, 0, 0, 0, 0, 0]),
         _ => error.extension(60, &[0, 0, 1, 4, 0, 0, 0, 0]),
     };
-    let out = node.xdp(&odd.tag(0x8100, 5).tag(0x8100, 6));
+    let odd = odd.tag(0x8100, 5).tag(0x8100, 6);
+    assert_eq!(node.xdp(&odd).action, Action::Pass, "its receiver has no such tags");
+    node.put_behind::<F>([tag(0x8100, 5), tag(0x8100, 6)]);
+    node.world.change_control(|control| control.epoch += 1);
+    let out = node.xdp(&odd);
     assert_eq!((out.action, out.view().tags), (Action::Send(NIC), 2));
     assert_eq!(quoted(&out, message), quote::<F>(&sent.ttl(63), 8));
 }

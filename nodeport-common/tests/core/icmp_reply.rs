@@ -15,7 +15,7 @@ const ARRIVING: [Hook; 2] = [Hook::Xdp, Hook::Ingress];
 /// Checks the error about `packet`, and returns its type, code and last word.
 #[track_caller]
 fn error_about(out: &Out, packet: &Draft, from: SocketAddr, to: SocketAddr) -> (u8, u8, [u8; 4]) {
-    assert_eq!(out.action, Action::Send(NIC), "back where it came from");
+    assert_eq!(out.action, Action::Back(NIC), "back where it came from");
     let View { dst_mac, src_mac, src, dst, ttl, payload, .. } = out.view();
     assert_eq!((dst_mac, src_mac), (PEER_MAC, NODE_MAC));
     assert_eq!((src.ip(), dst.ip(), ttl), (from.ip(), to.ip(), 64));
@@ -137,7 +137,9 @@ in_both_families!(long_headers_are_quoted_in_part);
 
 fn tags_stay<F: Net>() {
     let packet = tcp(client::<F>(), frontend::<F>(), SYN).ttl(1).tag(0x88a8, 3).tag(0x8100, 4);
-    let out = Node::new().xdp(&packet);
+    let node = Node::new();
+    node.put_behind::<F>([tag(0x88a8, 3), tag(0x8100, 4)]);
+    let out = node.xdp(&packet);
     assert_eq!(error_about(&out, &packet, frontend::<F>(), client::<F>()), expired::<F>());
     assert_eq!(out.view().tags, 2);
     assert_eq!(out.bytes[12..20], [0x88, 0xa8, 0, 3, 0x81, 0, 0, 4]);
@@ -161,13 +163,13 @@ fn a_second_has_its_budget<F: Net>() {
         node.world.now.set(start);
         let mut sent = 0;
         for _ in 0..HZ - 1 {
-            sent += u32::from(node.xdp(&packet).action == Action::Send(NIC));
+            sent += u32::from(node.xdp(&packet).action == Action::Back(NIC));
             node.world.wait(1);
         }
         assert_eq!(sent, 10, "from {start}");
         // Many in one instant.
         node.world.wait(HZ);
-        let instant = (0..50).filter(|_| node.xdp(&packet).action == Action::Send(NIC)).count();
+        let instant = (0..50).filter(|_| node.xdp(&packet).action == Action::Back(NIC)).count();
         assert_eq!(instant, 10, "from {start}");
         assert_eq!(node.world.count_of(Reason::TtlExceeded), 20);
         assert_eq!(node.world.count_of(Reason::ErrorLimit), u64::from(HZ) - 1 - 10 + 40);

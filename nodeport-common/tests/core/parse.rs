@@ -1,6 +1,6 @@
 //! Headers of every form: what is understood is served, the rest goes up as it came.
 
-use nodeport_common::abi::Reason;
+use nodeport_common::abi::{Reason, Tags};
 use nodeport_common::core::env::Hook;
 use nodeport_common::core::family::{V4, V6};
 use nodeport_common::core::parse::ipv6::MAX_EXTENSIONS;
@@ -164,8 +164,10 @@ fn fragments_of_a_live_flow_are_passed() {
 fn tags_are_stepped_over<F: Net>() {
     for draft in drafts::<F>() {
         for kind in [0x8100, 0x88a8] {
-            assert_served::<F>(&draft.clone().tag(kind, 7));
-            assert_served::<F>(&draft.clone().tag(kind, 0xefff).tag(0x8100, 8));
+            let one = draft.clone().tag(kind, 0xe007);
+            let two = draft.clone().tag(kind, 0xefff).tag(0x8100, 8);
+            assert_sent_below::<F>(&one, [tag(kind, 7), 0]);
+            assert_sent_below::<F>(&two, [tag(kind, 0xfff), tag(0x8100, 8)]);
             let frame = draft.clone().tag(kind, 1).tag(0x8100, 2).tag(0x8100, 3).build();
             assert_passed::<F>(&frame, None);
         }
@@ -175,8 +177,59 @@ fn tags_are_stepped_over<F: Net>() {
 }
 in_both_families!(tags_are_stepped_over);
 
+/// Served as a newcomer and as one of a live flow; in XDP, with the tags that it came with.
+#[track_caller]
+fn assert_sent_below<F: Net>(packet: &Draft, tags: Tags) {
+    for (hook, action) in
+        [(Hook::Xdp, Action::Send(INSIDE)), (Hook::Ingress, Action::Neighbour(INSIDE))]
+    {
+        let node = Node::new();
+        node.put_behind::<F>(tags);
+        let out = node.walk(hook, &packet.build());
+        assert_eq!((out.action, out.view().dst), (action, remote::<F>()));
+        assert_eq!(node.walk(hook, &packet.build()).bytes, out.bytes);
+    }
+}
+
+/// XDP can put no tag on and take none off: TC can, so it gets the frame as it came, and alone
+/// counts it.
+fn what_leaves_with_other_tags_is_left_to_tc<F: Net>() {
+    let none: fn(Draft) -> Draft = |draft| draft;
+    let five: fn(Draft) -> Draft = |draft| draft.tag(0x8100, 5);
+    let six: fn(Draft) -> Draft = |draft| draft.tag(0x8100, 6);
+    let service: fn(Draft) -> Draft = |draft| draft.tag(0x88a8, 5);
+    let both: fn(Draft) -> Draft = |draft| draft.tag(0x8100, 5).tag(0x8100, 6);
+    for (hop, others) in [
+        (None, vec![five, both]),
+        (Some([tag(0x8100, 5), 0]), vec![none, six, service, both]),
+        (Some([tag(0x8100, 5), tag(0x8100, 6)]), vec![none, five]),
+    ] {
+        let node = Node::new();
+        if let Some(tags) = hop {
+            node.put_behind::<F>(tags);
+        }
+        let assert_passed = |change: fn(Draft) -> Draft, flags| {
+            let packet = change(tcp(client::<F>(), frontend::<F>(), flags));
+            let before = node.halves::<F>();
+            let out = node.xdp(&packet);
+            assert_eq!((out.action, out.bytes), (Action::Pass, packet.build()), "{hop:?}");
+            assert_eq!(node.halves::<F>(), before, "{hop:?}");
+        };
+        others.iter().for_each(|change| assert_passed(*change, SYN));
+        let seen = node.ingress(&tcp(client::<F>(), frontend::<F>(), SYN)).view().src;
+        node.ingress(&tcp(remote::<F>(), seen, SYN | ACK)).view();
+        others.iter().for_each(|change| assert_passed(*change, ACK));
+        node.ingress(&tcp(client::<F>(), frontend::<F>(), ACK)).view();
+        others.iter().for_each(|change| assert_passed(*change, ACK));
+    }
+}
+in_both_families!(what_leaves_with_other_tags_is_left_to_tc);
+
 fn tags_stay_as_they_were<F: Net>() {
-    let out = Node::new().xdp(&drafts::<F>()[0].clone().tag(0x88a8, 0x2001).tag(0x8100, 0x6002));
+    let node = Node::new();
+    node.put_behind::<F>([tag(0x88a8, 1), tag(0x8100, 2)]);
+    let out = node.xdp(&drafts::<F>()[0].clone().tag(0x88a8, 0x2001).tag(0x8100, 0x6002));
+    assert_eq!(out.action, Action::Send(INSIDE));
     assert_eq!(out.bytes[12..20], [0x88, 0xa8, 0x20, 0x01, 0x81, 0x00, 0x60, 0x02]);
 }
 in_both_families!(tags_stay_as_they_were);
@@ -233,7 +286,7 @@ fn joined_segments_without_a_length_are_served<F: Net>() {
         // Joined of nothing: the header contradicts the frame.
         (0, Action::Pass),
         // Longer than the path, all the same: told so.
-        (too_long, Action::Send(NIC)),
+        (too_long, Action::Back(NIC)),
     ] {
         let mut frame = SkbFrame { gso_size, ..SkbFrame::new(data.build()) };
         let at = if F::VERSION == 4 { 16 } else { 18 };

@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use nodeport_common::abi::{
     BACKEND_LOCAL, BACKEND_USABLE, Backend, Control, FLOW_REPLY, Flow, FlowKey, Frontend,
-    FrontendKey, HOP_SEND, IPPROTO_TCP, IPPROTO_UDP, NextHop, PORT_BACKEND, PORT_FRONTEND,
-    PORT_SNAT,
+    FrontendKey, HOP_SEND, HOP_TAGGED, IPPROTO_TCP, IPPROTO_UDP, NextHop, PORT_BACKEND,
+    PORT_FRONTEND, PORT_SNAT, Tags,
 };
 use nodeport_common::core::env::{Hook, Table};
 use nodeport_common::core::family::{V4, V6};
@@ -178,6 +178,16 @@ impl Node {
         Answer { from: F::bytes(inside_ip::<F>()), hop, watched: true }
     }
 
+    /// Makes VLAN devices of both interfaces, whose frames have these tags.
+    pub(crate) fn put_behind<F: Net>(&self, tags: Tags) {
+        for ifindex in [NIC, INSIDE] {
+            self.world.below.borrow_mut().insert(ifindex, (ifindex, tags));
+        }
+        for answer in F::maps(&self.world).routes.borrow_mut().values_mut() {
+            answer.hop.kind = HOP_TAGGED;
+        }
+    }
+
     /// Walks a frame at a hook of the node's outer interface.
     pub(crate) fn walk(&self, hook: Hook, frame: &[u8]) -> Out {
         let bytes = frame.to_vec();
@@ -291,6 +301,12 @@ fn usable<F: Net>(ip: IpAddr, flags: u8) -> Backend<F::Addr> {
 /// A packet of `transport` with some payload.
 pub(crate) fn draft(transport: Transport, src: SocketAddr, dst: SocketAddr) -> Draft {
     Draft::new(src, dst, transport).payload(b"some bytes of it")
+}
+
+/// A VLAN tag as it lies in a frame.
+pub(crate) fn tag(protocol: u16, id: u16) -> u32 {
+    let ([a, b], [c, d]) = (protocol.to_be_bytes(), id.to_be_bytes());
+    u32::from_ne_bytes([a, b, c, d])
 }
 
 /// Whether the half carries the backend's packets.

@@ -5,7 +5,7 @@ use core::ffi::c_void;
 use aya_ebpf::bindings::{__sk_buff, BPF_F_PSEUDO_HDR, bpf_adj_room_mode};
 use aya_ebpf::helpers::generated::{
     bpf_csum_update, bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_tail,
-    bpf_skb_pull_data,
+    bpf_skb_pull_data, bpf_skb_vlan_pop,
 };
 use nodeport_common::core::env::{ChecksumChange, Packet, Room};
 
@@ -46,6 +46,26 @@ impl Skb {
         let (meta, data) = unsafe { ((*self.0).data_meta as usize, (*self.0).data as usize) };
         // SAFETY: read only if the four bytes are there.
         meta + 4 <= data && unsafe { *(meta as *const u32) } == DONE
+    }
+}
+
+impl Skb {
+    /// Takes off the VLAN tags that the packet came with; the device that it leaves from puts its
+    /// own on. False if that fails.
+    #[inline(never)]
+    pub(crate) fn take_tags_off(self) -> bool {
+        // The kernel keeps the outer tag beside the packet; that of an inner one takes its place.
+        for _ in 0..2 {
+            // SAFETY: as in `ifindex`.
+            if unsafe { (&raw const (*self.0).vlan_present).read_volatile() } == 0 {
+                break;
+            }
+            // SAFETY: the context is the program's own; windows are not held across the call.
+            if unsafe { bpf_skb_vlan_pop(self.0) } != 0 {
+                return false;
+            }
+        }
+        true
     }
 }
 

@@ -22,7 +22,7 @@ pub(crate) fn nodeport_ingress(context: TcContext) -> i32 {
     }
     skb.make_linear(HEADERS);
     let kernel = Kernel::<Skb, INGRESS> { context: skb };
-    verdict::tc(walk(&mut skb, &kernel))
+    verdict::tc(skb, walk(&mut skb, &kernel))
 }
 
 /// The answers of backends on this node.
@@ -31,5 +31,5 @@ pub(crate) fn nodeport_egress(context: TcContext) -> i32 {
     let mut skb = Skb(context.skb.skb);
     skb.make_linear(HEADERS);
     let kernel = Kernel::<Skb, EGRESS> { context: skb };
-    verdict::tc(walk(&mut skb, &kernel))
+    verdict::tc(skb, walk(&mut skb, &kernel))
 }

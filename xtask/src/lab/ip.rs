@@ -44,7 +44,7 @@ fn failed_line<'a>(said: &str, lines: &'a [String]) -> &'a str {
 /// Unfinished checksums never leave this end, and packets are cut before it, as on a wire: XDP
 /// behind it would see half a sum, and packets larger than its buffers.
 pub(super) fn like_a_wire(device: &str) -> Result<()> {
-    features(device, &["tx", "off", "tso", "off", "gso", "off"])
+    features(device, &["tx", "off", "tso", "off", "gso", "off", "txvlan", "off"])
 }
 
 /// Lets a veth receive frames that XDP sends at the other end. For `XDP_REDIRECT` NAPI is enough,
@@ -59,6 +59,16 @@ pub(super) fn takes_xdp_frames(device: &str) -> Result<()> {
     let mut ip = tool("ip");
     ip.args(["link", "set", "dev", device, "xdpdrv", "object"]).arg(&object);
     crate::command::capture(ip.args(["section", "xdp"])).map(|_| ())
+}
+
+/// Has what leaves from a device tagged with a VLAN. It needs the program that
+/// `cargo xtask build` makes.
+pub(super) fn tags_frames(device: &str) -> Result<()> {
+    crate::command::capture(tool("tc").args(["qdisc", "add", "dev", device, "clsact"]))?;
+    let filter = ["filter", "add", "dev", device, "egress", "bpf", "direct-action"];
+    let mut tc = tool("tc");
+    tc.args(filter).arg("object-file").arg(workspace::lab_object());
+    crate::command::capture(tc.args(["section", "classifier"])).map(|_| ())
 }
 
 fn features(device: &str, changes: &[&str]) -> Result<()> {

@@ -8,7 +8,8 @@ use netlink_packet_route::address::{
     AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
 };
 use netlink_packet_route::link::{
-    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
+    InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    LinkXdp, VlanProtocol,
 };
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteType};
 use nodeport_common::abi::{Addr4, Addr6, Mac};
@@ -37,6 +38,17 @@ pub(in super::super) struct Interface {
     pub(in super::super) has_subnet: bool,
     /// A default route goes through it.
     pub(in super::super) has_default: bool,
+    /// Of a VLAN device: the interface below it, and the tag that its frames have there.
+    pub(in super::super) vlan: Option<Vlan>,
+}
+
+/// What makes a VLAN device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) struct Vlan {
+    /// The interface below.
+    pub(in super::super) lower: u32,
+    /// Protocol and VLAN, as in a frame.
+    pub(in super::super) tag: [u8; 4],
 }
 
 /// What kind of interface it is.
@@ -126,6 +138,7 @@ fn from_link(link: &LinkMessage) -> Interface {
         address6: Addr6::default(),
         has_subnet: false,
         has_default: false,
+        vlan: vlan(&link.attributes),
     };
     for attribute in &link.attributes {
         match attribute {
@@ -140,6 +153,35 @@ fn from_link(link: &LinkMessage) -> Interface {
         }
     }
     interface
+}
+
+fn vlan(attributes: &[LinkAttribute]) -> Option<Vlan> {
+    let mut lower = None;
+    for attribute in attributes {
+        match attribute {
+            LinkAttribute::Link(ifindex) => lower = Some(*ifindex),
+            // The number is another namespace's.
+            LinkAttribute::LinkNetNsId(_) => return None,
+            _ => {}
+        }
+    }
+    let data = attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => infos.iter().find_map(|info| match info {
+            LinkInfo::Data(InfoData::Vlan(data)) => Some(data),
+            _ => None,
+        }),
+        _ => None,
+    })?;
+    let (mut protocol, mut id) = (u16::from(VlanProtocol::Ieee8021Q), None);
+    for value in data {
+        match value {
+            InfoVlan::Protocol(value) => protocol = (*value).into(),
+            InfoVlan::Id(value) => id = Some(*value),
+            _ => {}
+        }
+    }
+    let ([a, b], [c, d]) = (protocol.to_be_bytes(), id?.to_be_bytes());
+    Some(Vlan { lower: lower?, tag: [a, b, c, d] })
 }
 
 fn kind(infos: &[LinkInfo], otherwise: Kind) -> Kind {
@@ -237,6 +279,7 @@ pub(in super::super) mod testing {
             address6: Addr6::default(),
             has_subnet: false,
             has_default: false,
+            vlan: None,
         }
     }
 }

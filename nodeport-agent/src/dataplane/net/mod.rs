@@ -5,8 +5,7 @@ mod interface;
 mod socket;
 
 pub(super) use changes::{Change, Changes};
-pub(super) use interface::{Interface, Kind, interfaces, names};
-pub(super) use socket::{Heard, Listener};
-
 #[cfg(test)]
 pub(super) use interface::testing;
+pub(super) use interface::{Interface, Kind, Vlan, interfaces, names};
+pub(super) use socket::{Heard, Listener};

@@ -39,8 +39,14 @@ pub(super) fn add<F: Net>(table: &mut CaseTable) {
             to_backend::<F>(hook, keep)
         });
     }
-    table.add_arriving("error_to_client::tagged", |hook| {
-        to_client::<F>(hook, 8, |draft| draft.tag(0x8100, 9))
+    table.add("error_to_client::tagged::tc", {
+        to_client::<F>(Hook::Ingress, 8, |draft| draft.tag(0x8100, 9))
+    });
+    table.add("error_to_client::tagged::xdp", {
+        let mut events = to_client::<F>(Hook::Xdp, 8, |draft| draft.tag(0x8100, 9));
+        let all_tagged = Event::Write(|state| put_behind(state, &[(0x8100, 9)]));
+        events.insert(opened::<F>(Hook::Xdp).len(), all_tagged);
+        events
     });
     table.add_arriving("error_to_client::with_options", |hook| {
         to_client::<F>(hook, 8, |draft| match F::VERSION {

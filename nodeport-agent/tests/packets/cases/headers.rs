@@ -6,7 +6,7 @@ use nodeport_common::core::verdict::Action;
 use nodeport_common::frames::{Draft, Net, tcp, udp};
 
 use super::CaseTable;
-use crate::network::{IN, mac, own_mac};
+use crate::network::{IN, OUT, mac, own_mac};
 use crate::state::*;
 use crate::step::{Event, Step};
 
@@ -15,12 +15,61 @@ const PADDED: [u8; 8] = [0, 0, 1, 4, 0, 0, 0, 0];
 
 /// A changed SYN or datagram, served twice: as a newcomer and as one of a flow.
 fn served<F: Net>(hook: Hook, change: impl Fn(Draft) -> Draft) -> Vec<Event> {
+    vec![step::<F>(hook, Action::Send(IN), &change), step::<F>(hook, Action::Send(IN), &change)]
+}
+
+fn step<F: Net>(hook: Hook, action: Action, change: impl Fn(Draft) -> Draft) -> Event {
     let macs = (mac(8, 20), own_mac(8));
     let sent = change(tcp(client::<F>(), frontend::<F>(REMOTE), SYN).payload(b"abc"));
     let out = tcp(snat::<F>(8), backend::<F>(REMOTE), SYN).payload(b"abc").ttl(63);
     let out = change(out.macs(macs.0, macs.1));
-    let step = || Step::becomes(hook, &sent, Action::Send(IN), &out).into();
-    vec![step(), step()]
+    Step::becomes(hook, &sent, action, &out).into()
+}
+
+/// Frames with VLAN tags: XDP sends those that need just their tags from the interface below, and
+/// hands up all others; TC leaves tags to the devices.
+fn tags<F: Net>(table: &mut CaseTable) {
+    let below = Action::Send(OUT);
+    let untagged = tcp(client::<F>(), frontend::<F>(REMOTE), SYN).payload(b"abc");
+    let one = |draft: Draft| draft.tag(0x8100, 0xa005);
+    let two = |draft: Draft| draft.tag(0x88a8, 5).tag(0x8100, 0x6007);
+    let passed = |draft: Draft| Step::passed(Hook::Xdp, draft.build()).into();
+    table.add(
+        "one_tag::xdp",
+        [
+            passed(one(untagged.clone())),
+            Event::Write(|state| put_behind(state, &[(0x8100, 5)])),
+            passed(untagged.clone()),
+            step::<F>(Hook::Xdp, below, one),
+            step::<F>(Hook::Xdp, below, one),
+            passed(untagged.clone()),
+            passed(untagged.clone().tag(0x8100, 6)),
+            passed(untagged.clone().tag(0x88a8, 5)),
+            passed(two(untagged.clone())),
+        ],
+    );
+    table.add(
+        "two_tags::xdp",
+        [
+            passed(two(untagged.clone())),
+            Event::Write(|state| put_behind(state, &[(0x88a8, 5), (0x8100, 7)])),
+            passed(untagged.clone()),
+            step::<F>(Hook::Xdp, below, two),
+            step::<F>(Hook::Xdp, below, two),
+            passed(one(untagged.clone())),
+            passed(untagged.clone().tag(0x88a8, 5)),
+            passed(untagged.tag(0x88a8, 5).tag(0x8100, 8)),
+        ],
+    );
+    table.add(
+        "one_tag::tc",
+        [
+            step::<F>(Hook::Ingress, Action::Send(IN), one),
+            Event::Write(|state| put_behind(state, &[(0x8100, 5)])),
+            step::<F>(Hook::Ingress, Action::Neighbour(IN), one),
+            step::<F>(Hook::Ingress, Action::Neighbour(IN), |draft| draft),
+        ],
+    );
 }
 
 fn passed(hook: Hook, frames: Vec<Vec<u8>>) -> Vec<Event> {
@@ -28,10 +77,7 @@ fn passed(hook: Hook, frames: Vec<Vec<u8>>) -> Vec<Event> {
 }
 
 pub(super) fn add<F: Net>(table: &mut CaseTable) {
-    table.add_arriving("one_tag", |hook| served::<F>(hook, |draft| draft.tag(0x8100, 5)));
-    table.add_arriving("two_tags", |hook| {
-        served::<F>(hook, |draft| draft.tag(0x88a8, 5).tag(0x8100, 0x6007))
-    });
+    tags::<F>(table);
     table.add_arriving("three_tags", |hook| {
         let draft = tcp(client::<F>(), frontend::<F>(REMOTE), SYN);
         passed(hook, vec![draft.tag(0x8100, 1).tag(0x8100, 2).tag(0x8100, 3).build()])
@@ -69,9 +115,15 @@ fn options<F: Net>(table: &mut CaseTable) {
             served::<F>(hook, |draft| draft.options(&vec![1; length]))
         });
     }
-    table.add_arriving("tags_and_options", |hook| {
-        served::<F>(hook, |draft| draft.tag(0x88a8, 1).tag(0x8100, 2).options(&[1; 40]))
-    });
+    table.add(
+        "tags_and_options",
+        [
+            Event::Write(|state| put_behind(state, &[(0x88a8, 1), (0x8100, 2)])),
+            step::<F>(Hook::Xdp, Action::Send(OUT), |draft| {
+                draft.tag(0x88a8, 1).tag(0x8100, 2).options(&[1; 40])
+            }),
+        ],
+    );
     table.add_arriving("fragments", |hook| {
         let draft = udp(client::<F>(), frontend::<F>(REMOTE));
         let fragments = [(0, true), (3, true), (3, false)];

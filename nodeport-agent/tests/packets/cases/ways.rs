@@ -89,23 +89,29 @@ fn obstacles<F: Net>(table: &mut CaseTable) {
         let told = error_to_client::<F>(&segment, REMOTE, message, quoted);
         let also = error_to_client::<F>(&datagram, REMOTE, message, F::HEADER + 8);
         vec![
-            Step::becomes(hook, &segment, Action::Send(OUT), &told).into(),
-            Step::becomes(hook, &datagram, Action::Send(OUT), &also).into(),
+            Step::becomes(hook, &segment, Action::Back(OUT), &told).into(),
+            Step::becomes(hook, &datagram, Action::Back(OUT), &also).into(),
         ]
     });
-    table.add("last_hop_tagged::xdp", {
+    let two_tags = {
         let (kind, code) = if F::VERSION == 4 { (11, 0) } else { (3, 0) };
         let message = Icmp { kind, code, word: [0; 4] };
         let segment = tcp(client::<F>(), frontend::<F>(REMOTE), SYN).ttl(1);
         let told = error_to_client::<F>(&segment, REMOTE, message, F::HEADER + 20);
-        [(0x8100, 5, None), (0x88a8, 5, Some((0x8100, 6)))].map(|(kind, id, inner)| {
-            let tagged = |draft: &Draft| {
-                let draft = draft.clone().tag(kind, id);
-                inner.map_or(draft.clone(), |(kind, id)| draft.tag(kind, id))
-            };
-            Step::becomes(Hook::Xdp, &tagged(&segment), Action::Send(OUT), &tagged(&told)).into()
-        })
-    });
+        let one = |draft: &Draft| draft.clone().tag(0x8100, 5);
+        let two = |draft: &Draft| draft.clone().tag(0x88a8, 5).tag(0x8100, 6);
+        let back = Action::Back(OUT);
+        let one = [
+            Event::Write(|state| put_behind(state, &[(0x8100, 5)])),
+            Step::becomes(Hook::Xdp, &one(&segment), back, &one(&told)).into(),
+        ];
+        table.add("last_hop_one_tag::xdp", one);
+        [
+            Event::Write(|state| put_behind(state, &[(0x88a8, 5), (0x8100, 6)])),
+            Step::becomes(Hook::Xdp, &two(&segment), back, &two(&told)).into(),
+        ]
+    };
+    table.add("last_hop_two_tags::xdp", two_tags);
     // The kernel makes room in plain IP packets only; the reason is counted.
     let tagged = tcp(client::<F>(), frontend::<F>(REMOTE), SYN).ttl(1).tag(0x8100, 5);
     table.add("last_hop_tagged::tc", [Step::dropped(Hook::Ingress, &tagged).into()]);
@@ -134,7 +140,7 @@ fn narrow_path<F: Net>(hook: Hook) -> Vec<Event> {
     let told = error_to_client::<F>(&datagram(room + 1), BEHIND_NARROW, message, F::HEADER + 8);
     let mut events = vec![
         Step::becomes(hook, &fits, Action::Send(IN), &out).into(),
-        Step::becomes(hook, &datagram(room + 1), Action::Send(OUT), &told).into(),
+        Step::becomes(hook, &datagram(room + 1), Action::Back(OUT), &told).into(),
     ];
     if hook == Hook::Ingress {
         let joined = datagram(2 * room);
@@ -145,14 +151,14 @@ fn narrow_path<F: Net>(hook: Hook) -> Vec<Event> {
         let step = Step::becomes(hook, &joined, Action::Send(IN), &cut);
         events.push(step.joined(room as u16).into());
         let told = error_to_client::<F>(&joined, BEHIND_NARROW, message, F::HEADER + 8);
-        let step = Step::becomes(hook, &joined, Action::Send(OUT), &told);
+        let step = Step::becomes(hook, &joined, Action::Back(OUT), &told);
         events.push(step.joined(room as u16 + 1).into());
     }
     if hook == Hook::Xdp {
         // Longer than a page, so in several pieces; a test in TC does not take such.
         let jumbo = datagram(6000);
         let told = error_to_client::<F>(&jumbo, BEHIND_NARROW, message, F::HEADER + 8);
-        events.push(Step::becomes(hook, &jumbo, Action::Send(OUT), &told).into());
+        events.push(Step::becomes(hook, &jumbo, Action::Back(OUT), &told).into());
     }
     events
 }

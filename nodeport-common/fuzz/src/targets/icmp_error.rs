@@ -46,7 +46,7 @@ fn error<F: Net>(mut input: Input<'_>) {
     match out.action {
         Action::Pass => assert_eq!(out.bytes, frame),
         Action::Drop => {}
-        Action::Stack | Action::Send(_) | Action::Neighbour(_) => {
+        Action::Stack | Action::Send(_) | Action::Back(_) | Action::Neighbour(_) => {
             assert_eq!(faults(&out.bytes), Vec::<String>::new());
             assert_eq!(out.bytes.len(), frame.len());
         }

@@ -22,7 +22,7 @@ pub(crate) fn walk(data: &[u8]) {
     match out.action {
         Action::Pass => assert_eq!(&out.bytes, frame, "passed, but changed"),
         Action::Drop => {}
-        Action::Stack | Action::Send(_) | Action::Neighbour(_) => {
+        Action::Stack | Action::Send(_) | Action::Back(_) | Action::Neighbour(_) => {
             if faults(frame).is_empty() {
                 assert_eq!(faults(&out.bytes), Vec::<String>::new(), "{frame:02x?}");
             }

@@ -9,7 +9,7 @@ use super::maps::{Maps, OnHost};
 use super::table::Entry;
 use crate::abi::{
     Addr4, Addr6, Backend, Control, ErrorBudget, Flow, FlowKey, Frontend, FrontendKey, NextHop,
-    Reason, ServiceStats,
+    Reason, ServiceStats, Tags,
 };
 use crate::core::env::{Env, Hook, Insert, Inserted, Route, Table, Tables};
 use crate::core::hash;
@@ -39,6 +39,8 @@ pub struct World {
     pub v4: Maps<Addr4>,
     /// Maps of IPv6.
     pub v6: Maps<Addr6>,
+    /// What is below VLAN devices: an interface, and the tags that frames have there.
+    pub below: RefCell<BTreeMap<u32, (u32, Tags)>>,
     ports: RefCell<BTreeMap<u16, u8>>,
     counters: RefCell<BTreeMap<Reason, u64>>,
     budget: Cell<ErrorBudget>,
@@ -55,6 +57,7 @@ impl Default for World {
             stats: RefCell::default(),
             v4: Maps::new(FLOWS, NURSERY),
             v6: Maps::new(FLOWS, NURSERY),
+            below: RefCell::default(),
             ports: RefCell::default(),
             counters: RefCell::default(),
             budget: Cell::default(),
@@ -145,6 +148,10 @@ impl<const HOOK: u8> Env for At<'_, HOOK> {
 
     fn ifindex(&self) -> u32 {
         self.ifindex
+    }
+
+    fn below(&self, ifindex: u32) -> Option<(u32, Tags)> {
+        self.world.below.borrow().get(&ifindex).copied()
     }
 
     fn control(&self) -> Option<Control> {

@@ -6,7 +6,7 @@ pub mod ipv6;
 
 use super::env::{Packet, Window};
 use super::family::Family;
-use crate::abi::{FlowKey, IPPROTO_TCP, IPPROTO_UDP, Ports};
+use crate::abi::{FlowKey, IPPROTO_TCP, IPPROTO_UDP, Ports, TAG_MASK, Tags};
 
 /// Length of an Ethernet header without tags, in bytes.
 pub const ETHERNET: usize = 14;
@@ -80,6 +80,17 @@ pub fn ethernet<P: Packet>(packet: &mut P) -> Option<(u16, usize)> {
     }
     let kind = packet.window::<4>(ETHERNET + 4)?.load::<u16, 2>();
     Some((kind, ETHERNET + 8))
+}
+
+/// The tags of a frame whose IP header is at `l3`.
+#[inline(always)]
+pub fn tags<P: Packet>(packet: &mut P, l3: usize) -> Tags {
+    let Some(header) = packet.window::<20>(0) else { return Tags::default() };
+    match l3 {
+        ETHERNET => Tags::default(),
+        l3 if l3 == ETHERNET + 4 => [header.load::<u32, 12>() & TAG_MASK, 0],
+        _ => [header.load::<u32, 12>() & TAG_MASK, header.load::<u32, 16>() & TAG_MASK],
+    }
 }
 
 #[inline(always)]

@@ -51,6 +51,14 @@ impl Answer {
 }
 
 impl Client {
+    /// From now on, what it sends over TCP and UDP has a VLAN tag.
+    ///
+    /// # Errors
+    /// If the program that `cargo xtask build` makes cannot be attached.
+    pub fn tag_frames(&self) -> Result<()> {
+        self.namespace().run(|| super::ip::tags_frames(super::fabric::NIC))?
+    }
+
     /// Asks over a new TCP connection from its first address.
     ///
     /// # Errors
