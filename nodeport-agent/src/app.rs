@@ -13,9 +13,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::config::{Config, Instance};
+use crate::config::{self, Config, Instance};
 use crate::dataplane::Dataplane;
+use crate::plan::SeedRule;
 use crate::reconcile::Reconciler;
+use crate::state_file::State;
 use crate::sync::Sync;
 use crate::watch::{Source, Store};
 
@@ -38,11 +40,12 @@ pub async fn run(
     dataplane: Box<dyn Dataplane>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let sync = Sync::start(dataplane, config.seed)?;
+    let sync = Sync::start(dataplane)?;
+    let seed = seed_rule(config, sync.seed());
     let store = Arc::new(Store::default());
     let node_name: Arc<str> = config.node_name.as_str().into();
     let mut tasks = source.watch(&store, sync.has_adopted());
-    let reconciler = Reconciler::new(store.clone(), node_name, sync);
+    let reconciler = Reconciler::new(store.clone(), node_name, sync, seed);
     let mut worker = Worker { reconciler, file: File::new(&config.instance) };
     let outcome = tokio::select! {
         () = stop => Ok(()),
@@ -53,6 +56,19 @@ pub async fn run(
     tokio::task::block_in_place(|| worker.finish());
     info!("stopped; the data path serves on as it is");
     outcome
+}
+
+/// Where the seed comes from; `found` is the one in the maps.
+fn seed_rule(config: &Config, found: u32) -> SeedRule {
+    match &config.source {
+        config::Source::Cluster(cluster) if cluster.gives_seed => {
+            // The file tells whether an earlier run had it from the cluster too.
+            let before = State::load(&config.instance).ok().and_then(|state| state.cluster_seed);
+            let before = before.filter(|seed| *seed == found);
+            SeedRule::OfCluster { before, otherwise: config.seed }
+        }
+        _ => SeedRule::Given(config.seed),
+    }
 }
 
 /// Waits for the signals that ask to stop.

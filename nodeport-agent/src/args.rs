@@ -86,9 +86,11 @@ pub struct Run {
     /// Ports for connections to backends on other nodes.
     #[arg(long, default_value = "10000-29999", value_name = "FIRST-LAST")]
     pub snat_ports: String,
-    /// Seed of the choice of backends; the same on all nodes that serve the same addresses.
-    #[arg(long, default_value_t = DEFAULT_SEED, value_name = "NUMBER")]
-    pub seed: u32,
+    /// Seed of the choice of backends; the same on all nodes that serve the same addresses
+    /// [default: from the UID of the cluster's Service default/kubernetes; 1852793957 without a
+    /// cluster, or where that Service is not visible].
+    #[arg(long, value_name = "NUMBER")]
+    pub seed: Option<u32>,
     /// Largest number of established flows, in each family.
     #[arg(long, default_value_t = 262_144, value_name = "NUMBER")]
     pub max_flows: u32,
@@ -105,9 +107,6 @@ pub struct Run {
     #[arg(long, default_value = "120s", value_name = "TIME")]
     pub udp_timeout: String,
 }
-
-/// A fixed seed, so that nodes started alike choose alike.
-const DEFAULT_SEED: u32 = 0x6e6f_6465;
 
 /// What the `slots` map is built with.
 const DEFAULT_SLOTS: u32 = {

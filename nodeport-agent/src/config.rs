@@ -16,6 +16,8 @@ use crate::args::{Common, ModeArg, Run};
 
 /// Folder of all instances' runtime files, if the user names none.
 pub(crate) const RUN_DIR: &str = "/run/nodeport";
+/// A fixed seed, so that nodes started alike choose alike.
+const DEFAULT_SEED: u32 = 1_852_793_957;
 
 /// What names an instance: its maps and its runtime files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +47,7 @@ pub struct Config {
     pub mode: Mode,
     /// Ports for connections to backends on other nodes; apart from `node_ports`.
     pub snat_ports: PortRange,
-    /// Seed of the choice of backends.
+    /// Seed of the choice of backends, unless the source gives one.
     pub seed: u32,
     /// Sizes of the maps.
     pub sizes: Sizes,
@@ -58,10 +60,17 @@ pub struct Config {
 pub enum Source {
     /// A folder of manifests.
     Manifests(PathBuf),
-    /// A cluster's API, with these credentials.
-    Kubeconfig(PathBuf),
-    /// The API of the cluster in which this runs as a pod.
-    InCluster,
+    /// A cluster's API.
+    Cluster(Cluster),
+}
+
+/// A cluster as a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// Credentials for its API; without a file, those of the pod that this runs in.
+    pub kubeconfig: Option<PathBuf>,
+    /// It gives the seed of the choice of backends: the user gave none.
+    pub gives_seed: bool,
 }
 
 /// Interfaces to serve.
@@ -142,7 +151,7 @@ impl Config {
             devices: devices(&run.devices)?,
             mode: mode(run.mode),
             snat_ports,
-            seed: run.seed,
+            seed: run.seed.unwrap_or(DEFAULT_SEED),
             sizes: sizes(run)?,
             timeouts: timeouts(run)?,
         })
@@ -151,7 +160,8 @@ impl Config {
 
 fn source(run: &Run) -> anyhow::Result<Source> {
     let Some(folder) = &run.manifests else {
-        return Ok(run.kubeconfig.clone().map_or(Source::InCluster, Source::Kubeconfig));
+        let (kubeconfig, gives_seed) = (run.kubeconfig.clone(), run.seed.is_none());
+        return Ok(Source::Cluster(Cluster { kubeconfig, gives_seed }));
     };
     ensure!(
         folder.is_dir(),
@@ -247,10 +257,14 @@ mod tests {
         format!("{:#}", config(options).expect_err("must be refused"))
     }
 
+    fn cluster(kubeconfig: Option<&str>, gives_seed: bool) -> Source {
+        Source::Cluster(Cluster { kubeconfig: kubeconfig.map(PathBuf::from), gives_seed })
+    }
+
     #[test]
     fn defaults_are_valid() {
         let config = config(&["--node-name", "n1"]).unwrap();
-        assert_eq!(config.source, Source::InCluster);
+        assert_eq!(config.source, cluster(None, true));
         assert_eq!(config.devices, Devices::Auto);
         assert_eq!((config.node_ports.first(), config.node_ports.last()), (30000, 32767));
         assert_eq!(config.snat_ports.count(), 20_000);
@@ -279,6 +293,28 @@ mod tests {
             let text = error(options);
             assert!(text.contains(part), "{options:?}: {text}");
         }
+    }
+
+    #[test]
+    fn a_cluster_gives_the_seed_unless_one_is_given() {
+        for (options, source, seed) in [
+            (&[][..], cluster(None, true), DEFAULT_SEED),
+            (&["--kubeconfig", "k"], cluster(Some("k"), true), DEFAULT_SEED),
+            (&["--seed", "5"], cluster(None, false), 5),
+            (&["--manifests", "/"], Source::Manifests("/".into()), DEFAULT_SEED),
+            (&["--manifests", "/", "--seed", "5"], Source::Manifests("/".into()), 5),
+        ] {
+            let config = config(options).unwrap();
+            assert_eq!((config.source, config.seed), (source, seed), "{options:?}");
+        }
+    }
+
+    #[test]
+    fn the_help_names_the_default_seed() {
+        use clap::CommandFactory;
+        let mut cli = Cli::command();
+        let help = cli.find_subcommand_mut("run").unwrap().render_long_help().to_string();
+        assert!(help.contains(&DEFAULT_SEED.to_string()), "{help}");
     }
 
     #[test]

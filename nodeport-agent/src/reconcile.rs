@@ -1,22 +1,28 @@
 //! The loop's one step: what changed in the world becomes a plan, the plan becomes writes.
 
+mod seed;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 use tracing::{debug, error, info, warn};
 
-use crate::plan::{Changed, GroupKey, Planner, Settings, check};
+use crate::plan::{Changed, GroupKey, Planner, SeedRule, Settings, check};
 use crate::state_file::State;
 use crate::sync::{Report, Subject, Sync};
 use crate::telemetry::{self, Board, Scope};
 use crate::watch::{Snapshot, Store};
+use seed::SeedKeeper;
 
 /// Brings the maps where the world says they should be, a step at a time.
 pub struct Reconciler {
     store: Arc<Store>,
     planner: Planner,
     sync: Sync,
+    seed: SeedKeeper,
     board: Board,
     failures: BTreeMap<Subject, String>,
     node_name: Arc<str>,
@@ -27,12 +33,13 @@ pub struct Reconciler {
 impl Reconciler {
     /// A loop that has not taken a step yet.
     #[must_use]
-    pub fn new(store: Arc<Store>, node_name: Arc<str>, sync: Sync) -> Self {
+    pub fn new(store: Arc<Store>, node_name: Arc<str>, sync: Sync, seed: SeedRule) -> Self {
         let planner = Planner::new(Settings { node_name: node_name.clone() });
         Self {
             store,
             planner,
             sync,
+            seed: SeedKeeper::new(seed),
             board: Board::default(),
             failures: BTreeMap::new(),
             node_name,
@@ -51,6 +58,7 @@ impl Reconciler {
         self.outdated |= self.board.set(Scope::Source, problems);
         let changed = self.planner.update(update);
         let groups = self.take_note(changed);
+        self.sync.set_seed(self.seed.keep(self.planner.model()));
         let report = self.sync.follow(self.planner.desired(), &groups, complete, now);
         self.outdated |= report.wrote || !groups.is_empty();
         self.log(&report, &groups);
@@ -108,7 +116,7 @@ impl Reconciler {
         let state = State::new(&self.node_name, self.planner.desired(), &self.sync);
         let failures = self.failures.iter().map(|(subject, why)| format!("{subject}: {why}"));
         let (findings, failures) = (self.board.iter().cloned().collect(), failures.collect());
-        Some(State { findings, failures, ..state })
+        Some(State { cluster_seed: self.seed.of_cluster(), findings, failures, ..state })
     }
 
     /// Notes what is wrong; returns the groups whose plan may be carried out.

@@ -25,6 +25,9 @@ pub struct State {
     pub node: String,
     /// Addresses on which nodePorts are served.
     pub node_addresses: Vec<IpAddr>,
+    /// The seed of the choice of backends, if it came from the cluster.
+    #[serde(default)]
+    pub cluster_seed: Option<u32>,
     /// Service ports, each family by itself.
     pub services: Vec<Service>,
     /// What is wrong with objects.
@@ -93,6 +96,7 @@ impl State {
             node: node.to_owned(),
             node_addresses: desired.node_addresses.iter().copied().collect(),
             services: services.filter_map(|(key, group)| service(key, group, sync)).collect(),
+            cluster_seed: None,
             findings: Vec::new(),
             failures: Vec::new(),
         }

@@ -130,8 +130,8 @@ fn names_that_could_not_be_written_are_written_later() {
     let folder = folder();
     let store = Arc::new(Store::default());
     let fake = Fake::new(1 << 16);
-    let sync = Sync::start(Box::new(fake), 1).unwrap();
-    let mut reconciler = Reconciler::new(store, "n1".into(), sync);
+    let sync = Sync::start(Box::new(fake)).unwrap();
+    let mut reconciler = Reconciler::new(store, "n1".into(), sync, SeedRule::Given(1));
     let config = config(folder.path());
     let mut file = File::new(&config.instance);
     let start = Instant::now();
@@ -195,6 +195,26 @@ fn a_new_agent_takes_over_and_changes_nothing() {
         soon("it has started", || State::load(&config.instance).is_ok());
     });
     assert_eq!(fake.take_written(), [Op::Barrier]);
+}
+
+#[test]
+fn the_seed_comes_from_the_cluster_only_where_nothing_else_gives_it() {
+    let folder = folder();
+    let of_folder = config(folder.path());
+    let of = |gives_seed| {
+        let cluster = config::Cluster { kubeconfig: None, gives_seed };
+        Config { source: config::Source::Cluster(cluster), ..of_folder.clone() }
+    };
+    let otherwise = of_folder.seed;
+    let given = SeedRule::Given(otherwise);
+    let (none, before) = (None, Some(9));
+    assert_eq!(seed_rule(&of(true), 9), SeedRule::OfCluster { before: none, otherwise });
+    let state = State { cluster_seed: Some(9), ..State::default() };
+    state.save(&of_folder.instance).unwrap();
+    assert_eq!(seed_rule(&of(true), 9), SeedRule::OfCluster { before, otherwise });
+    assert_eq!(seed_rule(&of(true), 8), SeedRule::OfCluster { before: none, otherwise });
+    assert_eq!(seed_rule(&of(false), 9), given);
+    assert_eq!(seed_rule(&of_folder, 9), given);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, ensure};
 use aya::maps::MapError;
@@ -10,6 +11,7 @@ use nodeport_common::abi::{
     PORTS_PER_LINE, Plain, PortLine, SLOTS_PER_LINE, SlotLine, maps,
 };
 
+use super::control::Control;
 use super::expiry::Sweeper;
 use super::follow::Follower;
 use super::maps::{Hash, hash, shared};
@@ -31,6 +33,7 @@ pub struct Bpf {
 
 #[derive(Debug)]
 pub(super) struct Tables {
+    control: Arc<Control>,
     frontends4: Hash<FrontendKey<Addr4>, Frontend>,
     frontends6: Hash<FrontendKey<Addr6>, Frontend>,
     backends4: SharedArray<Backend<Addr4>>,
@@ -76,8 +79,9 @@ impl Dataplane for Bpf {
 }
 
 impl Tables {
-    pub(super) fn open(pins: &Pins) -> anyhow::Result<Self> {
+    pub(super) fn open(pins: &Pins, control: Arc<Control>) -> anyhow::Result<Self> {
         Ok(Self {
+            control,
             frontends4: hash(pins, maps::FRONTENDS4)?,
             frontends6: hash(pins, maps::FRONTENDS6)?,
             backends4: shared(pins, maps::BACKENDS4)?,
@@ -93,6 +97,7 @@ impl Tables {
         let keys = |list: Vec<(Addr4, u32)>| list.into_iter().map(|(key, _)| key).collect();
         let keys6 = |list: Vec<(Addr6, u32)>| list.into_iter().map(|(key, _)| key).collect();
         Ok(Observed {
+            seed: self.control.read().hash_seed,
             frontends4: entries(&self.frontends4).context(maps::FRONTENDS4)?,
             frontends6: entries(&self.frontends6).context(maps::FRONTENDS6)?,
             backends4: elements(&self.backends4),
@@ -154,6 +159,7 @@ impl Tables {
 
     fn apply(&mut self, op: &Op) -> anyhow::Result<()> {
         match op {
+            Op::SetSeed(seed) => self.control.set_seed(*seed),
             Op::PutFrontend4(key, value) => {
                 put(&mut self.frontends4, maps::FRONTENDS4, *key, *value, &shown(key))
             }

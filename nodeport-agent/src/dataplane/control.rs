@@ -1,6 +1,7 @@
 //! The settings of the data path, which programs read from memory.
 
 use std::fs;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::ensure;
 use nodeport_common::abi::{self, PORT_SNAT, PORTS_PER_LINE, PortLine, maps};
@@ -12,6 +13,8 @@ use crate::config::{Config, PortRange};
 
 /// ICMP errors that one CPU may send per second.
 const ERRORS_PER_SECOND: u32 = 1_000;
+/// What is wrong with a map in which nothing can be set.
+const NO_ELEMENT: &str = "the map control has no element";
 /// Ports that the kernel gives to the node's own connections.
 const LOCAL_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 /// Ports among them that it keeps free.
@@ -19,20 +22,24 @@ const RESERVED_PORTS: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 
 /// The settings.
 #[derive(Debug)]
-pub(crate) struct Control(SharedArray<abi::Control>);
+pub(crate) struct Control {
+    memory: SharedArray<abi::Control>,
+    /// Held for a change: it is read, made and written, and two threads make them.
+    changing: Mutex<()>,
+}
 
 impl Control {
     pub(crate) fn open(pins: &Pins) -> anyhow::Result<Self> {
-        shared(pins, maps::CONTROL).map(Self)
+        Ok(Self { memory: shared(pins, maps::CONTROL)?, changing: Mutex::new(()) })
     }
 
     /// The settings as they are.
     pub(crate) fn read(&self) -> abi::Control {
-        self.0.read(0).unwrap_or_default()
+        self.memory.read(0).unwrap_or_default()
     }
 
     /// Writes the settings of this run. Programs do nothing before the epoch is there, so it
-    /// comes last.
+    /// comes last. The seed stays as it is: what it shall be is known once all is listed.
     pub(super) fn prepare(
         &self,
         config: &Config,
@@ -40,10 +47,11 @@ impl Control {
         fib_source: bool,
     ) -> anyhow::Result<()> {
         let count = u16::try_from(config.snat_ports.count()).unwrap_or(u16::MAX);
+        let abi::Control { epoch, hash_seed, .. } = self.read();
         let settings = abi::Control {
-            epoch: self.read().epoch,
+            epoch,
             hz: clock.frequency()?,
-            hash_seed: config.seed,
+            hash_seed,
             snat_first: config.snat_ports.first(),
             snat_count: count,
             errors_per_second: ERRORS_PER_SECOND,
@@ -51,14 +59,26 @@ impl Control {
             fib_source: fib_source.into(),
             pad: [0; 9],
         };
-        ensure!(self.0.write(0, settings), "the map {} has no element", maps::CONTROL);
+        ensure!(self.change(|control| *control = settings), "{NO_ELEMENT}");
         self.raise_epoch();
         Ok(())
     }
 
-    /// Makes every flow look its next hop up again. Only one thread may call it.
+    /// Makes every flow look its next hop up again.
     pub(super) fn raise_epoch(&self) {
-        self.0.update(0, |control| control.epoch = following(control.epoch));
+        self.change(|control| control.epoch = following(control.epoch));
+    }
+
+    /// Lets packets choose their slots by this seed.
+    pub(super) fn set_seed(&self, seed: u32) -> anyhow::Result<()> {
+        ensure!(self.change(|control| control.hash_seed = seed), "{NO_ELEMENT}");
+        Ok(())
+    }
+
+    /// False if the map has no element.
+    fn change(&self, change: impl FnOnce(&mut abi::Control)) -> bool {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.memory.update(0, change)
     }
 }
 

@@ -42,6 +42,8 @@ pub(crate) fn interface_names() -> BTreeMap<u32, String> {
 /// meets a consistent state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
+    /// Let packets choose their slots by this seed.
+    SetSeed(u32),
     /// Make or replace an IPv4 frontend.
     PutFrontend4(FrontendKey<Addr4>, Frontend),
     /// Make or replace an IPv6 frontend.
@@ -79,6 +81,8 @@ pub enum Op {
 /// What the maps hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
+    /// The seed by which packets choose their slots.
+    pub seed: u32,
     /// IPv4 frontends.
     pub frontends4: Vec<(FrontendKey<Addr4>, Frontend)>,
     /// IPv6 frontends.

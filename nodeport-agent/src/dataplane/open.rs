@@ -64,7 +64,8 @@ fn assemble(config: &Config, kernel: Kernel, pins: &Pins) -> anyhow::Result<Part
     let clock = Jiffies::load().context("loading the program that reads the clock")?;
     let mut ebpf = load(pins, &config.sizes)?;
     let expire = load_expire(&mut ebpf)?;
-    let (control, tables) = (Arc::new(Control::open(pins)?), Tables::open(pins)?);
+    let control = Arc::new(Control::open(pins)?);
+    let tables = Tables::open(pins, control.clone())?;
     control::mark_snat_ports(&tables.ports, config.snat_ports);
     control.prepare(config, &clock, kernel.fib_source)?;
     let hz = control.read().hz;

@@ -7,6 +7,7 @@ pub mod check;
 mod claims;
 mod desired;
 pub mod policy;
+pub mod seed;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 pub use claims::NodePort;
 pub use desired::{Desired, FrontendAt, Group, GroupKey, Target};
+pub use seed::{Seed, SeedRule};
 
 use crate::model::{Entry, Finding, Model, Name, Node};
 use claims::Claims;

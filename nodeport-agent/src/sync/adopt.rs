@@ -43,9 +43,9 @@ pub(super) struct Found {
 ///
 /// # Errors
 /// If they cannot be read, or if what makes no sense in them cannot be removed.
-pub(super) fn adopt(dataplane: &mut dyn Dataplane, seed: u32) -> anyhow::Result<State> {
+pub(super) fn adopt(dataplane: &mut dyn Dataplane) -> anyhow::Result<State> {
     let observed = dataplane.observe().context("reading what the maps hold")?;
-    let mut state = State::new(seed, dataplane.slot_capacity());
+    let mut state = State::new(observed.seed, dataplane.slot_capacity());
     let mut adoption = Adoption::default();
     let Observed { frontends4, frontends6, backends4, backends6, .. } = &observed;
     for (index, backend) in backends4 {

@@ -10,6 +10,8 @@ use crate::plan::GroupKey;
 pub enum Subject {
     /// A group.
     Group(GroupKey),
+    /// The seed of the choice of backends.
+    Seed,
     /// The node's addresses.
     NodeAddresses,
     /// What was found at the start and is not wanted.
@@ -33,6 +35,7 @@ impl std::fmt::Display for Subject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Group(key) => key.fmt(f),
+            Self::Seed => f.write_str("the seed of the choice of backends"),
             Self::NodeAddresses => f.write_str("the node's addresses"),
             Self::Adoption => f.write_str("what an earlier run left in the maps"),
             Self::Leavings => f.write_str("what was replaced in the maps"),

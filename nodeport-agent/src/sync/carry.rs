@@ -211,6 +211,15 @@ fn frontends(
     failed
 }
 
+/// Lets packets choose by the seed by which tables are made.
+pub(super) fn seed(state: &mut State, dataplane: &mut dyn Dataplane) -> Failed {
+    let mut batch = Batch::new();
+    batch.push(Subject::Seed, Op::SetSeed(state.seed), state.seed);
+    let Outcome { done, failed } = batch.apply(dataplane);
+    done.into_iter().for_each(|seed| state.maps.seed = seed);
+    failed
+}
+
 /// Makes the maps follow the node's addresses.
 pub(super) fn node_addresses(
     state: &mut State,

@@ -22,6 +22,7 @@ pub(crate) struct Fake {
 
 /// Contents of the maps.
 pub(crate) struct Maps {
+    pub(crate) seed: u32,
     pub(crate) frontends4: BTreeMap<FrontendKey<Addr4>, Frontend>,
     pub(crate) frontends6: BTreeMap<FrontendKey<Addr6>, Frontend>,
     pub(crate) backends4: BTreeMap<u32, Backend<Addr4>>,
@@ -48,6 +49,7 @@ enum Family {
 impl Fake {
     pub(crate) fn new(slots: usize) -> Self {
         let maps = Maps {
+            seed: 0,
             frontends4: BTreeMap::new(),
             frontends6: BTreeMap::new(),
             backends4: BTreeMap::new(),
@@ -82,6 +84,7 @@ impl Dataplane for Fake {
     fn observe(&mut self) -> anyhow::Result<Observed> {
         let maps = self.maps();
         Ok(Observed {
+            seed: maps.seed,
             frontends4: maps.frontends4.iter().map(|(key, value)| (*key, *value)).collect(),
             frontends6: maps.frontends6.iter().map(|(key, value)| (*key, *value)).collect(),
             backends4: maps.backends4.iter().map(|(key, value)| (*key, *value)).collect(),
@@ -121,6 +124,7 @@ impl Dataplane for Fake {
 impl Maps {
     fn write(&mut self, op: &Op) {
         match op {
+            Op::SetSeed(seed) => self.seed = *seed,
             Op::PutFrontend4(key, value) => {
                 self.check_frontend(Family::V4, key.port, *value);
                 let old = self.frontends4.insert(*key, *value);

@@ -16,6 +16,8 @@ pub(super) type BackendId = (Family, u32);
 /// The contents of the maps.
 #[derive(Debug, Default)]
 pub(super) struct Maps {
+    /// By which packets choose slots.
+    pub(super) seed: u32,
     frontends: HashMap<FrontendAt, Frontend>,
     backends: HashMap<BackendId, BackendValue>,
     pub(super) node_addresses: BTreeSet<IpAddr>,
@@ -35,6 +37,11 @@ pub(super) struct Ports {
 }
 
 impl Maps {
+    /// Empty ones.
+    pub(super) fn new(seed: u32) -> Self {
+        Self { seed, ..Self::default() }
+    }
+
     pub(super) fn frontend(&self, at: &FrontendAt) -> Option<Frontend> {
         self.frontends.get(at).copied()
     }

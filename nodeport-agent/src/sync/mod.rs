@@ -80,9 +80,21 @@ impl Sync {
     ///
     /// # Errors
     /// If the maps cannot be read.
-    pub fn start(mut dataplane: Box<dyn Dataplane>, seed: u32) -> anyhow::Result<Self> {
-        let state = adopt::adopt(&mut *dataplane, seed)?;
+    pub fn start(mut dataplane: Box<dyn Dataplane>) -> anyhow::Result<Self> {
+        let state = adopt::adopt(&mut *dataplane)?;
         Ok(Self { dataplane, state, retries: Retries::default(), tidy_at: None })
+    }
+
+    /// The seed of the choice of backends; at the start, the one in the maps.
+    #[must_use]
+    pub const fn seed(&self) -> u32 {
+        self.state.seed
+    }
+
+    /// Chooses by this seed. After the first [`Sync::follow`] it must be the same for ever: tables
+    /// that have been claimed are not made again.
+    pub const fn set_seed(&mut self, seed: u32) {
+        self.state.seed = seed;
     }
 
     /// Makes the maps follow the plan: `changed` are the groups that differ from the last round,
@@ -96,6 +108,7 @@ impl Sync {
         now: Instant,
     ) -> Report {
         let mut round = self.round(now);
+        self.write_seed(&mut round);
         self.groups(desired, changed, &mut round);
         self.node_addresses(desired, &mut round);
         if complete {
@@ -155,6 +168,14 @@ impl Sync {
     fn round(&self, now: Instant) -> Round {
         let tried = self.retries.due(now).cloned().collect();
         Round { now, tried, failed: Failed::new() }
+    }
+
+    fn write_seed(&mut self, round: &mut Round) {
+        let differs = self.state.seed != self.state.maps.seed;
+        if differs && !self.retries.is_waiting(&Subject::Seed, round.now) {
+            round.tried.insert(Subject::Seed);
+            round.failed.extend(carry::seed(&mut self.state, &mut *self.dataplane));
+        }
     }
 
     fn groups(&mut self, desired: &Desired, changed: &BTreeSet<GroupKey>, round: &mut Round) {

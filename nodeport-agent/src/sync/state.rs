@@ -17,6 +17,7 @@ use crate::plan::GroupKey;
 /// What the maps hold, and what stands behind it.
 #[derive(Debug)]
 pub(super) struct State {
+    /// Seed of the choice of backends, by which tables are made.
     pub(super) seed: u32,
     pub(super) maps: Maps,
     pub(super) groups: HashMap<GroupKey, Placed>,
@@ -52,11 +53,12 @@ pub(super) struct Services {
 }
 
 impl State {
+    /// Nothing yet but the seed, which the maps have.
     pub(super) fn new(seed: u32, slots: u32) -> Self {
         let none = BTreeSet::new();
         Self {
             seed,
-            maps: Maps::default(),
+            maps: Maps::new(seed),
             groups: HashMap::new(),
             services: Services::new(BTreeSet::new()),
             backends4: Indices::new(BACKEND_ENTRIES, &none),

@@ -27,7 +27,12 @@ pub(super) struct Agent {
 
 impl Agent {
     pub(super) fn new(fake: &Fake) -> Self {
-        let sync = Sync::start(Box::new(fake.clone()), 7).unwrap();
+        Self::seeded(fake, 7)
+    }
+
+    fn seeded(fake: &Fake, seed: u32) -> Self {
+        let mut sync = Sync::start(Box::new(fake.clone())).unwrap();
+        sync.set_seed(seed);
         let planner = Planner::new(Settings { node_name: "n1".into() });
         let node = node("n1", &["192.0.2.1", "2001:db8::1"]);
         Self { fake: fake.clone(), planner, sync, now: Instant::now(), node }
@@ -331,8 +336,7 @@ fn another_seed_writes_the_tables_anew() {
     let mut first = Agent::new(&fake);
     first.set([("web", web_at(30007, two()))]);
     let before = fake.maps().frontends4.values().next().copied();
-    let sync = Sync::start(Box::new(fake.clone()), 8).unwrap();
-    let mut second = Agent { sync, ..Agent::new(&fake) };
+    let mut second = Agent::seeded(&fake, 8);
     second.set([("web", web_at(30007, two()))]);
     assert_ne!(fake.maps().frontends4.values().next().copied(), before);
     let after = fake.maps().frontends4.values().next().copied();

@@ -36,8 +36,9 @@ impl Source {
     pub async fn new(config: &Config) -> anyhow::Result<Self> {
         let kind = match &config.source {
             config::Source::Manifests(folder) => Kind::Manifests(folder.clone()),
-            config::Source::Kubeconfig(file) => Kind::Api(kube::client(Some(file)).await?),
-            config::Source::InCluster => Kind::Api(kube::client(None).await?),
+            config::Source::Cluster(cluster) => {
+                Kind::Api(kube::client(cluster.kubeconfig.as_deref()).await?)
+            }
         };
         let rules = Rules { node_ports: config.node_ports };
         Ok(Self { kind, node_name: config.node_name.as_str().into(), rules })
