@@ -1,4 +1,7 @@
 //! The agent: watches Services and EndpointSlices and keeps the eBPF maps true to them.
+
+#![deny(unsafe_code)]
+
 pub mod app;
 pub mod args;
 pub mod config;

@@ -1,5 +1,7 @@
 //! The agent's command line.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 use anyhow::Context;

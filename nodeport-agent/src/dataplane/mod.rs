@@ -19,14 +19,15 @@ mod overload;
 pub(crate) mod pins;
 mod preflight;
 pub mod status;
+#[expect(unsafe_code, reason = "system calls, and memory shared with the kernel")]
 pub(crate) mod sys;
-pub(crate) mod wire;
 
 pub use bpf::Bpf;
 pub use cleanup::cleanup;
 pub use object::is_built_in;
 pub use open::{open, open_on};
 pub use preflight::Kernel;
+pub(crate) use sys::wire;
 
 use std::collections::BTreeMap;
 

@@ -1,11 +1,12 @@
 //! System calls that aya and the other crates do not offer, and memory that is shared with the
-//! kernel. With `wire` the only place of the agent with `unsafe`.
+//! kernel. The only place of the agent where `unsafe` is allowed.
 
 mod bpf;
 mod jiffies;
 mod memory;
 mod table;
 mod test_run;
+pub(crate) mod wire;
 
 pub(crate) use bpf::{
     LinkKind, get_pinned, link_create, link_detach, link_info, link_update, pin, program_info,

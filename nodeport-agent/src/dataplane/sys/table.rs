@@ -6,8 +6,8 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use aya_obj::generated::{bpf_cmd, bpf_map_type};
 use nodeport_common::abi::Plain;
 
-use super::super::wire::Wire;
 use super::bpf::{address, call, call_for_fd, number};
+use super::wire::Wire;
 
 /// Where a walk through a hash goes on.
 #[derive(Clone, Copy, Debug, Default)]
