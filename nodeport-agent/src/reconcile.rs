@@ -1,6 +1,7 @@
 //! The loop's one step: what changed in the world becomes a plan, the plan becomes writes.
 
 mod seed;
+mod services;
 #[cfg(test)]
 mod tests;
 
@@ -8,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use nodeport_common::abi::LAYOUT_VERSION;
 use tracing::{debug, error, info, warn};
 
 use crate::plan::{Changed, GroupKey, Planner, SeedRule, Settings, check};
@@ -113,10 +115,17 @@ impl Reconciler {
         if !std::mem::take(&mut self.outdated) {
             return None;
         }
-        let state = State::new(&self.node_name, self.planner.desired(), &self.sync);
+        let desired = self.planner.desired();
         let failures = self.failures.iter().map(|(subject, why)| format!("{subject}: {why}"));
-        let (findings, failures) = (self.board.iter().cloned().collect(), failures.collect());
-        Some(State { cluster_seed: self.seed.of_cluster(), findings, failures, ..state })
+        Some(State {
+            layout: LAYOUT_VERSION,
+            node: self.node_name.to_string(),
+            node_addresses: desired.node_addresses.iter().copied().collect(),
+            cluster_seed: self.seed.of_cluster(),
+            services: services::services(desired, &self.sync),
+            findings: self.board.iter().cloned().collect(),
+            failures: failures.collect(),
+        })
     }
 
     /// Notes what is wrong; returns the groups whose plan may be carried out.

@@ -1,25 +1,26 @@
 //! What the maps do not say: names. The agent writes them to a file beside its maps, so that the
 //! other commands can show them, also when it is away.
 
+mod names;
+
 use std::fs;
 use std::io::Write;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use nodeport_common::abi::{BACKEND_DRAINING, LAYOUT_VERSION};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Instance;
 use crate::model::{Family, Finding, Name, Protocol};
-use crate::plan::{Desired, Group, GroupKey};
 use crate::run_dir;
-use crate::sync::{Member, Sync};
+
+pub(crate) use names::Names;
 
 /// Everything that the agent knows by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// [`LAYOUT_VERSION`] of the maps that it goes with.
+    /// [`LAYOUT_VERSION`](nodeport_common::abi::LAYOUT_VERSION) of the maps that it goes with.
     pub layout: u32,
     /// Name of this machine's node.
     pub node: String,
@@ -87,21 +88,6 @@ pub struct Backend {
 }
 
 impl State {
-    /// Puts together what is known at present.
-    #[must_use]
-    pub fn new(node: &str, desired: &Desired, sync: &Sync) -> Self {
-        let services = desired.groups.iter();
-        Self {
-            layout: LAYOUT_VERSION,
-            node: node.to_owned(),
-            node_addresses: desired.node_addresses.iter().copied().collect(),
-            services: services.filter_map(|(key, group)| service(key, group, sync)).collect(),
-            cluster_seed: None,
-            findings: Vec::new(),
-            failures: Vec::new(),
-        }
-    }
-
     /// Reads what an agent has written.
     ///
     /// # Errors
@@ -142,37 +128,4 @@ impl State {
 #[must_use]
 pub fn path(instance: &Instance) -> PathBuf {
     instance.run_dir.join("state.json")
-}
-
-fn service(key: &GroupKey, group: &Group, sync: &Sync) -> Option<Service> {
-    let (id, members) = sync.place(key)?;
-    let frontends = group.frontends.iter().map(|at| Frontend {
-        address: (!at.address.is_unspecified()).then_some(at.address),
-        port: at.port,
-    });
-    Some(Service {
-        id,
-        service: key.port.service.clone(),
-        port_name: key.port.port.to_string(),
-        port: group.port,
-        protocol: key.port.protocol,
-        family: key.family,
-        frontends: frontends.collect(),
-        backends: members.into_iter().map(|member| backend(group, member)).collect(),
-    })
-}
-
-fn backend(group: &Group, member: Member) -> Backend {
-    let Member { index, at, generation, state, local } = member;
-    let mut targets = group.usable.iter().chain(&group.lingering);
-    let node = targets.find(|target| target.at == at).and_then(|target| target.node.as_deref());
-    Backend {
-        index,
-        generation,
-        address: at.ip(),
-        port: at.port(),
-        node: node.map(str::to_owned),
-        local,
-        draining: state == BACKEND_DRAINING,
-    }
 }

@@ -9,7 +9,7 @@ use super::counters::Counters;
 use super::maps::read_all;
 use super::pins::Pins;
 use crate::config::Instance;
-use crate::inspect::names::Names;
+use crate::state_file::Names;
 
 /// How often the counters are looked at.
 const PERIOD: Duration = Duration::from_secs(2);

@@ -3,7 +3,6 @@
 
 mod backends;
 mod flows;
-pub(crate) mod names;
 mod output;
 mod services;
 mod status;

@@ -7,7 +7,6 @@ use nodeport_common::abi::{
     self, Addr4, Addr6, Backend, Flow, FlowKey, Frontend, FrontendKey, Plain, maps,
 };
 
-use super::names::Names;
 use crate::config::Instance;
 use crate::dataplane::control::Control;
 use crate::dataplane::counters::Counters;
@@ -16,6 +15,7 @@ use crate::dataplane::maps::{read_all, shared};
 use crate::dataplane::pins::Pins;
 use crate::dataplane::sys::Jiffies;
 use crate::model::Family;
+use crate::state_file::Names;
 
 /// An instance, opened for looking.
 pub(super) struct View {

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use nodeport_common::abi::LAYOUT_VERSION;
 
+use super::{Service, State};
 use crate::config::Instance;
 use crate::model::Family;
-use crate::state_file::{Service, State};
 
 /// Names of services and backends. Where the agent's file is not there, numbers stand for them.
 #[derive(Debug, Default)]

@@ -1,0 +1,45 @@
+//! What other commands shall know of the services: the plan's names beside the maps' numbers.
+
+use nodeport_common::abi::BACKEND_DRAINING;
+
+use crate::plan::{Desired, Group, GroupKey};
+use crate::state_file::{Backend, Frontend, Service};
+use crate::sync::{Member, Sync};
+
+/// The service ports that have a place in the maps.
+pub(super) fn services(desired: &Desired, sync: &Sync) -> Vec<Service> {
+    desired.groups.iter().filter_map(|(key, group)| service(key, group, sync)).collect()
+}
+
+fn service(key: &GroupKey, group: &Group, sync: &Sync) -> Option<Service> {
+    let (id, members) = sync.place(key)?;
+    let frontends = group.frontends.iter().map(|at| Frontend {
+        address: (!at.address.is_unspecified()).then_some(at.address),
+        port: at.port,
+    });
+    Some(Service {
+        id,
+        service: key.port.service.clone(),
+        port_name: key.port.port.to_string(),
+        port: group.port,
+        protocol: key.port.protocol,
+        family: key.family,
+        frontends: frontends.collect(),
+        backends: members.into_iter().map(|member| backend(group, member)).collect(),
+    })
+}
+
+fn backend(group: &Group, member: Member) -> Backend {
+    let Member { index, at, generation, state, local } = member;
+    let mut targets = group.usable.iter().chain(&group.lingering);
+    let node = targets.find(|target| target.at == at).and_then(|target| target.node.as_deref());
+    Backend {
+        index,
+        generation,
+        address: at.ip(),
+        port: at.port(),
+        node: node.map(str::to_owned),
+        local,
+        draining: state == BACKEND_DRAINING,
+    }
+}
