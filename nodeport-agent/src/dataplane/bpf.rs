@@ -12,6 +12,7 @@ use nodeport_common::abi::{
 };
 
 use super::control::Control;
+use super::counters::Counters;
 use super::expiry::Sweeper;
 use super::follow::Follower;
 use super::maps::{Hash, hash, shared};
@@ -34,6 +35,7 @@ pub struct Bpf {
 #[derive(Debug)]
 pub(super) struct Tables {
     control: Arc<Control>,
+    counters: Counters,
     frontends4: Hash<FrontendKey<Addr4>, Frontend>,
     frontends6: Hash<FrontendKey<Addr6>, Frontend>,
     backends4: SharedArray<Backend<Addr4>>,
@@ -82,6 +84,7 @@ impl Tables {
     pub(super) fn open(pins: &Pins, control: Arc<Control>) -> anyhow::Result<Self> {
         Ok(Self {
             control,
+            counters: Counters::open(pins)?,
             frontends4: hash(pins, maps::FRONTENDS4)?,
             frontends6: hash(pins, maps::FRONTENDS6)?,
             backends4: shared(pins, maps::BACKENDS4)?,
@@ -175,6 +178,7 @@ impl Tables {
             Op::PutBackend4(index, value) => set(&self.backends4, maps::BACKENDS4, *index, *value),
             Op::PutBackend6(index, value) => set(&self.backends6, maps::BACKENDS6, *index, *value),
             Op::WriteSlots { offset, slots } => self.write_slots(*offset, slots),
+            Op::ClearService(id) => self.counters.clear_service(*id),
             Op::SetPort(port, bits) => self.set_port(*port, *bits),
             Op::AddNodeAddress4(key) => {
                 put(&mut self.node_addresses4, maps::NODE_ADDRS4, *key, 1, &IpAddr::from(*key))

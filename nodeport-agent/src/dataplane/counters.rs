@@ -1,7 +1,10 @@
-//! Sums of what each CPU has counted.
+//! What each CPU has counted.
+
+use std::fmt;
 
 use anyhow::Context as _;
-use aya::maps::{MapData, PerCpuArray};
+use aya::maps::{MapData, PerCpuArray, PerCpuValues};
+use aya::util::nr_cpus;
 use nodeport_common::abi::{Reason, ServiceStats, maps};
 
 use super::maps::per_cpu;
@@ -32,6 +35,20 @@ impl Counters {
     pub(crate) fn service(&self, id: u32) -> anyhow::Result<ServiceStats> {
         let values = self.services.get(&id, 0).with_context(|| format!("reading service {id}"))?;
         Ok(values.iter().map(|value| value.0).fold(ServiceStats::default(), add))
+    }
+
+    /// Forgets what was counted for a service port.
+    pub(crate) fn clear_service(&mut self, id: u32) -> anyhow::Result<()> {
+        let cpus = nr_cpus().map_err(|(path, error)| anyhow::anyhow!(error).context(path))?;
+        let zeros = PerCpuValues::try_from(vec![Wire(ServiceStats::default()); cpus])?;
+        let clear = self.services.set(id, zeros, 0);
+        clear.with_context(|| format!("map {}, service {id}", maps::SERVICE_STATS))
+    }
+}
+
+impl fmt::Debug for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Counters").finish_non_exhaustive()
     }
 }
 

@@ -64,6 +64,8 @@ pub enum Op {
         /// The slots.
         slots: Vec<u32>,
     },
+    /// Forget what was counted for the service port of that id.
+    ClearService(u32),
     /// Set the `PORT_*` bits of a port.
     SetPort(u16, u8),
     /// Serve nodePorts on this IPv4 address of the node.

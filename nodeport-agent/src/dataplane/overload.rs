@@ -92,15 +92,15 @@ fn total(counters: &Counters) -> anyhow::Result<u64> {
 }
 
 /// What an id had counted before we met it: nothing, unless there is more than has been counted
-/// since the last look. That was another service's, which had the id before.
+/// since the last look. That was in the days of the agent before.
 fn at_first(now: &ServiceStats, growth: u64) -> ServiceStats {
     if now.table_full + now.no_port <= growth { ServiceStats::default() } else { *now }
 }
 
 /// What has gone wrong for a service in between.
 fn trouble(before: &ServiceStats, now: &ServiceStats) -> Option<String> {
-    let full = now.table_full.saturating_sub(before.table_full);
-    let ports = now.no_port.saturating_sub(before.no_port);
+    let full = growth(before.table_full, now.table_full);
+    let ports = growth(before.no_port, now.no_port);
     let mut troubles = Vec::new();
     if full > 0 {
         troubles.push(format!(
@@ -116,12 +116,18 @@ fn trouble(before: &ServiceStats, now: &ServiceStats) -> Option<String> {
     (!troubles.is_empty()).then(|| troubles.join("; "))
 }
 
+/// How much was counted in between. A count that is less than it was began anew with another
+/// service, which was given the id.
+const fn growth(before: u64, now: u64) -> u64 {
+    if now < before { now } else { now - before }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn what_another_service_counted_is_not_held_against_the_next() {
+    fn what_was_counted_long_ago_is_not_held_against_a_service() {
         let now = ServiceStats { opened: 9, no_backend: 9, no_port: 3, table_full: 4 };
         assert_eq!(at_first(&now, 7), ServiceStats::default());
         assert_eq!(at_first(&now, 6), now);
@@ -134,6 +140,8 @@ mod tests {
         assert_eq!(trouble(&before, &ServiceStats { opened: 9, no_backend: 9, ..before }), None);
         let text = trouble(&before, &ServiceStats { table_full: 6, ..before }).unwrap();
         assert!(text.starts_with("2 flows") && text.contains("--max-flows"), "{text}");
+        let anew = ServiceStats { table_full: 3, ..ServiceStats::default() };
+        assert!(trouble(&before, &anew).unwrap().starts_with("3 flows"));
         let text = trouble(&before, &ServiceStats { no_port: 4, ..before }).unwrap();
         assert!(text.starts_with("1 new flows") && text.contains("--snat-ports"), "{text}");
     }

@@ -2,7 +2,7 @@
 //! single write:
 //!
 //! 1. frontends that go;
-//! 2. bits of ports, then backends that come;
+//! 2. counters of ids that another had, bits of ports, then backends that come;
 //! 3. slots, in regions that no packet reads;
 //! 4. frontends that come or are switched to their new slots;
 //! 5. backends that go, when no packet can be between the old slots and them ([`super::tidy`]).
@@ -105,7 +105,7 @@ fn bring(
             Err(full) => drop(failed.insert(Subject::Group(key.clone()), full.into())),
         }
     }
-    for step in [ports, backends, tables, frontends] {
+    for step in [counters, ports, backends, tables, frontends] {
         let worse = step(state, &mut changes, dataplane);
         give_up(state, &mut changes, &worse);
         failed.extend(worse);
@@ -129,6 +129,27 @@ fn give_up(state: &mut State, changes: &mut Changes<'_>, failed: &Failed) {
 }
 
 type Changes<'a> = BTreeMap<&'a GroupKey, Change>;
+
+fn counters(state: &mut State, changes: &mut Changes<'_>, dataplane: &mut dyn Dataplane) -> Failed {
+    // Both families of a service port have one id: it is cleared once, and both wait for it.
+    let mut wanted: BTreeMap<u32, &GroupKey> = BTreeMap::new();
+    for (key, change) in &*changes {
+        change.cleared.map(|id| *wanted.entry(id).or_insert(*key));
+    }
+    let mut batch = Batch::new();
+    for (id, key) in wanted {
+        batch.push(Subject::Group(key.clone()), Op::ClearService(id), id);
+    }
+    let Outcome { done, mut failed } = batch.apply(dataplane);
+    done.into_iter().for_each(|id| state.services.set_cleared(id));
+    for (key, change) in &*changes {
+        if let Some(id) = change.cleared.filter(|id| state.services.is_uncleared(*id)) {
+            let error = || anyhow::anyhow!("the counters of service {id} could not be cleared");
+            failed.entry(Subject::Group((*key).clone())).or_insert_with(error);
+        }
+    }
+    failed
+}
 
 fn ports(state: &mut State, changes: &mut Changes<'_>, dataplane: &mut dyn Dataplane) -> Failed {
     let mut wanted: BTreeMap<u16, (u8, &GroupKey)> = BTreeMap::new();

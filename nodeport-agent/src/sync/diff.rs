@@ -17,6 +17,8 @@ use crate::plan::{FrontendAt, Group, GroupKey, Target};
 /// among it: they go when no packet can be on its way to them any more.
 #[derive(Debug, Default)]
 pub(super) struct Change {
+    /// The id of a service port for which another may have counted.
+    pub(super) cleared: Option<u32>,
     /// Bits that ports need.
     pub(super) ports: BTreeSet<(u16, u8)>,
     /// Backends that come, or come back.
@@ -43,6 +45,7 @@ impl State {
         }
         let (offset, len) = self.table(key, order, &mut change)?;
         let service = self.groups.get(key).map_or(0, |placed| placed.service);
+        change.cleared = Some(service).filter(|id| self.services.is_uncleared(*id));
         let wanted = Frontend { service, slots_offset: offset, slots_len: len, flags: 0 };
         for at in &group.frontends {
             if self.maps.frontend(at) != Some(wanted) {

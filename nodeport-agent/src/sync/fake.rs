@@ -30,6 +30,8 @@ pub(crate) struct Maps {
     pub(crate) node_addresses4: BTreeSet<Addr4>,
     pub(crate) node_addresses6: BTreeSet<Addr6>,
     pub(crate) ports: BTreeMap<u16, u8>,
+    /// What was counted, by the id of the service port.
+    pub(crate) counted: BTreeMap<u32, u64>,
     pub(crate) slots: Vec<u32>,
     /// All writes so far.
     pub(crate) written: Vec<Op>,
@@ -57,6 +59,7 @@ impl Fake {
             node_addresses4: BTreeSet::new(),
             node_addresses6: BTreeSet::new(),
             ports: BTreeMap::new(),
+            counted: BTreeMap::new(),
             slots: vec![0; slots],
             written: Vec::new(),
             fault: Box::new(|_| false),
@@ -162,6 +165,7 @@ impl Maps {
                 self.backends6.insert(*index, *value);
             }
             Op::WriteSlots { offset, slots } => self.write_slots(*offset as usize, slots),
+            Op::ClearService(id) => drop(self.counted.remove(id)),
             Op::SetPort(port, 0) => drop(self.ports.remove(port)),
             Op::SetPort(port, bits) => drop(self.ports.insert(*port, *bits)),
             Op::AddNodeAddress4(address) => assert!(self.node_addresses4.insert(*address)),

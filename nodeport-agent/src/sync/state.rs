@@ -50,6 +50,8 @@ pub(super) struct Services {
     free: Indices,
     /// Found in use at the start, and nobody's yet.
     found: BTreeSet<u32>,
+    /// Given out anew: what an earlier holder counted may still stand there.
+    uncleared: BTreeSet<u32>,
 }
 
 impl State {
@@ -99,7 +101,8 @@ impl State {
 impl Services {
     /// All ids free but these, which were found in use.
     pub(super) fn new(found: BTreeSet<u32>) -> Self {
-        Self { ids: HashMap::new(), free: Indices::new(SERVICE_ENTRIES, &found), found }
+        let free = Indices::new(SERVICE_ENTRIES, &found);
+        Self { ids: HashMap::new(), free, found, uncleared: BTreeSet::new() }
     }
 
     /// The id of a service port: its own, or the one it was found with, or a new one.
@@ -107,9 +110,25 @@ impl Services {
         if let Some(id) = self.ids.get(port) {
             return Some(*id);
         }
-        let id = found.filter(|id| self.found.remove(id)).or_else(|| self.free.take())?;
+        let id = found.filter(|id| self.found.remove(id)).or_else(|| self.new_id())?;
         self.ids.insert(port.clone(), id);
         Some(id)
+    }
+
+    fn new_id(&mut self) -> Option<u32> {
+        let id = self.free.take()?;
+        self.uncleared.insert(id);
+        Some(id)
+    }
+
+    /// Whether what was counted for this id may be another's.
+    pub(super) fn is_uncleared(&self, id: u32) -> bool {
+        self.uncleared.contains(&id)
+    }
+
+    /// What was counted for this id is its holder's from now on.
+    pub(super) fn set_cleared(&mut self, id: u32) {
+        self.uncleared.remove(&id);
     }
 
     fn release(&mut self, port: &PortName) {

@@ -330,6 +330,56 @@ fn nothing_found_is_removed_before_the_world_is_complete() {
     assert_eq!(fake.maps().live(), 2);
 }
 
+/// The id of the service port.
+fn id(agent: &Agent) -> Option<u32> {
+    agent.sync.place(&key()).map(|(id, _)| id)
+}
+
+#[test]
+fn an_id_that_another_had_counts_from_zero() {
+    let fake = Fake::new(SLOTS);
+    let mut first = Agent::new(&fake);
+    let other = || web_named("other", 30008, two());
+    first.set([("other", other())]);
+    first.set([("web", web_at(30007, two()))]);
+    let old = id(&first).unwrap();
+    fake.maps().counted = [(1, 5), (old, 7)].into();
+    first.set([("web", Entry::default())]);
+    first.rest();
+    drop(first);
+
+    // An agent that starts anew gives out the lowest ids again.
+    let mut second = Agent::new(&fake);
+    fake.fail(|op| matches!(op, Op::ClearService(_)));
+    let report = second.set([("other", other()), ("web", web_at(30007, two()))]);
+    assert_eq!(report.failed.len(), 1, "{report:?}");
+    assert_eq!((id(&second), fake.maps().frontends4.len()), (Some(old), 1));
+    fake.fail(|_| false);
+    second.now += Duration::from_secs(1);
+    second.set([]);
+    second.check();
+    assert_eq!(fake.maps().counted, [(1, 5)].into(), "one that was served on keeps its own");
+
+    fake.maps().counted.insert(old, 3);
+    second.set([("web", web_at(30009, json!([ready("10.0.0.3", "n2")])))]);
+    second.check();
+    assert_eq!(fake.maps().counted, [(1, 5), (old, 3)].into(), "it is cleared once");
+}
+
+#[test]
+fn an_id_of_both_families_is_cleared_once() {
+    let fake = Fake::new(SLOTS);
+    let mut agent = Agent::new(&fake);
+    let ports = || json!([{"port": 8080}]);
+    let six = slice("web", 2, ports(), json!([ready("fd00::1", "n1")]));
+    let web = web_at(30007, two());
+    agent.set([("web", Entry { slices: [web.slices.clone(), vec![six]].concat(), ..web })]);
+    agent.check();
+    let cleared = |op: &Op| matches!(op, Op::ClearService(_));
+    assert_eq!(fake.take_written().iter().filter(|op| cleared(op)).count(), 1);
+    assert_eq!(fake.maps().frontends6.len(), 1);
+}
+
 #[test]
 fn another_seed_writes_the_tables_anew() {
     let fake = Fake::new(SLOTS);
