@@ -216,6 +216,22 @@ async fn nothing_is_told_while_one_kind_cannot_be_listed() {
     soon(&store, |snapshot| snapshot.update.entries.len() == 1).await;
 }
 
+/// The seed of the choice of backends comes from it, though it has no nodePort.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_clusters_own_service_is_listed_with_its_uid() {
+    let (server, client, _folder) = Server::start().await;
+    let kubernetes = json!({
+        "metadata": {"name": "kubernetes", "namespace": "default", "uid": "u-1"},
+        "spec": {"type": "ClusterIP", "clusterIP": "10.96.0.1", "ports": [{"port": 443}]},
+    });
+    RESOURCES.into_iter().for_each(|resource| server.list(resource, json!([])));
+    server.list("services", json!([service(30007), kubernetes]));
+    let (store, _tasks) = watch(&client);
+    let snapshot = soon(&store, |snapshot| !snapshot.update.entries.is_empty()).await;
+    let listed = snapshot.update.entries[&name("kubernetes")].service.as_ref().unwrap();
+    assert_eq!((&*listed.uid, listed.ports.len()), ("u-1", 0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_the_cluster_does_not_have_is_named() {
     let (server, client, _folder) = Server::start().await;
