@@ -3,6 +3,8 @@
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh};
+use nodeport_common::abi::Reason;
+use nodeport_common::core::env::Env;
 use nodeport_common::core::verdict::{Action, Verdict};
 
 use crate::packet::skb::Skb;
@@ -24,11 +26,14 @@ pub(crate) fn xdp(frame: Frame, verdict: Verdict) -> u32 {
 
 /// The verdict of a TC program. `TC_ACT_UNSPEC` lets programs behind ours have their say.
 #[inline(always)]
-pub(crate) fn tc(skb: Skb, verdict: Verdict) -> i32 {
+pub(crate) fn tc(skb: Skb, kernel: &impl Env, verdict: Verdict) -> i32 {
     match verdict.action() {
         Action::Pass | Action::Stack => TC_ACT_UNSPEC,
         Action::Drop => TC_ACT_SHOT as i32,
-        Action::Send(_) | Action::Neighbour(_) if !skb.take_tags_off() => TC_ACT_SHOT as i32,
+        Action::Send(_) | Action::Neighbour(_) if !skb.take_tag_off() => {
+            kernel.count(Reason::Failed);
+            TC_ACT_SHOT as i32
+        }
         // SAFETY: the helper takes numbers.
         Action::Send(ifindex) | Action::Back(ifindex) => unsafe { bpf_redirect(ifindex, 0) as i32 },
         // SAFETY: no parameters are given, which the helper takes as "look the neighbour up".

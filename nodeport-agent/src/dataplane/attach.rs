@@ -151,6 +151,11 @@ impl Attacher {
         Ok(Some(refusal))
     }
 
+    /// Whether any interface may be served by XDP.
+    pub(super) fn may_use_xdp(&self) -> bool {
+        self.mode != Mode::Tc
+    }
+
     /// Why XDP is not even tried; whoever asks for it has seen to the tags.
     fn foregone<'a>(&self, target: &'a Target) -> Option<&'a Refusal> {
         let refusal = target.without_xdp.as_ref();

@@ -137,13 +137,13 @@ impl Following {
         let interfaces = self.interfaces()?;
         let choice = devices::choose(&self.wanted, &interfaces);
         self.forget_gone(&interfaces)?;
-        for target in &choice.targets {
-            if self.is_served(target) {
-                self.renew(target);
-            } else {
-                self.attach_later(target);
-            }
+        let (served, new): (Vec<_>, Vec<_>) =
+            choice.targets.iter().partition(|target| self.is_served(target));
+        served.into_iter().for_each(|target| self.renew(target));
+        if !new.is_empty() && !self.has_xdp() {
+            self.describe(&interfaces, self.attacher.may_use_xdp())?;
         }
+        new.into_iter().for_each(|target| self.attach_later(target));
         self.report(&choice, &interfaces)
     }
 
@@ -201,7 +201,7 @@ impl Following {
 
     /// Tells the programs, and whoever asks, what is there.
     fn report(&mut self, choice: &Choice, interfaces: &[Interface]) -> anyhow::Result<()> {
-        self.describe(interfaces)?;
+        self.describe(interfaces, self.has_xdp())?;
         let devices = self.statuses(choice, interfaces);
         if devices != self.reported {
             status::write(&self.run_dir, &devices)?;
@@ -210,9 +210,25 @@ impl Following {
         Ok(())
     }
 
-    fn describe(&mut self, interfaces: &[Interface]) -> anyhow::Result<()> {
+    fn has_xdp(&self) -> bool {
+        self.served.values().any(|served| served.attached.mode == DeviceMode::Xdp)
+    }
+
+    /// Tells the programs of all interfaces. Where XDP serves one, `any_xdp`, flows must not leave
+    /// from those that take no frames from XDP: so it is told before the first XDP program is
+    /// attached.
+    fn describe(&mut self, interfaces: &[Interface], any_xdp: bool) -> anyhow::Result<()> {
+        let before = self.described.clone();
+        let result = self.write_devices(interfaces, any_xdp);
+        if self.described != before {
+            // Flows have kept what was told before.
+            self.control.raise_epoch();
+        }
+        result
+    }
+
+    fn write_devices(&mut self, interfaces: &[Interface], any_xdp: bool) -> anyhow::Result<()> {
         let mode = |ifindex| self.served.get(&ifindex).map(|served| served.attached.mode);
-        let any_xdp = self.served.values().any(|served| served.attached.mode == DeviceMode::Xdp);
         let wanted: BTreeMap<u32, Device> = interfaces
             .iter()
             .map(|interface| {

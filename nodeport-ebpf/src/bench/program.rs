@@ -74,7 +74,7 @@ macro_rules! programs {
                 return TC_ACT_SHOT as i32;
             }
             let kernel = Kernel::<Skb, INGRESS> { context: skb };
-            verdict::tc(skb, walk(&mut skb, &kernel))
+            verdict::tc(skb, &kernel, walk(&mut skb, &kernel))
         }
     };
 }

@@ -15,6 +15,9 @@ use crate::route::RouteContext;
 /// `BPF_F_MARK_MANGLED_0`: a UDP checksum of zero stays, a computed zero becomes 0xffff.
 const MARK_MANGLED_0: u64 = 1 << 5;
 
+/// The bits of a tag that tell the VLAN; 0 is none (IEEE 802.1Q, 9.6).
+const VLAN_ID: u32 = 0xfff;
+
 /// The context of a TC program.
 #[derive(Clone, Copy)]
 pub(crate) struct Skb(pub(crate) *mut __sk_buff);
@@ -39,6 +42,25 @@ impl Skb {
         unsafe { bounds(&raw const (*self.0).data, &raw const (*self.0).data_end) }
     }
 
+    /// Whether the frame is of a VLAN: it is met on the VLAN's own device, if there is one, and
+    /// else it is not for this node.
+    #[inline(always)]
+    pub(crate) fn is_of_vlan(&self) -> bool {
+        // SAFETY: as in `ifindex`.
+        let (present, tag) = unsafe { ((*self.0).vlan_present, (*self.0).vlan_tci) };
+        present != 0 && tag & VLAN_ID != 0
+    }
+
+    /// Takes off a tag that says nothing but a priority, which the frame would leave with. False
+    /// if that fails.
+    #[inline(always)]
+    pub(crate) fn take_tag_off(self) -> bool {
+        // SAFETY: as in `ifindex`.
+        let present = unsafe { (&raw const (*self.0).vlan_present).read_volatile() };
+        // SAFETY: the context is the program's own; windows are not held across the call.
+        present == 0 || unsafe { bpf_skb_vlan_pop(self.0) } == 0
+    }
+
     /// Whether XDP before us has done all there was to do.
     #[inline(always)]
     pub(crate) fn is_done(&self) -> bool {
@@ -46,26 +68,6 @@ impl Skb {
         let (meta, data) = unsafe { ((*self.0).data_meta as usize, (*self.0).data as usize) };
         // SAFETY: read only if the four bytes are there.
         meta + 4 <= data && unsafe { *(meta as *const u32) } == DONE
-    }
-}
-
-impl Skb {
-    /// Takes off the VLAN tags that the packet came with; the device that it leaves from puts its
-    /// own on. False if that fails.
-    #[inline(never)]
-    pub(crate) fn take_tags_off(self) -> bool {
-        // The kernel keeps the outer tag beside the packet; that of an inner one takes its place.
-        for _ in 0..2 {
-            // SAFETY: as in `ifindex`.
-            if unsafe { (&raw const (*self.0).vlan_present).read_volatile() } == 0 {
-                break;
-            }
-            // SAFETY: the context is the program's own; windows are not held across the call.
-            if unsafe { bpf_skb_vlan_pop(self.0) } != 0 {
-                return false;
-            }
-        }
-        true
     }
 }
 

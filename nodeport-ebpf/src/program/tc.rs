@@ -17,19 +17,22 @@ const HEADERS: u32 = 14 + 40 + 20;
 #[classifier]
 pub(crate) fn nodeport_ingress(context: TcContext) -> i32 {
     let mut skb = Skb(context.skb.skb);
-    if skb.is_done() {
+    if skb.is_done() || skb.is_of_vlan() {
         return TC_ACT_UNSPEC;
     }
     skb.make_linear(HEADERS);
     let kernel = Kernel::<Skb, INGRESS> { context: skb };
-    verdict::tc(skb, walk(&mut skb, &kernel))
+    verdict::tc(skb, &kernel, walk(&mut skb, &kernel))
 }
 
 /// The answers of backends on this node.
 #[classifier]
 pub(crate) fn nodeport_egress(context: TcContext) -> i32 {
     let mut skb = Skb(context.skb.skb);
+    if skb.is_of_vlan() {
+        return TC_ACT_UNSPEC;
+    }
     skb.make_linear(HEADERS);
     let kernel = Kernel::<Skb, EGRESS> { context: skb };
-    verdict::tc(skb, walk(&mut skb, &kernel))
+    verdict::tc(skb, &kernel, walk(&mut skb, &kernel))
 }

@@ -61,14 +61,15 @@ pub(super) fn takes_xdp_frames(device: &str) -> Result<()> {
     crate::command::capture(ip.args(["section", "xdp"])).map(|_| ())
 }
 
-/// Has what leaves from a device tagged with a VLAN. It needs the program that
-/// `cargo xtask build` makes.
-pub(super) fn tags_frames(device: &str) -> Result<()> {
-    crate::command::capture(tool("tc").args(["qdisc", "add", "dev", device, "clsact"]))?;
+/// Has what leaves from a device tagged by the program in that section, which `cargo xtask build`
+/// makes.
+pub(super) fn tags_frames(device: &str, section: &str) -> Result<()> {
+    crate::command::capture(tool("tc").args(["qdisc", "replace", "dev", device, "clsact"]))?;
+    crate::command::capture(tool("tc").args(["filter", "del", "dev", device, "egress"]))?;
     let filter = ["filter", "add", "dev", device, "egress", "bpf", "direct-action"];
     let mut tc = tool("tc");
     tc.args(filter).arg("object-file").arg(workspace::lab_object());
-    crate::command::capture(tc.args(["section", "classifier"])).map(|_| ())
+    crate::command::capture(tc.args(["section", section])).map(|_| ())
 }
 
 fn features(device: &str, changes: &[&str]) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
-use xtask::lab::client::{Load, Outcome, Transport};
+use xtask::lab::client::{Load, Outcome, Tag, Transport};
 use xtask::lab::{Client, Fabric, Mode, PodLink, Topology};
 
 use super::Case;
@@ -14,7 +14,7 @@ pub(crate) const CASES: &[Case] = &[
     ("segment, pods on a bridge", bridge),
     ("routed nodes", routed),
     ("VXLAN between nodes", vxlan),
-    ("frames with a VLAN tag, to backends without", tagged),
+    ("tagged frames: a priority is taken off, a VLAN without device is left alone", tagged),
 ];
 
 fn two_nodes() -> Topology {
@@ -38,16 +38,20 @@ fn vxlan(mode: Mode) -> Result<()> {
 }
 
 fn tagged(mode: Mode) -> Result<()> {
-    // The node has no VLAN device that its own pods would be reached through.
-    let topology = Topology::new(2).pods("node2", &["web-1", "web-2"]);
-    let site = Site::new(&topology, mode)?;
-    site.lab.client().tag_frames()?;
+    let site = Site::new(&Topology::new(2).pods("node2", &["web-1", "web-2"]), mode)?;
+    let client = site.lab.client();
+    client.tag_frames(Tag::Priority)?;
     for target in site.targets("node1") {
         for transport in [Transport::Tcp, Transport::Udp] {
-            let outcome = site.lab.client().load(&Load { transport, ..Load::new(target, 400) })?;
+            let outcome = client.load(&Load { transport, ..Load::new(target, 400) })?;
             outcome.all_answered().with_context(|| format!("{transport:?} to {target}"))?;
             outcome.fair(&["web-1", "web-2"], 0.25)?;
         }
+    }
+    client.tag_frames(Tag::Vlan)?;
+    for target in site.targets("node1") {
+        let answer = client.get_udp(target);
+        check(answer.is_err(), || format!("a frame of a foreign VLAN got {answer:?}"))?;
     }
     Ok(())
 }

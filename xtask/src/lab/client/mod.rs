@@ -50,13 +50,26 @@ impl Answer {
     }
 }
 
+/// A tag of IEEE 802.1Q.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tag {
+    /// A priority alone: the frame is of no VLAN.
+    Priority,
+    /// A VLAN that nobody has a device for.
+    Vlan,
+}
+
 impl Client {
-    /// From now on, what it sends over TCP and UDP has a VLAN tag.
+    /// From now on, what it sends over TCP and UDP has a tag.
     ///
     /// # Errors
     /// If the program that `cargo xtask build` makes cannot be attached.
-    pub fn tag_frames(&self) -> Result<()> {
-        self.namespace().run(|| super::ip::tags_frames(super::fabric::NIC))?
+    pub fn tag_frames(&self, tag: Tag) -> Result<()> {
+        let section = match tag {
+            Tag::Priority => "priority",
+            Tag::Vlan => "vlan",
+        };
+        self.namespace().run(|| super::ip::tags_frames(super::fabric::NIC, section))?
     }
 
     /// Asks over a new TCP connection from its first address.
