@@ -6,6 +6,8 @@
 //! `fresh` programs do nothing else, which shows what that costs.
 #![no_std]
 #![no_main]
+#![feature(core_intrinsics)]
+#![expect(internal_features, reason = "the target has no other compare-exchange")]
 #![expect(dead_code, reason = "the benchmark needs only a part of what the programs have")]
 
 mod bench {
@@ -17,6 +19,7 @@ mod env;
 mod maps;
 mod packet;
 mod route;
+mod table;
 mod verdict;
 
 /// The kernel offers some helpers only to programs under a licence that goes with the GPL.

@@ -1,23 +1,18 @@
 //! `Env` and `Tables` over helpers and maps.
 
-use aya_ebpf::bindings::{BPF_ANY, BPF_EXIST, BPF_NOEXIST};
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64};
 use nodeport_common::abi::{
-    Addr4, Addr6, Backend, Control, FLOW_SETTLED, Flow, FlowKey, FlowState, Frontend, FrontendKey,
+    Addr4, Addr6, Backend, Control, Flow, FlowKey, FlowState, Frontend, FrontendKey,
     PORTS_PER_LINE, Reason, SLOTS_PER_LINE, ServiceStats, Tags,
 };
-use nodeport_common::core::env::{Env, FlowRef, Hook, Insert, Inserted, Route, Table, Tables};
+use nodeport_common::core::env::{Env, Hook, Inserted, Route, Step, Stepped, Tables};
 use nodeport_common::core::family::{V4, V6};
-use nodeport_common::core::state;
+use nodeport_common::core::table::half::kept;
 use nodeport_common::core::work::Work;
 
 use crate::maps;
 use crate::route::{self, RouteContext};
-
-/// "File exists": the key was taken.
-const EEXIST: i32 = -17;
-/// "No such entry": there was nothing to update.
-const ENOENT: i32 = -2;
+use crate::table::{MapFlow, Operations as _, Table};
 
 /// The kernel around a program at `HOOK` (a [`Hook`], as a number).
 #[derive(Clone, Copy)]
@@ -117,102 +112,43 @@ impl<C: RouteContext, const HOOK: u8> Env for Kernel<C, HOOK> {
     }
 }
 
-/// A half of a flow in its map. Other CPUs may write to it at the same time; each field is read
-/// and written as one word, and what must change together is replaced as a whole value.
-pub(crate) struct MapFlow<A>(*mut Flow<A>);
-
-impl<A: Copy> FlowRef<A> for MapFlow<A> {
-    #[inline(always)]
-    fn read(&self) -> Flow<A> {
-        // SAFETY: the map lookup returned this pointer, and the kernel keeps the element readable
-        // until the program ends.
-        unsafe { *self.0 }
-    }
-
-    /// Word by word: the compiler would make a loop over bytes of a copy within maps.
-    #[inline(always)]
-    fn read_into(&self, to: &mut Flow<A>) {
-        let (from, to) = (self.0.cast::<u64>(), (&raw mut *to).cast::<u64>());
-        for word in 0..size_of::<Flow<A>>() / 8 {
-            // SAFETY: as in `read`; both have the size and the alignment of a `Flow`, and every
-            // bit pattern is a value of it.
-            unsafe { to.add(word).write(from.add(word).read_volatile()) };
-        }
-    }
-
-    #[inline(always)]
-    fn touch(&mut self, now: u32, bytes: u32) {
-        // SAFETY: as in `read`; a count that another CPU adds in the same instant may be lost,
-        // which statistics can bear and a lock cannot.
-        unsafe {
-            (*self.0).last_seen = now;
-            (*self.0).packets += 1;
-            (*self.0).bytes += bytes as u64;
-        }
-    }
-
-    /// Between the read and the write lie some nanoseconds in which another CPU may do the same.
-    #[inline(always)]
-    fn merge_state(&mut self, to: FlowState) -> FlowState {
-        // SAFETY: as in `read`.
-        let now = unsafe { (&raw const (*self.0).state).read_volatile() };
-        let merged = state::merge(FlowState::from_u8(now), to);
-        // SAFETY: as in `read`.
-        let flags = unsafe { (&raw const (*self.0).flags).read_volatile() };
-        let settled = if state::is_settled(merged) { FLOW_SETTLED } else { 0 };
-        // SAFETY: as in `read`.
-        unsafe {
-            (*self.0).state = merged as u8;
-            (*self.0).flags = flags & !FLOW_SETTLED | settled;
-        }
-        merged
-    }
-}
-
 macro_rules! tables {
-    ($family:ty, $addr:ty, $flows:ident, $nursery:ident, $frontends:ident, $backends:ident, $node_addrs:ident, $work:ident) => {
+    ($family:ty, $addr:ty, $frontends:ident, $backends:ident, $node_addrs:ident, $work:ident) => {
         impl<C: RouteContext, const HOOK: u8> Tables<$family> for Kernel<C, HOOK> {
             type Flow<'a>
-                = MapFlow<$addr>
+                = MapFlow<$family>
             where
                 Self: 'a;
 
             #[inline(always)]
-            fn flow(&self, table: Table, key: &FlowKey<$addr>) -> Option<MapFlow<$addr>> {
-                match table {
-                    Table::Flows => maps::$flows.get_ptr_mut(key),
-                    Table::Nursery => maps::$nursery.get_ptr_mut(key),
-                }
-                .map(MapFlow)
+            fn flow(&self, key: &FlowKey<$addr>) -> Option<MapFlow<$family>> {
+                Table::<$family>::THIS.flow(key)
             }
 
             #[inline(always)]
-            fn insert_flow(
-                &self,
-                table: Table,
-                key: &FlowKey<$addr>,
-                flow: &Flow<$addr>,
-                how: Insert,
-            ) -> Inserted {
-                let flags = match how {
-                    Insert::Claim => BPF_NOEXIST,
-                    Insert::Replace => BPF_ANY,
-                    Insert::Update => BPF_EXIST,
-                } as u64;
-                let result = match table {
-                    Table::Flows => maps::$flows.insert(key, flow, flags),
-                    Table::Nursery => maps::$nursery.insert(key, flow, flags),
-                };
-                inserted(result)
+            fn read_flow(&self, key: &FlowKey<$addr>, to: &mut Flow<$addr>) -> bool {
+                <$family>::read(key, to)
             }
 
             #[inline(always)]
-            fn remove_flow(&self, table: Table, key: &FlowKey<$addr>) {
+            fn step_flow(&self, key: &FlowKey<$addr>, step: Step<'_>) -> Stepped {
+                <$family>::step(key, step)
+            }
+
+            #[inline(always)]
+            fn merge_flow(&self, key: &FlowKey<$addr>, to: FlowState) -> Option<FlowState> {
+                <$family>::merge(key, to)
+            }
+
+            #[inline(always)]
+            fn claim_flow(&self, key: &FlowKey<$addr>, flow: &Flow<$addr>) -> Inserted {
+                <$family>::claim(key, flow, self.now())
+            }
+
+            #[inline(always)]
+            fn remove_flow(&self, key: &FlowKey<$addr>) {
                 // That it was not there is what was wanted.
-                let _ = match table {
-                    Table::Flows => maps::$flows.remove(key),
-                    Table::Nursery => maps::$nursery.remove(key),
-                };
+                let _ = <$family>::remove(key);
             }
 
             #[inline(always)]
@@ -234,7 +170,7 @@ macro_rules! tables {
 
             #[inline(always)]
             fn generation(&self, index: u32) -> Option<u32> {
-                maps::$backends.get(index).map(|backend| backend.generation)
+                maps::$backends.get(index).map(|backend| kept(backend.generation))
             }
 
             #[inline(always)]
@@ -256,15 +192,5 @@ macro_rules! tables {
     };
 }
 
-tables!(V4, Addr4, FLOWS4, NURSERY4, FRONTENDS4, BACKENDS4, NODE_ADDRS4, WORK4);
-tables!(V6, Addr6, FLOWS6, NURSERY6, FRONTENDS6, BACKENDS6, NODE_ADDRS6, WORK6);
-
-#[inline(always)]
-fn inserted(result: Result<(), i32>) -> Inserted {
-    match result {
-        Ok(()) => Inserted::Done,
-        Err(EEXIST) => Inserted::Taken,
-        Err(ENOENT) => Inserted::Gone,
-        Err(_) => Inserted::Full,
-    }
-}
+tables!(V4, Addr4, FRONTENDS4, BACKENDS4, NODE_ADDRS4, WORK4);
+tables!(V6, Addr6, FRONTENDS6, BACKENDS6, NODE_ADDRS6, WORK6);

@@ -2,6 +2,8 @@
 //! entry for each hook. Every decision is made there; every `unsafe` of the kernel side is here.
 #![no_std]
 #![no_main]
+#![feature(core_intrinsics)]
+#![expect(internal_features, reason = "the target has no other compare-exchange")]
 #![expect(clippy::missing_safety_doc, reason = "entry points are called by the kernel alone")]
 
 mod env;
@@ -9,6 +11,7 @@ mod maps;
 mod packet;
 mod program;
 mod route;
+mod table;
 mod verdict;
 
 /// The kernel offers some helpers only to programs under a licence that goes with the GPL.

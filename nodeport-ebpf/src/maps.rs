@@ -1,29 +1,33 @@
 //! The maps. What each is for and how large it is stands in `nodeport_common::abi::maps`.
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
-use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::macros::btf_map;
 use nodeport_common::abi::{
-    Addr4, Addr6, Backend, Control, Device, ErrorBudget, Flow, FlowKey, Frontend, FrontendKey,
-    PortLine, Reason, ServiceStats, SlotLine, maps,
+    Addr4, Addr6, Backend, Control, Device, ErrorBudget, Exit, FlowDetails, FlowEntry4, FlowEntry6,
+    Frontend, FrontendKey, Heap, IndexLine, PortLine, Reason, ServiceStats, SlotLine, maps,
 };
 use nodeport_common::core::work::Work;
 
 /// The agent writes these through memory, without a system call.
 const SHARED: usize = BPF_F_MMAPABLE as usize;
 
+#[btf_map(name = "heap")]
+pub(crate) static HEAP: Array<Heap, 2, SHARED> = Array::new();
+#[btf_map(name = "index4")]
+pub(crate) static INDEX4: Array<IndexLine, { maps::INDEX_LINES }, SHARED> = Array::new();
+#[btf_map(name = "index6")]
+pub(crate) static INDEX6: Array<IndexLine, { maps::INDEX_LINES }, SHARED> = Array::new();
 #[btf_map(name = "flows4")]
-pub(crate) static FLOWS4: HashMap<FlowKey<Addr4>, Flow<Addr4>, { maps::FLOW_ENTRIES }> =
-    HashMap::new();
+pub(crate) static FLOWS4: Array<FlowEntry4, { maps::FLOW_ENTRIES }, SHARED> = Array::new();
 #[btf_map(name = "flows6")]
-pub(crate) static FLOWS6: HashMap<FlowKey<Addr6>, Flow<Addr6>, { maps::FLOW_ENTRIES }> =
-    HashMap::new();
-#[btf_map(name = "nursery4")]
-pub(crate) static NURSERY4: LruHashMap<FlowKey<Addr4>, Flow<Addr4>, { maps::NURSERY_ENTRIES }> =
-    LruHashMap::new();
-#[btf_map(name = "nursery6")]
-pub(crate) static NURSERY6: LruHashMap<FlowKey<Addr6>, Flow<Addr6>, { maps::NURSERY_ENTRIES }> =
-    LruHashMap::new();
+pub(crate) static FLOWS6: Array<FlowEntry6, { maps::FLOW_ENTRIES }, SHARED> = Array::new();
+#[btf_map(name = "details4")]
+pub(crate) static DETAILS4: Array<FlowDetails, { maps::FLOW_ENTRIES }, SHARED> = Array::new();
+#[btf_map(name = "details6")]
+pub(crate) static DETAILS6: Array<FlowDetails, { maps::FLOW_ENTRIES }, SHARED> = Array::new();
+#[btf_map(name = "exits")]
+pub(crate) static EXITS: Array<Exit, { maps::DEVICE_ENTRIES }, SHARED> = Array::new();
 #[btf_map(name = "frontends4")]
 pub(crate) static FRONTENDS4: HashMap<FrontendKey<Addr4>, Frontend, { maps::FRONTEND_ENTRIES }> =
     HashMap::new();
@@ -48,6 +52,12 @@ pub(crate) static DEVICES: HashMap<u32, Device, { maps::DEVICE_ENTRIES }> = Hash
 pub(crate) static PORTS: Array<PortLine, { maps::PORT_LINES }, SHARED> = Array::new();
 #[btf_map(name = "control")]
 pub(crate) static CONTROL: Array<Control, 1, SHARED> = Array::new();
+#[btf_map(name = "jump_xdp")]
+pub(crate) static JUMP_XDP: ProgramArray<1> = ProgramArray::new();
+#[btf_map(name = "jump_ingress")]
+pub(crate) static JUMP_INGRESS: ProgramArray<1> = ProgramArray::new();
+#[btf_map(name = "jump_egress")]
+pub(crate) static JUMP_EGRESS: ProgramArray<1> = ProgramArray::new();
 #[btf_map(name = "work4")]
 pub(crate) static WORK4: PerCpuArray<Work<Addr4>, 2> = PerCpuArray::new();
 #[btf_map(name = "work6")]

@@ -106,6 +106,11 @@ pub(crate) fn look_up<F: FibFamily, C: RouteContext>(
     }
     way.watched = device.is_some_and(|device| device.flags & DEVICE_ATTACHED != 0);
     way.hop = hop(params, code as u32, device.map_or(HOP_NEIGHBOUR, kind));
+    way.hop.exit = device.map_or(0, |device| device.exit);
+    if way.hop.exit == 0 && way.hop.kind != HOP_STACK {
+        // A flow could not name the interface.
+        way.hop.epoch = 0;
+    }
 }
 
 /// How frames leave by a device for a neighbour that is known.

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use anyhow::{Context as _, anyhow, bail};
 use aya::Ebpf;
 use aya::programs::Program;
+use nodeport_common::abi::maps;
 
 use super::devices::Target;
 use super::filters::Filters;
@@ -58,6 +59,24 @@ impl Hook {
             Self::Xdp => "nodeport_xdp",
             Self::Ingress => "nodeport_ingress",
             Self::Egress => "nodeport_egress",
+        }
+    }
+
+    /// The name of the program for what is not routine.
+    pub(crate) const fn slow_program(self) -> &'static str {
+        match self {
+            Self::Xdp => "slow_xdp",
+            Self::Ingress => "slow_ingress",
+            Self::Egress => "slow_egress",
+        }
+    }
+
+    /// The map in which the program looks for that one.
+    pub(super) const fn jump_map(self) -> &'static str {
+        match self {
+            Self::Xdp => maps::JUMP_XDP,
+            Self::Ingress => maps::JUMP_INGRESS,
+            Self::Egress => maps::JUMP_EGRESS,
         }
     }
 

@@ -82,9 +82,10 @@ impl Control {
     }
 }
 
-/// The epoch after this one; 0 is none.
+/// The epoch after this one. The part of it that flows keep is never 0, which is none's.
 fn following(epoch: u32) -> u32 {
-    epoch.wrapping_add(1).max(1)
+    let next = epoch.wrapping_add(1);
+    if next & u32::from(u16::MAX) == 0 { next + 1 } else { next }
 }
 
 /// Marks the ports of the SNAT range. Ports of an earlier run's range keep their mark, for the
@@ -142,6 +143,7 @@ mod tests {
         assert_eq!(following(0), 1);
         assert_eq!(following(7), 8);
         assert_eq!(following(u32::MAX), 1);
+        assert_eq!(following(0xffff), 0x1_0001);
     }
 
     #[test]

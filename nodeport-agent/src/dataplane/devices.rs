@@ -118,7 +118,7 @@ fn is_node_side(interface: &Interface) -> bool {
     is_served && !interface.has_master
 }
 
-/// What the programs may know of an interface among `interfaces`. `mode` tells how each is served,
+/// What the programs may know, but for its exit, of an interface among `interfaces`. `mode` tells how each is served,
 /// `any_xdp` whether XDP serves any.
 pub(super) fn describe(
     interface: &Interface,
@@ -144,7 +144,7 @@ pub(super) fn describe(
         address4: interface.address4,
         address6: interface.address6,
         mac: interface.mac,
-        pad: [0; 2],
+        exit: 0,
         lower,
         tags,
     }

@@ -17,6 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::attach::{Attacher, Fresh};
 use super::control::Control;
 use super::devices::{self, Choice, Target};
+use super::exits::Exits;
 use super::maps::{Hash, is_full};
 use super::net::{self, Change, Changes, Heard, Interface, Listener};
 use super::status::{self, Attached, DeviceMode, DeviceStatus};
@@ -43,6 +44,7 @@ pub(super) struct Following {
     pub(super) control: Arc<Control>,
     pub(super) wanted: Devices,
     pub(super) map: Hash<u32, Device>,
+    pub(super) exits: Exits,
     pub(super) run_dir: PathBuf,
     /// What is attached, by the interface's number.
     pub(super) served: BTreeMap<u32, Served>,
@@ -241,8 +243,10 @@ impl Following {
             let _ = self.map.remove(&Wire(*gone));
         }
         self.described.retain(|ifindex, _| wanted.contains_key(ifindex));
+        self.exits.keep(|ifindex| wanted.contains_key(&ifindex));
         let mut left_out = 0_usize;
-        for (ifindex, device) in served_first(&wanted) {
+        for (ifindex, mut device) in served_first(&wanted) {
+            device.exit = self.exits.of(ifindex, device.mac);
             if self.described.get(&ifindex) == Some(&device) {
                 continue;
             }

@@ -1,29 +1,37 @@
 //! Loads the object: maps that are pinned already are taken as they are, the others are made and
 //! pinned, and the programs use them.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use anyhow::{Context as _, anyhow, bail, ensure};
-use aya::maps::MapInfo;
-use aya::programs::{ProgramError, SchedClassifier, Xdp};
+use aya::maps::{MapInfo, ProgramArray};
+use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::Object;
-use nodeport_common::abi::{SLOTS_PER_LINE, maps};
+use nodeport_common::abi::{Heap, SLOTS_OF_LINE, SLOTS_PER_LINE, maps};
+use nodeport_common::core::table::slot::ENTRY_BITS;
 
 use super::attach::Hook;
+use super::maps::{open, shared};
 use super::object;
 use super::pins::Pins;
+use super::sys::SharedArray;
 use crate::config::Sizes;
 
 /// Lines of the verifier's log that go into an error: the last ones name the instruction.
 const VERIFIER_LINES: usize = 15;
-/// A newcomers' table has room for this fraction of the established flows.
-const NURSERY_SHARE: u32 = 4;
+/// Slots of the index for each entry: with half of them empty, a line is hardly ever full.
+const SLOTS_PER_ENTRY: u32 = 2;
+/// Lines of the smallest index.
+const FEWEST_LINES: u32 = 16;
+/// Entries that slots can name.
+const MOST_ENTRIES: u32 = (1 << ENTRY_BITS) - 2;
 
 /// Loads maps and programs.
 pub(super) fn load(pins: &Pins, sizes: &Sizes) -> anyhow::Result<Ebpf> {
     let bytes = object::bytes()?;
-    let sizes = entries(sizes);
+    let sizes = entries(sizes)?;
     check_pins(pins, bytes, &sizes)?;
     let mut loader = EbpfLoader::new();
     for name in maps::ALL {
@@ -35,10 +43,51 @@ pub(super) fn load(pins: &Pins, sizes: &Sizes) -> anyhow::Result<Ebpf> {
     let mut ebpf = loader.load(bytes).map_err(|error| {
         anyhow!(error).context(format!("making the maps in {}", pins.folder().display()))
     })?;
+    for (index, [flows, lines]) in
+        [[maps::FLOWS4, maps::INDEX4], [maps::FLOWS6, maps::INDEX6]].into_iter().enumerate()
+    {
+        prepare_table(pins, index as u32, flows, lines)?;
+    }
     for hook in Hook::ALL {
-        load_program(&mut ebpf, hook)?;
+        load_program(&mut ebpf, hook, hook.slow_program())?;
+        load_program(&mut ebpf, hook, hook.program())?;
+    }
+    // The programs that run now may call these already: both do with any packet what they should.
+    for hook in Hook::ALL {
+        link_slow(&mut ebpf, hook)?;
     }
     Ok(ebpf)
+}
+
+/// Writes where a table begins, unless it is in use.
+fn prepare_table(pins: &Pins, index: u32, flows: &str, lines: &str) -> anyhow::Result<()> {
+    let heaps: SharedArray<Heap> = shared(pins, maps::HEAP)?;
+    let heap = heaps.read(index).context("the map heap has too few elements")?;
+    if heap.entries != 0 {
+        return Ok(());
+    }
+    let size = |name: &str| -> anyhow::Result<u32> {
+        Ok(open(pins, name)?.info().with_context(|| name.to_owned())?.max_entries())
+    };
+    let lines = size(lines)? - 1;
+    // Keys that std draws from the kernel's randomness.
+    let seed = RandomState::new().build_hasher().finish();
+    let wanted = Heap { seed, lines, entries: size(flows)?, ..Heap::default() };
+    heaps.update(index, |heap| *heap = wanted);
+    Ok(())
+}
+
+/// Puts the program for what is not routine where the quick one finds it.
+fn link_slow(ebpf: &mut Ebpf, hook: Hook) -> anyhow::Result<()> {
+    let (program, map) = (hook.slow_program(), hook.jump_map());
+    let fd = match ebpf.program(program) {
+        Some(Program::Xdp(program)) => program.fd()?.try_clone()?,
+        Some(Program::SchedClassifier(program)) => program.fd()?.try_clone()?,
+        _ => bail!("the object has no program {program}"),
+    };
+    let map = ebpf.map_mut(map).with_context(|| format!("the object has no map {map}"))?;
+    let set = ProgramArray::try_from(map).and_then(|mut array| array.set(0, &fd, 0));
+    set.with_context(|| format!("putting {program} behind {}", hook.program()))
 }
 
 /// Loads the program that ends flows, which is attached nowhere.
@@ -52,17 +101,26 @@ pub(super) fn load_expire(ebpf: &mut Ebpf) -> anyhow::Result<OwnedFd> {
 }
 
 /// Sizes of the maps that the user chooses.
-fn entries(sizes: &Sizes) -> [(&'static str, u32); 5] {
+fn entries(sizes: &Sizes) -> anyhow::Result<[(&'static str, u32); 7]> {
     let halves = sizes.flows.saturating_mul(2);
-    let nursery = halves / NURSERY_SHARE;
+    ensure!(
+        halves <= MOST_ENTRIES,
+        "--max-flows {}: at most {} are possible",
+        sizes.flows,
+        MOST_ENTRIES / 2
+    );
+    let slots = halves * SLOTS_PER_ENTRY;
+    let index = (slots / SLOTS_OF_LINE as u32).next_power_of_two().max(FEWEST_LINES);
     let lines = sizes.slots.div_ceil(SLOTS_PER_LINE as u32);
-    [
+    Ok([
         (maps::FLOWS4, halves),
         (maps::FLOWS6, halves),
-        (maps::NURSERY4, nursery),
-        (maps::NURSERY6, nursery),
+        (maps::DETAILS4, halves),
+        (maps::DETAILS6, halves),
+        (maps::INDEX4, index),
+        (maps::INDEX6, index),
         (maps::SLOTS, lines),
-    ]
+    ])
 }
 
 /// Checks that what is pinned is what the programs expect; aya takes it unseen.
@@ -132,8 +190,7 @@ fn check_size(
     Ok(())
 }
 
-fn load_program(ebpf: &mut Ebpf, hook: Hook) -> anyhow::Result<()> {
-    let name = hook.program();
+fn load_program(ebpf: &mut Ebpf, hook: Hook, name: &str) -> anyhow::Result<()> {
     let program =
         ebpf.program_mut(name).with_context(|| format!("the object has no program {name}"))?;
     let loaded = match hook {
@@ -176,10 +233,20 @@ mod tests {
 
     #[test]
     fn sizes_count_halves_and_lines() {
-        let sizes = entries(&Sizes { flows: 1_000, slots: 33 });
+        let sizes = entries(&Sizes { flows: 1_000, slots: 33 }).unwrap();
         let of = |name| sizes.iter().find(|(sized, _)| *sized == name).map(|(_, size)| *size);
         assert_eq!(of(maps::FLOWS4), Some(2_000));
-        assert_eq!(of(maps::NURSERY6), Some(500));
+        assert_eq!(of(maps::DETAILS6), Some(2_000));
+        assert_eq!(of(maps::INDEX6), Some(512));
         assert_eq!(of(maps::SLOTS), Some(3));
+        let smallest = entries(&Sizes { flows: 1, slots: 1 }).unwrap();
+        assert!(smallest.contains(&(maps::INDEX4, 16)));
+    }
+
+    #[test]
+    fn more_flows_than_slots_can_name_are_refused() {
+        assert!(entries(&Sizes { flows: 8_388_607, slots: 1 }).is_ok());
+        let error = entries(&Sizes { flows: 8_388_608, slots: 1 }).unwrap_err().to_string();
+        assert!(error.contains("--max-flows 8388608") && error.contains("8388607"), "{error}");
     }
 }

@@ -7,6 +7,7 @@ mod cleanup;
 pub(crate) mod control;
 pub(crate) mod counters;
 mod devices;
+mod exits;
 mod expiry;
 mod filters;
 mod follow;

@@ -9,6 +9,7 @@ use nodeport_common::abi::{Device, maps};
 use super::attach::Attacher;
 use super::bpf::{Bpf, Tables};
 use super::control::{self, Control};
+use super::exits::Exits;
 use super::expiry::{Sweeper, Sweeping, limits};
 use super::filters::Filters;
 use super::follow::{Follower, Following};
@@ -71,7 +72,7 @@ fn assemble(config: &Config, kernel: Kernel, pins: &Pins) -> anyhow::Result<Part
     let hz = control.read().hz;
     let overload = Overload::open(pins, config.instance.clone())?;
     let limits = limits(&config.timeouts, hz);
-    let sweeping = Sweeping::open(pins, expire, clock, limits, overload)?;
+    let sweeping = Sweeping::open(pins, expire, limits, overload)?;
 
     // Changes from here on are heard: nothing falls between the first look and the first word.
     let listener = Listener::open()?;
@@ -108,6 +109,7 @@ fn following(
         control,
         wanted: config.devices.clone(),
         map,
+        exits: Exits::open(pins, &described)?,
         run_dir: config.instance.run_dir.clone(),
         served: BTreeMap::new(),
         described,

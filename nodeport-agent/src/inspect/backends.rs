@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 
 use nodeport_common::abi::{
     Addr4, Addr6, BACKEND_DRAINING, BACKEND_GONE, BACKEND_LOCAL, BACKEND_USABLE, Backend,
-    FLOW_REPLY, Flow, FlowKey, Plain,
+    FLOW_REPLY, Flow, FlowEntry, Plain,
 };
+use nodeport_common::core::table::half::kept;
 use serde::Serialize;
 
 use super::output::{Row, bytes};
@@ -66,11 +67,10 @@ pub(super) fn rows(view: &View) -> anyhow::Result<Vec<BackendRow>> {
 fn in_family<A: InFamily>(view: &View) -> anyhow::Result<Vec<BackendRow>>
 where
     Backend<A>: Plain,
-    FlowKey<A>: Plain + Default,
-    Flow<A>: Plain + Default,
+    FlowEntry<A, A::Pad>: Plain,
 {
     let mut loads: BTreeMap<(u32, u32), Load> = BTreeMap::new();
-    for (_, flow) in view.flows::<A>()?.iter().flatten() {
+    for (_, flow) in &view.flows::<A>()? {
         loads.entry((flow.backend, flow.generation)).or_default().add(flow);
     }
     let rows = view.backends::<A>()?.into_iter().filter(|(_, it)| it.state != BACKEND_GONE);
@@ -98,7 +98,7 @@ fn row<A: InFamily>(
         },
         node: name.and_then(|name| name.node.clone()),
         local: flags & BACKEND_LOCAL != 0,
-        load: loads.get(&(index, generation)).copied().unwrap_or_default(),
+        load: loads.get(&(index, kept(generation))).copied().unwrap_or_default(),
     }
 }
 

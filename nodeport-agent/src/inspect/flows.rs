@@ -5,10 +5,11 @@ use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 
 use nodeport_common::abi::{
-    Addr4, Addr6, FLOW_LOCAL, FLOW_REPLY, Flow, FlowKey, FlowState, HOP_NEIGHBOUR, HOP_SEND,
-    HOP_STACK, NextHop, Plain, Port,
+    Addr4, Addr6, FLOW_LOCAL, FLOW_PROVED, FLOW_REPLY, Flow, FlowEntry, FlowKey, FlowState,
+    HOP_NEIGHBOUR, HOP_SEND, HOP_STACK, HOP_TAGGED, NextHop, Plain, Port,
 };
 use nodeport_common::core::flow::{partner, partner_key};
+use nodeport_common::core::rewrite::has_addresses;
 use serde::Serialize;
 
 use super::output::{Row, bytes, seconds};
@@ -25,8 +26,8 @@ pub(super) struct FlowRow {
     /// What the backend sees as the client.
     source: SocketAddr,
     state: &'static str,
-    /// `established`, or `nursery` while the flow has not proved itself.
-    table: &'static str,
+    /// `established`, or `newcomer` while the flow has not proved itself.
+    standing: &'static str,
     local: bool,
     packets_to_backend: u64,
     bytes_to_backend: u64,
@@ -42,7 +43,7 @@ pub(super) struct FlowRow {
 /// Where a half's packets go next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Hop {
-    /// `send`, `neighbour`, `stack` or `unresolved`.
+    /// `send`, `send_tagged`, `neighbour`, `stack` or `unresolved`.
     mode: &'static str,
     interface: Option<String>,
     mac: Option<String>,
@@ -103,27 +104,20 @@ pub(super) fn rows(view: &View) -> anyhow::Result<Vec<FlowRow>> {
 
 fn in_family<A: InFamily + Hash>(view: &View) -> anyhow::Result<Vec<FlowRow>>
 where
-    FlowKey<A>: Plain + Default,
-    Flow<A>: Plain + Default,
+    FlowEntry<A, A::Pad>: Plain,
 {
     let now = view.now()?;
-    let [established, newcomers] = view.flows::<A>()?;
-    let place = |table| move |(key, flow)| (key, (table, flow));
-    let halves: HashMap<FlowKey<A>, (&str, Flow<A>)> = newcomers
-        .into_iter()
-        .map(place("nursery"))
-        .chain(established.into_iter().map(place("established")))
-        .collect();
+    let halves: HashMap<FlowKey<A>, Flow<A>> = view.flows::<A>()?.into_iter().collect();
     let mut rows = Vec::new();
-    for (key, (table, flow)) in &halves {
+    for (key, flow) in &halves {
         let other_key = partner_key(key, flow);
-        let other = halves.get(&other_key).map(|(_, flow)| flow);
+        let other = halves.get(&other_key);
         if flow.flags & FLOW_REPLY == 0 {
-            rows.push(row(view, now, table, key, flow, other));
+            rows.push(row(view, now, key, flow, other));
         } else if other.is_none() {
             // The client's half is lost: what it was follows from this one.
             let lost = partner(key, flow);
-            rows.push(row(view, now, table, &other_key, &lost, Some(flow)));
+            rows.push(row(view, now, &other_key, &lost, Some(flow)));
         }
     }
     Ok(rows)
@@ -132,7 +126,6 @@ where
 fn row<A: InFamily>(
     view: &View,
     now: u32,
-    table: &'static str,
     key: &FlowKey<A>,
     flow: &Flow<A>,
     reply: Option<&Flow<A>>,
@@ -148,7 +141,7 @@ fn row<A: InFamily>(
         backend: at(flow.new_dst, flow.new_ports.dst),
         source: at(flow.new_src, flow.new_ports.src),
         state: state(flow.state),
-        table,
+        standing: if flow.flags & FLOW_PROVED != 0 { "established" } else { "newcomer" },
         local: flow.flags & FLOW_LOCAL != 0,
         packets_to_backend: flow.packets,
         bytes_to_backend: flow.bytes,
@@ -182,6 +175,7 @@ fn hop(view: &View, hop: &NextHop) -> Hop {
     let mode = match hop.kind {
         HOP_SEND => "send",
         HOP_NEIGHBOUR => "neighbour",
+        HOP_TAGGED => "send_tagged",
         HOP_STACK => "stack",
         _ => "unresolved",
     };
@@ -189,8 +183,8 @@ fn hop(view: &View, hop: &NextHop) -> Hop {
     Hop {
         mode,
         interface: (hop.ifindex != 0).then(|| view.interface(hop.ifindex)),
-        mac: (hop.kind == HOP_SEND).then_some(mac),
+        mac: has_addresses(hop.kind).then_some(mac),
         mtu: hop.mtu,
-        current: hop.epoch == view.control.epoch,
+        current: hop.epoch == view.control.hop_epoch(),
     }
 }

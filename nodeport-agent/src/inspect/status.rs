@@ -3,8 +3,8 @@
 use std::os::fd::AsFd as _;
 
 use nodeport_common::abi::{
-    Addr4, Addr6, Backend, Device, Flow, FlowKey, Frontend, FrontendKey, LAYOUT_VERSION, Plain,
-    Reason, SLOTS_PER_LINE, ServiceStats, maps,
+    Addr4, Addr6, Backend, Device, FlowEntry, Frontend, FrontendKey, LAYOUT_VERSION, Plain, Reason,
+    SLOTS_PER_LINE, ServiceStats, maps,
 };
 use serde::Serialize;
 
@@ -28,6 +28,8 @@ pub(super) struct Status {
     epoch: u32,
     draining: bool,
     snat_ports: String,
+    /// Nodes with the same choose backends alike.
+    hash_seed: u32,
     ticks_per_second: u32,
     devices: Vec<DeviceStatus>,
     programs: Vec<Attachment>,
@@ -85,6 +87,7 @@ pub(super) fn status(view: &View) -> anyhow::Result<Status> {
         epoch: control.epoch,
         draining: control.draining != 0,
         snat_ports: format!("{}-{last}", control.snat_first),
+        hash_seed: control.hash_seed,
         ticks_per_second: control.hz,
         devices: status::read(&view.instance.run_dir)?,
         programs: programs(view)?,
@@ -132,15 +135,12 @@ fn fills(view: &View) -> anyhow::Result<Vec<Fill>> {
 
 fn family_fills<A: InFamily>(view: &View) -> anyhow::Result<Vec<Fill>>
 where
-    FlowKey<A>: Plain + Default,
-    Flow<A>: Plain + Default,
+    FlowEntry<A, A::Pad>: Plain,
     FrontendKey<A>: Plain,
     Backend<A>: Plain,
 {
-    let [established, newcomers] = view.flows::<A>()?;
     Ok(vec![
-        fill(view, A::FLOWS[0], established.len() as u64)?,
-        fill(view, A::FLOWS[1], newcomers.len() as u64)?,
+        fill(view, A::FLOWS, view.flows::<A>()?.len() as u64)?,
         fill(view, A::FRONTENDS, view.frontends::<A>()?.len() as u64)?,
         fill(view, A::BACKENDS, view.backends::<A>()?.len() as u64)?,
     ])

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail};
 use nodeport_common::abi::{
-    self, Addr4, Addr6, Backend, Flow, FlowKey, Frontend, FrontendKey, Plain, maps,
+    self, Addr4, Addr6, Backend, Exit, Flow, FlowDetails, FlowEntry, FlowKey, Frontend,
+    FrontendKey, Plain, maps,
 };
+use nodeport_common::core::table::half::unpack;
+use nodeport_common::core::table::status::STRAY;
 
 use crate::config::Instance;
 use crate::dataplane::control::Control;
@@ -27,30 +30,34 @@ pub(super) struct View {
     interfaces: BTreeMap<u32, String>,
 }
 
-/// Halves of flows.
-pub(super) type Halves<A> = Vec<(FlowKey<A>, Flow<A>)>;
-
 /// The maps of one address family.
 pub(super) trait InFamily: Plain + Default + Ord + Into<std::net::IpAddr> {
     const FAMILY: Family;
     const FRONTENDS: &'static str;
     const BACKENDS: &'static str;
-    /// The established, and the newcomers.
-    const FLOWS: [&'static str; 2];
+    /// The table of flows, and what lies beside it.
+    const FLOWS: &'static str;
+    const DETAILS: &'static str;
+    /// What fills up an entry.
+    type Pad: Plain;
 }
 
 impl InFamily for Addr4 {
     const FAMILY: Family = Family::V4;
     const FRONTENDS: &'static str = maps::FRONTENDS4;
     const BACKENDS: &'static str = maps::BACKENDS4;
-    const FLOWS: [&'static str; 2] = [maps::FLOWS4, maps::NURSERY4];
+    const FLOWS: &'static str = maps::FLOWS4;
+    const DETAILS: &'static str = maps::DETAILS4;
+    type Pad = [u64; 0];
 }
 
 impl InFamily for Addr6 {
     const FAMILY: Family = Family::V6;
     const FRONTENDS: &'static str = maps::FRONTENDS6;
     const BACKENDS: &'static str = maps::BACKENDS6;
-    const FLOWS: [&'static str; 2] = [maps::FLOWS6, maps::NURSERY6];
+    const FLOWS: &'static str = maps::FLOWS6;
+    const DETAILS: &'static str = maps::DETAILS6;
+    type Pad = [u64; 2];
 }
 
 impl View {
@@ -111,15 +118,29 @@ impl View {
         Ok((0..array.len()).filter(|index| !array.is_zero(*index)).filter_map(read).collect())
     }
 
-    /// Halves of flows: the established, and the newcomers.
-    pub(super) fn flows<A: InFamily>(&self) -> anyhow::Result<[Halves<A>; 2]>
+    /// Halves of flows. One that changes hands while it is read is left out.
+    pub(super) fn flows<A: InFamily>(&self) -> anyhow::Result<Vec<(FlowKey<A>, Flow<A>)>>
     where
-        FlowKey<A>: Plain,
-        Flow<A>: Plain,
+        FlowEntry<A, A::Pad>: Plain,
     {
-        let [established, newcomers] = A::FLOWS;
-        Ok([read_all(&self.pins, established)?, read_all(&self.pins, newcomers)?])
+        let entries = shared::<FlowEntry<A, A::Pad>>(&self.pins, A::FLOWS)?;
+        let details = shared::<FlowDetails>(&self.pins, A::DETAILS)?;
+        let exits = shared::<Exit>(&self.pins, maps::EXITS)?;
+        let read = |number| {
+            let entry = entries.read(number).filter(is_live)?;
+            let (key, mut flow) = unpack(&entry, &details.read(number)?);
+            let after = entries.read(number).filter(is_live)?;
+            let exit = exits.read(flow.hop.exit.into()).unwrap_or_default();
+            (flow.hop.ifindex, flow.hop.src_mac) = (exit.ifindex, exit.mac);
+            (after.version == entry.version).then_some((key, flow))
+        };
+        Ok((0..entries.len()).filter_map(read).collect())
     }
+}
+
+/// Whether a half lies in an entry.
+fn is_live<A, P>(entry: &FlowEntry<A, P>) -> bool {
+    !matches!(entry.state, 0 | STRAY)
 }
 
 /// The name of a protocol number.

@@ -2,13 +2,16 @@
 
 use std::process::Command;
 
-use aya::maps::{HashMap, Map, MapData};
+use aya::maps::{Array, Map, MapData};
 use nodeport_agent::dataplane::{self, Dataplane, Op};
 use nodeport_common::abi::{
-    BACKEND_USABLE, Backend, FLOW_REPLY, Flow, FlowKey, FlowState, HOP_SEND, IPPROTO_TCP,
-    IPPROTO_UDP, NextHop, Plain, Ports,
+    BACKEND_USABLE, Backend, Exit, FLOW_REPLY, Flow, FlowDetails, FlowEntry4, FlowKey, FlowState,
+    HOP_SEND, Heap, IPPROTO_TCP, IPPROTO_UDP, IndexLine, NextHop, Plain, Ports,
 };
+use nodeport_common::core::family::V4;
 use nodeport_common::core::flow::{partner, partner_key};
+use nodeport_common::core::table::half::{key_hash, pack, status, unpack};
+use nodeport_common::core::table::slot::{Place, Slot};
 
 use crate::world::{World, in_own_world, until};
 
@@ -21,13 +24,73 @@ unsafe impl<T: Plain> aya::Pod for Wire<T> {}
 
 type Key = FlowKey<[u8; 4]>;
 type Half = Flow<[u8; 4]>;
-type Table = HashMap<MapData, Wire<Key>, Wire<Half>>;
 
 const GENERATION: u32 = 5;
 
-fn table(world: &World, name: &str) -> Table {
-    let map = MapData::from_pin(world.pins("a").join(name)).unwrap();
-    Table::try_from(Map::from_map_data(map).unwrap()).unwrap()
+/// Entries that the tests use.
+const ENTRIES: u32 = 64;
+
+type Shared<T> = Array<MapData, Wire<T>>;
+
+/// The agent's table of IPv4 flows.
+struct Table {
+    heap: Shared<Heap>,
+    index: Shared<IndexLine>,
+    flows: Shared<FlowEntry4>,
+    details: Shared<FlowDetails>,
+    exits: Shared<Exit>,
+}
+
+impl Table {
+    fn open(world: &World) -> Self {
+        fn array<T: Plain>(world: &World, name: &str) -> Shared<T> {
+            let map = MapData::from_pin(world.pins("a").join(name)).unwrap();
+            Array::try_from(Map::from_map_data(map).unwrap()).unwrap()
+        }
+        Self {
+            heap: array(world, "heap"),
+            index: array(world, "index4"),
+            flows: array(world, "flows4"),
+            details: array(world, "details4"),
+            exits: array(world, "exits"),
+        }
+    }
+
+    /// Puts a half where a packet would.
+    fn insert(&mut self, key: &Key, half: &Half) {
+        let mut heap = self.heap.get(&0, 0).unwrap().0;
+        let number = heap.first as u32;
+        heap.first += 1;
+        self.heap.set(0, Wire(heap), 0).unwrap();
+        let mut half = *half;
+        let is_exit = |number: &u16| {
+            self.exits.get(&u32::from(*number), 0).unwrap().0.ifindex == half.hop.ifindex
+        };
+        half.hop.exit = (1..64).find(is_exit).unwrap_or(0);
+        let status = status(&half, key.protocol);
+        let entry = FlowEntry4 {
+            epoch: status.epoch,
+            mtu: status.mtu,
+            state: status.state,
+            flags: status.flags,
+            ..pack(key, &half)
+        };
+        self.flows.set(number, Wire(entry), 0).unwrap();
+        let details = FlowDetails { service: half.service, created: half.created };
+        self.details.set(number, Wire(details), 0).unwrap();
+        let place = Place::new(key_hash::<V4>(key, heap.seed), heap.lines);
+        let mut line = self.index.get(&place.first(), 0).unwrap().0;
+        let free = line.iter_mut().find(|slot| **slot == 0).expect("a line with room");
+        *free = Slot::new(number, place.tag(), 0).word();
+        self.index.set(place.first(), Wire(line), 0).unwrap();
+    }
+
+    fn has(&self, key: &Key) -> bool {
+        (0..ENTRIES).any(|number| {
+            let entry = self.flows.get(&number, 0).unwrap().0;
+            entry.state != 0 && unpack(&entry, &FlowDetails::default()).0 == *key
+        })
+    }
 }
 
 /// Jiffies, low 32 bits.
@@ -73,14 +136,6 @@ fn flow(port: u16, protocol: u8, state: FlowState, last_seen: u32) -> (Key, Half
     (key, half)
 }
 
-fn insert(table: &mut Table, key: &Key, half: &Half) {
-    table.insert(Wire(*key), Wire(*half), 0).unwrap();
-}
-
-fn has(table: &Table, key: &Key) -> bool {
-    table.get(&Wire(*key), 0).is_ok()
-}
-
 fn agent(world: &World) -> dataplane::Bpf {
     let mut agent = dataplane::open(&world.config("a", &["n0"])).unwrap();
     let backend = Backend {
@@ -99,12 +154,12 @@ fn what_was_silent_too_long_goes_with_its_partner_and_nothing_else() {
     in_own_world(|world| {
         let _agent = agent(world);
         let (now, long_ago) = (now(), now().wrapping_sub(200 * hz()));
-        let [mut flows, mut nursery] = [table(world, "flows4"), table(world, "nursery4")];
+        let mut flows = Table::open(world);
         let pair = |table: &mut Table, (key, half): (Key, Half), partner_seen: u32| {
             let other = Flow { last_seen: partner_seen, ..partner(&key, &half) };
             let other_key = partner_key(&key, &half);
-            insert(table, &key, &half);
-            insert(table, &other_key, &other);
+            table.insert(&key, &half);
+            table.insert(&other_key, &other);
             [key, other_key]
         };
         let established = |port, seen| flow(port, IPPROTO_TCP, FlowState::Established, seen);
@@ -113,21 +168,21 @@ fn what_was_silent_too_long_goes_with_its_partner_and_nothing_else() {
         let silent_udp =
             pair(&mut flows, flow(20_001, IPPROTO_UDP, FlowState::Established, long_ago), long_ago);
         let unanswered =
-            pair(&mut nursery, flow(20_002, IPPROTO_TCP, FlowState::Opening, long_ago), long_ago);
+            pair(&mut flows, flow(20_002, IPPROTO_TCP, FlowState::Opening, long_ago), long_ago);
         let (key, half) = established(20_003, now);
         let stale = pair(&mut flows, (key, Flow { generation: GENERATION - 1, ..half }), now);
         let both_alive = pair(&mut flows, established(20_004, now), now);
         let one_alive = pair(&mut flows, established(20_005, long_ago), now);
         let (alone, half) = established(20_006, now);
-        insert(&mut flows, &alone, &half);
+        flows.insert(&alone, &half);
 
         let keys = |pairs: &[[Key; 2]]| pairs.concat();
         until("what is over is gone", || {
-            !keys(&[both_silent, silent_udp, stale]).iter().any(|key| has(&flows, key))
-                && !unanswered.iter().any(|key| has(&nursery, key))
+            let over = keys(&[both_silent, silent_udp, unanswered, stale]);
+            !over.iter().any(|key| flows.has(key))
         });
         for key in keys(&[both_alive, one_alive]).iter().chain([&alone]) {
-            assert!(has(&flows, key), "{key:?}");
+            assert!(flows.has(key), "{key:?}");
         }
     });
 }
@@ -136,16 +191,16 @@ fn what_was_silent_too_long_goes_with_its_partner_and_nothing_else() {
 fn both_halves_of_a_flow_are_shown_as_one() {
     in_own_world(|world| {
         let _agent = agent(world);
-        let mut flows = table(world, "flows4");
+        let mut flows = Table::open(world);
         let (key, half) = flow(20_000, IPPROTO_TCP, FlowState::Established, now());
-        insert(&mut flows, &key, &half);
+        flows.insert(&key, &half);
         let reply = Flow { packets: 2, bytes: 2_000, ..partner(&key, &half) };
-        insert(&mut flows, &partner_key(&key, &half), &reply);
+        flows.insert(&partner_key(&key, &half), &reply);
         // Of this one only the backend's half is left.
         let (lost, half) = flow(20_001, IPPROTO_TCP, FlowState::Established, now());
         let left = Flow { packets: 9, ..partner(&lost, &half) };
         assert_eq!(left.flags & FLOW_REPLY, FLOW_REPLY);
-        insert(&mut flows, &partner_key(&lost, &half), &left);
+        flows.insert(&partner_key(&lost, &half), &left);
 
         let shown = ask(world, &["flows", "-o", "json"]);
         let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();

@@ -5,27 +5,28 @@ use std::thread;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
-use nodeport_common::abi::{ExpireRequest, FlowKey, IPPROTO_TCP, IPPROTO_UDP};
-use nodeport_common::core::env::{Hook, Table};
+use nodeport_common::abi::SWEEP_ANY_USED;
+use nodeport_common::core::env::Hook;
 use nodeport_common::core::expiry::Limits;
 use nodeport_common::core::family::{V4, V6};
 use nodeport_common::core::state::{ACK, SYN};
-use nodeport_common::frames::{Net, key, tcp, udp};
+use nodeport_common::frames::{Draft, Net, tcp, udp};
 
 use crate::kernel::Kernel;
 use crate::state::*;
 use crate::step::Twins;
+use crate::table::ENTRIES;
 
 /// The tests.
 pub(crate) fn trials(twins: &Option<Arc<Mutex<Twins>>>) -> Vec<Trial> {
-    let trial = |name: &str, run: fn(&Kernel)| {
+    let trial = |name: &str, run: fn(&mut Twins)| {
         let twins = twins.clone();
         let skipped = twins.is_none();
         let run = move || {
             if let Some(twins) = twins {
                 let mut twins = twins.lock().unwrap_or_else(PoisonError::into_inner);
                 twins.reset(State::new());
-                run(twins.kernel());
+                run(&mut twins);
             }
             Ok(())
         };
@@ -34,44 +35,84 @@ pub(crate) fn trials(twins: &Option<Arc<Mutex<Twins>>>) -> Vec<Trial> {
     vec![
         trial("ipv4::those_over_end", those_over_end::<V4>),
         trial("ipv6::those_over_end", those_over_end::<V6>),
+        trial("ipv4::those_without_backend_end", those_without_backend_end::<V4>),
+        trial("ipv6::those_without_backend_end", those_without_backend_end::<V6>),
+        trial("ipv4::old_ways_are_forgotten", old_ways_are_forgotten::<V4>),
+        trial("ipv6::old_ways_are_forgotten", old_ways_are_forgotten::<V6>),
     ]
 }
 
 /// Longer than any test takes.
 const LONG: u32 = 1 << 30;
 
-fn those_over_end<F: Net>(kernel: &Kernel) {
-    let walk = |draft: nodeport_common::frames::Draft| {
+fn those_over_end<F: Net>(twins: &mut Twins) {
+    let kernel = twins.kernel();
+    let walk = |draft: Draft| {
         kernel.run(Hook::Xdp, &draft.build(), 0).expect("the kernel takes the frame");
     };
     walk(tcp(client::<F>(), frontend::<F>(REMOTE), SYN));
     walk(tcp(backend::<F>(REMOTE), snat::<F>(8), SYN | ACK));
     walk(tcp(client::<F>(), frontend::<F>(REMOTE), ACK));
     walk(udp(client::<F>(), frontend::<F>(OTHER)));
-    assert_eq!(count::<F>(kernel), (2, 2));
-    let connection = key::<F>(IPPROTO_TCP, client::<F>(), frontend::<F>(REMOTE));
-    let datagrams = key::<F>(IPPROTO_UDP, backend::<F>(OTHER), snat::<F>(8));
-    let nobody = key::<F>(IPPROTO_UDP, client::<F>(), frontend::<F>(REMOTE));
+    assert_eq!(kernel.flows::<F>().len(), 4);
     // Some ticks of the clock, whatever its rate.
     thread::sleep(Duration::from_millis(50));
 
-    let all = [nobody, connection, datagrams];
-    assert_eq!(kernel.expire(&request::<F>(&all, limits(LONG, LONG))), 0);
-    assert_eq!(count::<F>(kernel), (2, 2));
+    let sweep = |tcp, udp| {
+        let ended = kernel.sweep::<F>(0, ENTRIES, limits(tcp, udp));
+        let audit = kernel.table::<F>().audit(ENTRIES);
+        assert_eq!(audit.stray, 0);
+        (ended, audit.live)
+    };
+    assert_eq!(sweep(LONG, LONG), (0, 4));
+    // A part of the table in which none of them lies, and one beyond its end.
+    assert_eq!(kernel.sweep::<F>(4, ENTRIES, limits(0, 0)), 0);
+    assert_eq!(kernel.sweep::<F>(ENTRIES, 1, limits(0, 0)), 0);
+    assert_eq!(kernel.sweep::<F>(u32::MAX, 1, limits(0, 0)), 0);
+    // Less than a request, and one of no family.
+    assert_eq!(kernel.sweep_with(&[F::VERSION; 39]), 0);
+    assert_eq!(kernel.sweep_with(&[0; 40]), 0);
     // Only the limit of datagrams is over.
-    assert_eq!(kernel.expire(&request::<F>(&all, limits(LONG, 0))), 1);
-    assert_eq!(count::<F>(kernel), (2, 0));
-    assert_eq!(kernel.expire(&request::<F>(&all, limits(0, 0))), 1);
-    assert_eq!(count::<F>(kernel), (0, 0));
-    // More keys than the request has.
-    let mut short = request::<F>(&all, limits(0, 0));
-    short.truncate(short.len() - 1);
-    assert_eq!(kernel.expire(&short), 0);
+    assert_eq!(sweep(LONG, 0), (1, 2));
+    assert_eq!(sweep(0, 0), (1, 0));
+    // Where halves lie or lay, and where none ever did.
+    assert_eq!(kernel.sweep_and_tell::<F>(0, 4, limits(0, 0)), SWEEP_ANY_USED);
+    assert_eq!(kernel.sweep_and_tell::<F>(4, 4, limits(0, 0)), 0);
 }
 
-/// Halves among the established, and newcomers.
-fn count<F: Net>(kernel: &Kernel) -> (usize, usize) {
-    (kernel.flows::<F>(Table::Flows).len(), kernel.flows::<F>(Table::Nursery).len())
+/// Flows whose backend is gone end, however young they are.
+fn those_without_backend_end<F: Net>(twins: &mut Twins) {
+    let walk = |twins: &Twins, draft: Draft| {
+        twins.kernel().run(Hook::Xdp, &draft.build(), 0).expect("the kernel takes the frame");
+    };
+    walk(twins, tcp(client::<F>(), frontend::<F>(REMOTE), SYN));
+    walk(twins, udp(client::<F>(), frontend::<F>(OTHER)));
+    let mut state = State::new();
+    state.v4.backends[REMOTE as usize].generation += 1;
+    state.v6.backends[REMOTE as usize].generation += 1;
+    twins.write(state);
+    let kernel = twins.kernel();
+    assert_eq!(kernel.sweep::<F>(0, ENTRIES, limits(LONG, LONG)), 1);
+    let backends: Vec<u32> = kernel.flows::<F>().values().map(|flow| flow.backend).collect();
+    assert_eq!(backends, [OTHER, OTHER]);
+}
+
+/// What flows know of a way that has changed since is forgotten, so that no part of an epoch can
+/// come again.
+fn old_ways_are_forgotten<F: Net>(twins: &mut Twins) {
+    let frame = tcp(client::<F>(), frontend::<F>(REMOTE), SYN).build();
+    twins.kernel().run(Hook::Xdp, &frame, 0).expect("the kernel takes the frame");
+    let epochs = |kernel: &Kernel| -> Vec<u16> {
+        kernel.flows::<F>().into_values().map(|flow| flow.hop.epoch).collect()
+    };
+    let sweep = |kernel: &Kernel| kernel.sweep::<F>(0, ENTRIES, limits(LONG, LONG));
+    sweep(twins.kernel());
+    assert!(epochs(twins.kernel()).contains(&1));
+    let mut state = State::new();
+    state.control.epoch += 1;
+    twins.write(state);
+    sweep(twins.kernel());
+    assert_eq!(epochs(twins.kernel()), [0, 0]);
 }
 
 fn limits(tcp: u32, udp: u32) -> Limits {
@@ -84,14 +125,4 @@ fn limits(tcp: u32, udp: u32) -> Limits {
         udp,
         udp_opening: udp,
     }
-}
-
-fn request<F: Net>(keys: &[FlowKey<F::Addr>], limits: Limits) -> Vec<u8> {
-    let (family, count) = (u32::from(F::VERSION), keys.len() as u32);
-    let head = ExpireRequest { family, count, limits, pad: 0 };
-    let mut bytes = crate::kernel::bytes_of(&head);
-    for key in keys {
-        bytes.extend(crate::kernel::bytes_of(key));
-    }
-    bytes
 }

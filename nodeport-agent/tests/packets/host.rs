@@ -18,11 +18,11 @@ pub(crate) fn fill(world: &World, state: &State) {
     for (port, bits) in &state.ports {
         world.mark_port(*port, *bits);
     }
-    fill_side::<nodeport_common::core::family::V4>(world, &state.v4, state.control.epoch);
-    fill_side::<nodeport_common::core::family::V6>(world, &state.v6, state.control.epoch);
+    fill_side::<nodeport_common::core::family::V4>(world, &state.v4, state.control.hop_epoch());
+    fill_side::<nodeport_common::core::family::V6>(world, &state.v6, state.control.hop_epoch());
 }
 
-fn fill_side<F: OnHost>(world: &World, side: &Side<F::Addr>, epoch: u32) {
+fn fill_side<F: OnHost>(world: &World, side: &Side<F::Addr>, epoch: u16) {
     let maps = F::maps(world);
     maps.frontends.borrow_mut().clone_from(&side.frontends);
     maps.backends.borrow_mut().clone_from(&side.backends);

@@ -1,22 +1,23 @@
 //! The programs in the kernel, run by `BPF_PROG_TEST_RUN`.
 
-use std::borrow::BorrowMut;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd as _, BorrowedFd};
 
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, HashMap, Map, PerCpuArray, PerCpuValues, ProgramArray};
 use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use nodeport_common::abi::{
-    ErrorBudget, Flow, FlowKey, PORTS_PER_LINE, Reason, SLOTS_PER_LINE, ServiceStats, SlotLine,
-    maps,
+    ErrorBudget, Exit, Flow, FlowKey, PORTS_PER_LINE, Reason, SLOTS_PER_LINE, SWEEP_ANY_USED,
+    ServiceStats, SlotLine, SweepRequest, maps,
 };
-use nodeport_common::core::env::{Hook, Table};
+use nodeport_common::core::env::Hook;
+use nodeport_common::core::expiry::Limits;
 use nodeport_common::core::family::{V4, V6};
 use nodeport_common::frames::Net;
 
 use crate::network::OUT;
 use crate::state::{EMPTY, Side, State};
+use crate::table::{ENTRIES, LINES, Memory, Table};
 
 /// A value as it lies in a map.
 #[repr(transparent)]
@@ -27,13 +28,10 @@ struct Raw<T>(T);
 unsafe impl<T: Copy + 'static> aya::Pod for Raw<T> {}
 
 /// A value's bytes, as they lie in a map.
-pub(crate) fn bytes_of<T: Copy + 'static>(value: &T) -> Vec<u8> {
+fn bytes_of<T: Copy + 'static>(value: &T) -> Vec<u8> {
     // SAFETY: as above: every byte is a byte of a field.
     unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }.to_vec()
 }
-
-/// A table of flows.
-type Flows<T, A> = HashMap<T, Raw<FlowKey<A>>, Raw<Flow<A>>>;
 
 /// What became of a frame.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,31 +47,41 @@ pub(crate) struct Ran {
 /// The loaded object.
 pub(crate) struct Kernel {
     ebpf: Ebpf,
+    v4: Memory,
+    v6: Memory,
+    exits: Vec<Exit>,
     lines: BTreeSet<u32>,
 }
 
 impl Kernel {
     pub(crate) fn new(object: &[u8]) -> Self {
         let mut loader = EbpfLoader::new();
-        for name in [maps::FLOWS4, maps::FLOWS6, maps::NURSERY4, maps::NURSERY6] {
-            loader.map_max_entries(name, 65_536);
+        for name in [maps::FLOWS4, maps::FLOWS6, maps::DETAILS4, maps::DETAILS6] {
+            loader.map_max_entries(name, ENTRIES);
+        }
+        for name in [maps::INDEX4, maps::INDEX6] {
+            loader.map_max_entries(name, LINES);
         }
         let mut ebpf = loader.load(object).expect("the object loads");
-        for name in ["nodeport_ingress", "nodeport_egress"] {
+        for name in ["nodeport_ingress", "nodeport_egress", "slow_ingress", "slow_egress"] {
             let program: &mut SchedClassifier =
                 ebpf.program_mut(name).expect("it is there").try_into().unwrap();
             program.load().unwrap_or_else(|error| panic!("{name}: {error}"));
         }
-        for name in ["nodeport_expire", "nodeport_xdp"] {
+        for name in ["nodeport_expire", "nodeport_xdp", "slow_xdp"] {
             let program: &mut Xdp =
                 ebpf.program_mut(name).expect("it is there").try_into().unwrap();
             program.load().unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+        for hook in ["xdp", "ingress", "egress"] {
+            link(&mut ebpf, &format!("jump_{hook}"), &format!("slow_{hook}"));
         }
         let xdp: &mut Xdp =
             ebpf.program_mut("nodeport_xdp").expect("it is there").try_into().unwrap();
         // A test run on an interface wants receive queues, which a veth has with XDP only.
         xdp.attach_to_if_index(OUT, XdpMode::Driver).expect("veth takes native XDP");
-        Self { ebpf, lines: BTreeSet::new() }
+        let (v4, v6) = (Memory::new(&ebpf, 4), Memory::new(&ebpf, 6));
+        Self { ebpf, v4, v6, exits: Vec::new(), lines: BTreeSet::new() }
     }
 
     fn map(&self, name: &str) -> &Map {
@@ -84,14 +92,20 @@ impl Kernel {
         self.ebpf.map_mut(name).unwrap_or_else(|| panic!("{name}: no such map"))
     }
 
+    /// The table of one family.
+    pub(crate) fn table<F: Net>(&self) -> Table<'_, F> {
+        Table::new(if F::VERSION == 4 { &self.v4 } else { &self.v6 })
+    }
+
+    /// Empties both tables. Of each, only so many entries and lines are in use from now on.
+    pub(crate) fn clear_tables(&self, entries: u32, lines: u32) {
+        self.v4.clear(entries, lines);
+        self.v6.clear(entries, lines);
+    }
+
     /// Empties what packets have written.
     pub(crate) fn clear(&mut self) {
-        for name in [maps::FLOWS4, maps::NURSERY4] {
-            clear_map::<FlowKey<[u8; 4]>, Flow<[u8; 4]>>(self.map_mut(name));
-        }
-        for name in [maps::FLOWS6, maps::NURSERY6] {
-            clear_map::<FlowKey<[u8; 16]>, Flow<[u8; 16]>>(self.map_mut(name));
-        }
+        self.clear_tables(ENTRIES, LINES);
         let cpus = aya::util::nr_cpus().expect("the number of processors");
         let mut counters: PerCpuArray<_, u64> = self.map_mut(maps::COUNTERS).try_into().unwrap();
         for reason in Reason::ALL {
@@ -121,6 +135,11 @@ impl Kernel {
             slots.set(index as u32, Raw(whole), 0).unwrap();
         }
         self.fill_ports(&state.ports);
+        self.exits.clone_from(&state.exits);
+        let mut exits: Array<_, Raw<Exit>> = self.map_mut(maps::EXITS).try_into().unwrap();
+        for (index, exit) in state.exits.iter().enumerate() {
+            exits.set(index as u32, Raw(*exit), 0).unwrap();
+        }
         let mut devices: HashMap<_, u32, Raw<_>> = self.map_mut(maps::DEVICES).try_into().unwrap();
         for (index, device) in &state.devices {
             devices.insert(index, Raw(*device), 0).unwrap();
@@ -202,18 +221,20 @@ impl Kernel {
         Some(Ran { code: result.return_value as i32, done, bytes: bytes.split_off(meta) })
     }
 
-    /// Removes a half from the tables.
-    pub(crate) fn lose<F: Net>(&mut self, key: &FlowKey<F::Addr>) {
-        let names = [format!("flows{}", F::VERSION), format!("nursery{}", F::VERSION)];
-        let removed = names.map(|name| {
-            let mut map: Flows<_, F::Addr> = self.map_mut(&name).try_into().unwrap();
-            map.remove(&Raw(*key)).is_ok()
-        });
-        assert!(removed.contains(&true), "no such half");
+    /// Runs the program that ends flows over so many entries from `first` on; returns how many it
+    /// has ended.
+    pub(crate) fn sweep<F: Net>(&self, first: u32, count: u32, limits: Limits) -> u32 {
+        self.sweep_and_tell::<F>(first, count, limits) & !SWEEP_ANY_USED
     }
 
-    /// Runs the program that ends flows; returns how many it has ended.
-    pub(crate) fn expire(&self, request: &[u8]) -> u32 {
+    /// The same, with what it says of the entries.
+    pub(crate) fn sweep_and_tell<F: Net>(&self, first: u32, count: u32, limits: Limits) -> u32 {
+        let family = u32::from(F::VERSION);
+        self.sweep_with(&bytes_of(&SweepRequest { family, first, count, limits }))
+    }
+
+    /// The same, with a request that may be wrong.
+    pub(crate) fn sweep_with(&self, request: &[u8]) -> u32 {
         let options = TestRunOptions { data_in: Some(request), ..TestRunOptions::new() };
         let program = self.ebpf.program("nodeport_expire").expect("it is there");
         <&Xdp>::try_from(program).unwrap().test_run(options).expect("it runs").return_value
@@ -226,14 +247,9 @@ impl Kernel {
         <&SchedClassifier>::try_from(program).unwrap().fd().unwrap().as_fd()
     }
 
-    /// All halves in one of the tables.
-    pub(crate) fn flows<F: Net>(&self, table: Table) -> BTreeMap<FlowKey<F::Addr>, Flow<F::Addr>> {
-        let name = match table {
-            Table::Flows => format!("flows{}", F::VERSION),
-            Table::Nursery => format!("nursery{}", F::VERSION),
-        };
-        let map: Flows<_, F::Addr> = self.map(&name).try_into().unwrap();
-        map.iter().map(|entry| entry.unwrap()).map(|(key, flow)| (key.0, flow.0)).collect()
+    /// All halves.
+    pub(crate) fn flows<F: Net>(&self) -> BTreeMap<FlowKey<F::Addr>, Flow<F::Addr>> {
+        self.table::<F>().halves(&self.exits)
     }
 
     /// All counters that are not zero.
@@ -263,16 +279,12 @@ impl Kernel {
     }
 }
 
-fn clear_map<K: Copy + 'static, V: Copy + 'static>(map: &mut Map) {
-    let mut map: HashMap<_, Raw<K>, Raw<V>> = map.try_into().unwrap();
-    let keys: Vec<_> = map.keys().collect::<Result<_, _>>().unwrap();
-    for key in keys {
-        remove(&mut map, &key);
-    }
-}
-
-fn remove<T: BorrowMut<MapData>, K: aya::Pod, V: aya::Pod>(map: &mut HashMap<T, K, V>, key: &K) {
-    map.remove(key).unwrap();
+/// Tells the programs where what is not routine goes.
+fn link(ebpf: &mut Ebpf, map: &str, program: &str) {
+    let program = ebpf.program(program).expect("it is there");
+    let fd = program.fd().expect("it is loaded").try_clone().expect("a descriptor");
+    let mut jump: ProgramArray<_> = ebpf.map_mut(map).expect("it is there").try_into().unwrap();
+    jump.set(0, &fd, 0).expect("the program fits");
 }
 
 fn word(bytes: &[u8], at: usize) -> u32 {

@@ -7,6 +7,7 @@
 mod cases;
 mod complete;
 mod ending;
+mod full;
 mod host;
 mod kernel;
 mod network;
@@ -14,6 +15,7 @@ mod race;
 mod random;
 mod state;
 mod step;
+mod table;
 
 use std::env;
 use std::process::ExitCode;
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
     trials.extend(random::trials(&twins));
     trials.extend(complete::trials(&twins));
     trials.extend(ending::trials(&twins));
+    trials.extend(full::trials(&twins));
     trials.extend(race::trials(&twins));
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -9,7 +9,7 @@ use std::thread;
 
 use libtest_mimic::Trial;
 use nodeport_common::abi::{Flow, FlowKey, FlowState};
-use nodeport_common::core::env::{Hook, Table};
+use nodeport_common::core::env::Hook;
 use nodeport_common::core::family::{V4, V6};
 use nodeport_common::core::flow::partner_key;
 use nodeport_common::core::state::{ACK, FIN, SYN, merge};
@@ -18,6 +18,7 @@ use nodeport_common::frames::{Net, View, tcp};
 use crate::kernel::Kernel;
 use crate::state::*;
 use crate::step::Twins;
+use crate::table::ENTRIES;
 
 /// Connections of a test.
 const CLIENTS: u16 = 2_000;
@@ -106,7 +107,8 @@ fn handshakes<F: Net>(kernel: &Kernel) {
         assert_eq!(forward::<F>(kernel, number, ACK), backend::<F>(LOCAL));
         assert_eq!(reply::<F>(kernel, number, ACK), frontend::<F>(LOCAL));
     }
-    assert!(kernel.flows::<F>(Table::Nursery).is_empty(), "both halves of all have moved on");
+    let live = kernel.table::<F>().audit(ENTRIES).live;
+    assert_eq!(live, 2 * usize::from(CLIENTS), "both halves of all are there");
     assert_eq!(
         states::<F>(kernel),
         BTreeMap::from([(FlowState::Established as u8, usize::from(CLIENTS))])
@@ -136,7 +138,7 @@ fn ends<F: Net>(kernel: &Kernel) {
 
 /// How many flows are in each state, by what both halves together say. Both must be there.
 fn states<F: Net>(kernel: &Kernel) -> BTreeMap<u8, usize> {
-    let flows = kernel.flows::<F>(Table::Flows);
+    let flows = kernel.flows::<F>();
     let mut states = BTreeMap::new();
     for (key, flow) in &flows {
         let partner = partner_of::<F>(&flows, key, flow);

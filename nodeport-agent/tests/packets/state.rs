@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use nodeport_common::abi::{
     BACKEND_LOCAL, BACKEND_USABLE, Backend, Control, DEVICE_ATTACHED, DEVICE_REDIRECT, Device,
-    Frontend, FrontendKey, HOP_NEIGHBOUR, HOP_SEND, HOP_STACK, HOP_TAGGED, IPPROTO_TCP,
+    Exit, Frontend, FrontendKey, HOP_NEIGHBOUR, HOP_SEND, HOP_STACK, HOP_TAGGED, IPPROTO_TCP,
     IPPROTO_UDP, NextHop, PORT_BACKEND, PORT_FRONTEND, PORT_SNAT,
 };
 use nodeport_common::core::family::{V4, V6};
@@ -61,6 +61,8 @@ pub(crate) struct State {
     pub(crate) ports: BTreeMap<u16, u8>,
     pub(crate) slots: Vec<u32>,
     pub(crate) devices: BTreeMap<u32, Device>,
+    /// The devices as flows name them.
+    pub(crate) exits: Vec<Exit>,
     pub(crate) v4: Side<[u8; 4]>,
     pub(crate) v6: Side<[u8; 16]>,
 }
@@ -81,6 +83,8 @@ impl State {
             ports: BTreeMap::from([(TARGET, PORT_BACKEND), (SNAT, PORT_SNAT)]),
             slots: (0..BACKENDS).collect(),
             devices: BTreeMap::new(),
+            // None is the first.
+            exits: vec![Exit::default()],
             v4: side::<V4>(),
             v6: side::<V6>(),
         };
@@ -97,8 +101,11 @@ impl State {
                 address4: V4::bytes(V4::party(net, 1)),
                 address6: V6::bytes(V6::party(net, 1)),
                 mac: own_mac(net),
+                exit: exit(index),
                 ..Device::default()
             };
+            assert_eq!(state.exits.len(), usize::from(device.exit), "the next exit");
+            state.exits.push(Exit { ifindex: index, mac: device.mac, pad: [0; 6] });
             state.devices.insert(index, device);
         }
         state
@@ -172,12 +179,24 @@ fn side<F: Net>() -> Side<F::Addr> {
     side
 }
 
-fn send(ifindex: u32, src_mac: [u8; 6], dst_mac: [u8; 6], mtu: u16) -> NextHop {
-    NextHop { ifindex, epoch: 1, dst_mac, src_mac, mtu, kind: HOP_SEND, pad: 0 }
+/// The index of an interface among the exits.
+const fn exit(ifindex: u32) -> u16 {
+    match ifindex {
+        OUT => 1,
+        IN => 2,
+        SLOW => 3,
+        _ => 0,
+    }
 }
 
-fn neighbour(ifindex: u32, epoch: u32, mtu: u16) -> NextHop {
-    NextHop { ifindex, epoch, mtu, kind: HOP_NEIGHBOUR, ..NextHop::default() }
+fn send(ifindex: u32, src_mac: [u8; 6], dst_mac: [u8; 6], mtu: u16) -> NextHop {
+    let exit = exit(ifindex);
+    NextHop { ifindex, epoch: 1, dst_mac, src_mac, mtu, exit, kind: HOP_SEND, pad: 0 }
+}
+
+fn neighbour(ifindex: u32, epoch: u16, mtu: u16) -> NextHop {
+    let exit = exit(ifindex);
+    NextHop { ifindex, epoch, mtu, exit, kind: HOP_NEIGHBOUR, ..NextHop::default() }
 }
 
 /// What the kernel says of the way to a backend.
@@ -188,7 +207,8 @@ fn answer<F: Net>(index: u32) -> Answer<F::Addr> {
         // The path's width is not told where the neighbour is not known.
         UNKNOWN_NEIGHBOUR => (8, neighbour(IN, 0, u16::MAX)),
         BEHIND_SLOW => (7, neighbour(SLOW, 1, MTU)),
-        BEHIND_DARK => (6, neighbour(DARK, 1, MTU)),
+        // Flows cannot name it, so that they look again each time.
+        BEHIND_DARK => (6, neighbour(DARK, 0, MTU)),
         BEHIND_NARROW => (8, send(IN, own_mac(8), mac(8, ROUTER), NARROW)),
         _ => (1, NextHop { kind: HOP_STACK, epoch: 1, ..NextHop::default() }),
     };

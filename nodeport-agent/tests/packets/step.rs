@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use nodeport_common::abi::{Flow, FlowKey, ServiceStats};
-use nodeport_common::core::env::{Hook, Table};
+use nodeport_common::core::env::Hook;
 use nodeport_common::core::family::{V4, V6};
 use nodeport_common::core::host::World;
 use nodeport_common::core::verdict::Action;
@@ -129,9 +129,8 @@ impl Twins {
 
     fn lose_of<F: Net>(&mut self, (protocol, src, dst): Half) {
         let key = key::<F>(protocol, src, dst);
-        let maps = F::maps(&self.host);
-        assert!(maps.flows.remove(&key) | maps.nursery.remove(&key), "no such half");
-        self.kernel.lose::<F>(&key);
+        assert!(F::maps(&self.host).flows.remove(&key), "no such half");
+        assert!(self.kernel.table::<F>().remove(&key), "no such half in the kernel");
     }
 
     fn step(&mut self, index: usize, step: &Step) {
@@ -174,11 +173,9 @@ impl Twins {
     }
 
     fn compare_tables<F: Net>(&self, what: &str) {
-        for table in [Table::Flows, Table::Nursery] {
-            let host = F::maps(&self.host).table(table).all().into_iter().collect();
-            let (kernel, host) = (timeless(self.kernel.flows::<F>(table)), timeless(host));
-            assert_eq!(kernel, host, "{table:?} of the kernel, {what}");
-        }
+        let host = F::maps(&self.host).flows.all().into_iter().collect();
+        let (kernel, host) = (timeless(self.kernel.flows::<F>()), timeless(host));
+        assert_eq!(kernel, host, "flows of the kernel, {what}");
     }
 }
 

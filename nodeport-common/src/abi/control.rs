@@ -6,8 +6,8 @@ use super::plain;
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Control {
-    /// Raised by the agent on every change of a route, link or neighbour. Never 0, so that an
-    /// entry with epoch 0 always looks again.
+    /// Raised by the agent on every change of a route, link or neighbour. The low 16 bits
+    /// are never 0, so that an entry with epoch 0 always looks again.
     pub epoch: u32,
     /// Jiffies per second (the kernel's CONFIG_HZ).
     pub hz: u32,
@@ -53,6 +53,16 @@ pub struct ErrorBudget {
     pub filled: u32,
 }
 plain!(ErrorBudget = 4, 4);
+
+impl Control {
+    /// The part of the epoch that flows keep; 0 is none's. So long as flows of another epoch are
+    /// found before as many epochs have gone by as it tells apart, that part is enough: the sweep
+    /// looks at every flow within seconds.
+    #[inline(always)]
+    pub const fn hop_epoch(&self) -> u16 {
+        self.epoch as u16
+    }
+}
 
 impl ErrorBudget {
     /// Takes a token if there is one. The bucket is filled once a second.

@@ -20,8 +20,8 @@ pub struct Device {
     pub address6: Addr6,
     /// Its Ethernet address.
     pub mac: Mac,
-    /// Zero.
-    pub pad: [u8; 2],
+    /// Its index in `exits`.
+    pub exit: u16,
     /// Of a VLAN device: the interface below it that XDP may send tagged frames out of. Zero if
     /// it is none, or there is no such.
     pub lower: u32,

@@ -1,24 +1,25 @@
-//! What the agent asks the program `nodeport_expire`: bytes that stand where a frame would, given
-//! to it by BPF_PROG_TEST_RUN.
+//! What the agent asks the program that ends flows.
 
 use super::plain;
 use crate::core::expiry::Limits;
 
-/// The request's head; as many keys as it says follow.
+/// The packet that the program is run with: a part of the table that it shall look at.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ExpireRequest {
+pub struct SweepRequest {
     /// 4 or 6.
     pub family: u32,
-    /// Number of keys, at most [`EXPIRE_KEYS`].
+    /// Number of the first entry.
+    pub first: u32,
+    /// How many entries.
     pub count: u32,
     /// How long flows may be silent.
     pub limits: Limits,
-    /// Zero; the keys behind it are aligned to 8 bytes.
-    pub pad: u32,
 }
 plain!(Limits = 4, 4, 4, 4, 4, 4, 4);
-plain!(ExpireRequest = 4, 4, 28, 4);
+plain!(SweepRequest = 4, 4, 4, 28);
 
-/// Keys in one request at most. The program returns how many flows it has ended.
-pub const EXPIRE_KEYS: usize = 4;
+/// Part of what the program returns beside the number of flows that it ended: a half lies, or once
+/// lay, in one of the entries. Where none ever did, none does behind, since entries are given out
+/// from the front.
+pub const SWEEP_ANY_USED: u32 = 1 << 31;

@@ -62,30 +62,33 @@ pub const HOP_TAGGED: u8 = 4;
 pub struct NextHop {
     /// Interface to send from; 0 with [`HOP_STACK`] and [`HOP_UNRESOLVED`].
     pub ifindex: u32,
-    /// [`Control::epoch`](super::Control) at the time of the look-up. Another epoch now means
-    /// that a route, link or neighbour changed since: look again.
-    pub epoch: u32,
     /// Destination Ethernet address.
     pub dst_mac: Mac,
     /// Source Ethernet address.
     pub src_mac: Mac,
     /// Largest IP packet on that path, in bytes; 0 if not known.
     pub mtu: u16,
+    /// [`Control::hop_epoch`](super::Control::hop_epoch) at the time of the look-up. Another one
+    /// now means that a route, link or neighbour changed since: look again.
+    pub epoch: u16,
+    /// Index of the interface in `exits`.
+    pub exit: u16,
     /// One of the `HOP_*` kinds.
     pub kind: u8,
     /// Zero.
     pub pad: u8,
 }
-plain!(NextHop = 4, 4, 6, 6, 2, 1, 1);
+plain!(NextHop = 4, 6, 6, 2, 2, 2, 1, 1);
 
 impl NextHop {
     /// Not known.
     pub const UNRESOLVED: Self = Self {
         ifindex: 0,
-        epoch: 0,
         dst_mac: [0; 6],
         src_mac: [0; 6],
         mtu: 0,
+        epoch: 0,
+        exit: 0,
         kind: HOP_UNRESOLVED,
         pad: 0,
     };
@@ -99,6 +102,10 @@ pub const FLOW_LOCAL: u8 = 2;
 /// A packet without SYN, FIN or RST changes nothing about this flow, so it need not be looked
 /// at more closely.
 pub const FLOW_SETTLED: u8 = 8;
+/// The flow has proved itself once: it is never pushed out.
+pub const FLOW_PROVED: u8 = 16;
+/// UDP, not TCP; in an entry, whose key has no protocol.
+pub const FLOW_UDP: u8 = 32;
 
 /// States of a flow, the value of [`Flow::state`]. See `core::state` for the transitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

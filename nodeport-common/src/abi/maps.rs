@@ -4,14 +4,28 @@
 //! Sizes are what the object is built with; those that the agent lets the user choose are
 //! overridden at load.
 
-/// Established flows of IPv4, both halves of each.
+/// Where the free entries of both tables of flows begin, and how large the tables are.
+pub const HEAP: &str = "heap";
+/// Where an IPv4 key's entry is.
+pub const INDEX4: &str = "index4";
+/// Where an IPv6 key's entry is.
+pub const INDEX6: &str = "index6";
+/// IPv4 flows, both halves of each.
 pub const FLOWS4: &str = "flows4";
-/// Established flows of IPv6, both halves of each.
+/// IPv6 flows, both halves of each.
 pub const FLOWS6: &str = "flows6";
-/// IPv4 flows that have not proved themselves; the kernel pushes out the oldest.
-pub const NURSERY4: &str = "nursery4";
-/// IPv6 flows that have not proved themselves.
-pub const NURSERY6: &str = "nursery6";
+/// What few packets need to know of IPv4 flows.
+pub const DETAILS4: &str = "details4";
+/// What few packets need to know of IPv6 flows.
+pub const DETAILS6: &str = "details6";
+/// Interfaces as flows name them.
+pub const EXITS: &str = "exits";
+/// The program for what is not routine, behind XDP.
+pub const JUMP_XDP: &str = "jump_xdp";
+/// The same behind TC where packets arrive.
+pub const JUMP_INGRESS: &str = "jump_ingress";
+/// The same behind TC where packets leave.
+pub const JUMP_EGRESS: &str = "jump_egress";
 /// What IPv4 clients address.
 pub const FRONTENDS4: &str = "frontends4";
 /// What IPv6 clients address.
@@ -40,11 +54,18 @@ pub const SERVICE_STATS: &str = "service_stats";
 pub const ERROR_BUDGET: &str = "error_budget";
 
 /// All maps that live as long as the data path, in the order in which they are pinned.
-pub const ALL: [&str; 17] = [
+pub const ALL: [&str; 24] = [
+    JUMP_XDP,
+    JUMP_INGRESS,
+    JUMP_EGRESS,
+    HEAP,
+    INDEX4,
+    INDEX6,
     FLOWS4,
     FLOWS6,
-    NURSERY4,
-    NURSERY6,
+    DETAILS4,
+    DETAILS6,
+    EXITS,
     FRONTENDS4,
     FRONTENDS6,
     BACKENDS4,
@@ -62,8 +83,9 @@ pub const ALL: [&str; 17] = [
 
 /// Default number of halves in each of `flows4` and `flows6`: two for a flow.
 pub const FLOW_ENTRIES: usize = 524_288;
-/// Default number of halves in each of `nursery4` and `nursery6`.
-pub const NURSERY_ENTRIES: usize = 131_072;
+/// Default number of lines in each of `index4` and `index6`, a power of two: twice as many slots as
+/// entries, so that a line is hardly ever full.
+pub const INDEX_LINES: usize = FLOW_ENTRIES * 2 / super::SLOTS_OF_LINE;
 /// Frontends of each family.
 pub const FRONTEND_ENTRIES: usize = 65_536;
 /// Backends of each family.

@@ -9,6 +9,7 @@
 
 mod control;
 mod device;
+mod entry;
 mod expiry;
 mod flow;
 pub mod maps;
@@ -20,10 +21,14 @@ pub use control::{
     Control, ErrorBudget, PORT_BACKEND, PORT_FRONTEND, PORT_SNAT, PORTS_PER_LINE, PortLine,
 };
 pub use device::{DEVICE_ATTACHED, DEVICE_REDIRECT, Device, TAG_MASK, Tags};
-pub use expiry::{EXPIRE_KEYS, ExpireRequest};
+pub use entry::{
+    BACKEND_BITS, EXIT_BITS, Exit, FlowDetails, FlowEntry, FlowEntry4, FlowEntry6, GENERATION_BITS,
+    Heap, IndexLine, SLOTS_OF_LINE,
+};
+pub use expiry::{SWEEP_ANY_USED, SweepRequest};
 pub use flow::{
-    FLOW_LOCAL, FLOW_REPLY, FLOW_SETTLED, Flow, FlowKey, FlowState, HOP_NEIGHBOUR, HOP_SEND,
-    HOP_STACK, HOP_TAGGED, HOP_UNRESOLVED, NextHop,
+    FLOW_LOCAL, FLOW_PROVED, FLOW_REPLY, FLOW_SETTLED, FLOW_UDP, Flow, FlowKey, FlowState,
+    HOP_NEIGHBOUR, HOP_SEND, HOP_STACK, HOP_TAGGED, HOP_UNRESOLVED, NextHop,
 };
 pub use net::{
     Addr4, Addr6, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Mac, Port, Ports,
@@ -36,7 +41,7 @@ pub use service::{
 
 /// Version of the layout of the maps. It is part of the path under which they are pinned, so
 /// that programs and agents of different layouts never meet in one map.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// A type whose every byte is a byte of one of its fields, and for which every bit pattern is a
 /// value. Only such types go into maps.

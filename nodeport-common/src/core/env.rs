@@ -132,48 +132,45 @@ pub struct Route<A> {
 
 /// One half of a flow where it lies, shared with other CPUs.
 pub trait FlowRef<A> {
-    /// Reads it.
-    fn read(&self) -> Flow<A>;
-    /// Copies it.
-    fn read_into(&self, to: &mut Flow<A>) {
-        *to = self.read();
-    }
+    /// What the packets of a live flow need to know of it: all but [`Flow::service`] and
+    /// [`Flow::created`]. `None` if another CPU is ending it.
+    fn read(&self) -> Option<Flow<A>>;
     /// Counts a packet of `bytes` at `now`.
     fn touch(&mut self, now: u32, bytes: u32);
-    /// Puts it into a state, merged with the one that it is in by now; the state that comes of it
-    /// (see [`state::merge`](super::state::merge)).
-    fn merge_state(&mut self, to: FlowState) -> FlowState;
 }
 
-/// The two tables of flows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Table {
-    /// Flows that have proved themselves; never pushed out.
-    Flows,
-    /// Newcomers; the oldest are pushed out when it is full.
-    Nursery,
+/// What a packet changes about its half.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    /// When it came, in jiffies.
+    pub now: u32,
+    /// Its length in bytes.
+    pub bytes: u32,
+    /// The next hop, if it is another.
+    pub hop: Option<&'a NextHop>,
+    /// The flow's state, if it is another.
+    pub state: Option<FlowState>,
 }
 
-/// How [`Tables::insert_flow`] treats what is there.
+/// What came of a [`Step`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Insert {
-    /// Only if the key is free.
-    Claim,
-    /// Whatever is there.
-    Replace,
-    /// Only if the key is there: what another CPU has removed since stays removed.
-    Update,
+pub enum Stepped {
+    /// The half is gone: another CPU has ended the flow.
+    Gone,
+    /// The half is as the packet has made it.
+    Done,
+    /// It is in this state: another CPU had changed that as well (see
+    /// [`state::merge`](super::state::merge)).
+    Merged(FlowState),
 }
 
-/// What an insert came to.
+/// What a claim came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inserted {
     /// It is there now.
     Done,
     /// The key was taken.
     Taken,
-    /// There was nothing to update.
-    Gone,
     /// The table is full.
     Full,
 }
@@ -185,25 +182,29 @@ pub trait Tables<F: Family> {
     where
         Self: 'a;
 
-    /// Looks a half up.
-    fn flow(&self, table: Table, key: &FlowKey<F::Addr>) -> Option<Self::Flow<'_>>;
-    /// Inserts a half.
-    fn insert_flow(
-        &self,
-        table: Table,
-        key: &FlowKey<F::Addr>,
-        flow: &Flow<F::Addr>,
-        how: Insert,
-    ) -> Inserted;
+    /// Looks a half up where it is found at once. One that is elsewhere may be missed; whoever
+    /// needs to know calls [`Tables::read_flow`].
+    fn flow(&self, key: &FlowKey<F::Addr>) -> Option<Self::Flow<'_>>;
+    /// Reads all of a half; false if there is none.
+    fn read_flow(&self, key: &FlowKey<F::Addr>, to: &mut Flow<F::Addr>) -> bool;
+    /// Takes a half one step further.
+    fn step_flow(&self, key: &FlowKey<F::Addr>, step: Step<'_>) -> Stepped;
+    /// Puts a half into a state, merged with the one that it is in by now; the state that comes
+    /// of it. `None` if it is gone.
+    fn merge_flow(&self, key: &FlowKey<F::Addr>, to: FlowState) -> Option<FlowState>;
+    /// Puts a half into the table, if its key is free. Newcomers are pushed out for it if there
+    /// is no room.
+    fn claim_flow(&self, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>) -> Inserted;
     /// Removes a half, if it is there.
-    fn remove_flow(&self, table: Table, key: &FlowKey<F::Addr>);
+    fn remove_flow(&self, key: &FlowKey<F::Addr>);
     /// The frontend with exactly this key.
     fn frontend(&self, key: &FrontendKey<F::Addr>) -> Option<Frontend>;
     /// Whether nodePorts are served on this address.
     fn is_node_address(&self, address: &F::Addr) -> bool;
     /// The backend of that index.
     fn backend(&self, index: u32) -> Option<Backend<F::Addr>>;
-    /// The generation of the backend of that index, all that a live flow needs of it.
+    /// The bits of a backend's generation that its flows keep (see
+    /// [`kept`](super::table::half::kept)).
     fn generation(&self, index: u32) -> Option<u32>;
     /// Lends the working area; `None` if there is none.
     fn with_work<R>(&self, body: impl FnOnce(&mut Work<F::Addr>) -> R) -> Option<R>;

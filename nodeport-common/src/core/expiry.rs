@@ -5,12 +5,13 @@
 //! agent's and a removal of the agent's lie system calls, and on a busy machine milliseconds: time
 //! enough for a client to open a new connection on the same ports.
 
-use super::env::{FlowRef, Table, World};
+use super::env::World;
 use super::family::Family;
 use super::flow::partner_key;
 use super::state::merge;
+use super::track;
 use super::work::Work;
-use crate::abi::{Flow, FlowKey, FlowState, IPPROTO_TCP};
+use crate::abi::{Flow, FlowState, IPPROTO_TCP};
 
 /// How long flows may be silent, in jiffies; at most half of the clock's range.
 #[repr(C)]
@@ -91,37 +92,25 @@ pub const fn age(seen: u32, now: u32) -> u32 {
 /// Removes both halves of the flow of `work.key`, if it is over now; true if it was.
 #[inline(never)]
 pub fn end<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, limits: &Limits) -> bool {
-    let Some(table) = read::<F, W>(world, &work.key, &mut work.flow) else { return false };
+    if !track::find::<F, W>(world, work) {
+        return false;
+    }
     work.other_key = partner_key(&work.key, &work.flow);
-    let other_table = read::<F, W>(world, &work.other_key, &mut work.other)
+    let has_partner = world.read_flow(&work.other_key, &mut work.other)
         // The same key, used by another flow, is no partner.
-        .filter(|_| partner_key(&work.other_key, &work.other) == work.key);
+        && partner_key(&work.other_key, &work.other) == work.key;
     let (now, protocol) = (world.now(), work.key.protocol);
-    let over = match other_table {
-        Some(_) => limits.are_over(&work.flow, &work.other, protocol, now),
-        None => limits.is_over(&work.flow, protocol, now),
+    let over = if has_partner {
+        limits.are_over(&work.flow, &work.other, protocol, now)
+    } else {
+        limits.is_over(&work.flow, protocol, now)
     };
     if !over && world.generation(work.flow.backend) == Some(work.flow.generation) {
         return false;
     }
-    world.remove_flow(table, &work.key);
-    if let Some(table) = other_table {
-        world.remove_flow(table, &work.other_key);
+    world.remove_flow(&work.key);
+    if has_partner {
+        world.remove_flow(&work.other_key);
     }
     true
-}
-
-#[inline(always)]
-fn read<F: Family, W: World<F>>(
-    world: &W,
-    key: &FlowKey<F::Addr>,
-    flow: &mut Flow<F::Addr>,
-) -> Option<Table> {
-    for table in [Table::Flows, Table::Nursery] {
-        if let Some(entry) = world.flow(table, key) {
-            entry.read_into(flow);
-            return Some(table);
-        }
-    }
-    None
 }

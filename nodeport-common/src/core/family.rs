@@ -66,6 +66,8 @@ pub trait Family: private::Sealed + Copy + Sized + 'static {
     fn address_diff(old: &Self::Addr, new: &Self::Addr) -> u16;
     /// Words to hash an address by.
     fn fold_address(address: &Self::Addr) -> u32;
+    /// The share of two addresses in a hash (see [`hash::share64`](super::hash::share64)).
+    fn fold_pair(a: &Self::Addr, b: &Self::Addr, seed: u64) -> u64;
     /// An address that no client can have: unspecified, loopback, multicast, broadcast.
     fn is_martian(address: &Self::Addr) -> bool;
     /// The address of an interface.
@@ -136,6 +138,12 @@ impl Family for V4 {
     #[inline(always)]
     fn fold_address(address: &Addr4) -> u32 {
         u32::from_ne_bytes(*address)
+    }
+
+    #[inline(always)]
+    fn fold_pair(a: &Addr4, b: &Addr4, seed: u64) -> u64 {
+        let (a, b) = (u32::from_ne_bytes(*a) as u64, u32::from_ne_bytes(*b) as u64);
+        super::hash::share64(a | b << 32, seed, 0)
     }
 
     #[inline(always)]
@@ -221,6 +229,17 @@ impl Family for V6 {
             hash = super::hash::mix(hash, word);
         }
         hash
+    }
+
+    #[inline(always)]
+    fn fold_pair(a: &Addr6, b: &Addr6, seed: u64) -> u64 {
+        use super::hash::share64;
+        let [a0, a1]: [u64; 2] = zerocopy::transmute!(*a);
+        let [b0, b1]: [u64; 2] = zerocopy::transmute!(*b);
+        share64(a0, seed, 0)
+            .wrapping_add(share64(a1, seed, 1))
+            .wrapping_add(share64(b0, seed, 2))
+            .wrapping_add(share64(b1, seed, 3))
     }
 
     #[inline(always)]

@@ -4,7 +4,8 @@ use super::checksum;
 use super::family::Family;
 use super::state;
 use crate::abi::{
-    FLOW_LOCAL, FLOW_REPLY, FLOW_SETTLED, Flow, FlowKey, FlowState, IPPROTO_UDP, NextHop, Ports,
+    FLOW_LOCAL, FLOW_PROVED, FLOW_REPLY, FLOW_SETTLED, Flow, FlowKey, FlowState, IPPROTO_UDP,
+    NextHop, Ports,
 };
 use state::Direction;
 
@@ -111,7 +112,7 @@ pub fn partner<A: Copy>(key: &FlowKey<A>, flow: &Flow<A>) -> Flow<A> {
 pub fn set_state<A>(flow: &mut Flow<A>, to: FlowState) {
     flow.state = to as u8;
     if state::is_settled(to) {
-        flow.flags |= FLOW_SETTLED;
+        flow.flags |= FLOW_SETTLED | FLOW_PROVED;
     } else {
         flow.flags &= !FLOW_SETTLED;
     }

@@ -48,7 +48,9 @@ fn find_flow<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Opt
     if !concerns_us::<F, W>(world, &work.key) {
         return None;
     }
-    find::<F, W>(world, work)?;
+    if !find::<F, W>(world, work) {
+        return None;
+    }
     let here = is_met_leaving(&work.flow) == (W::HOOK == Hook::Egress);
     (here && world.generation(work.flow.backend)? == work.flow.generation).then_some(())
 }

@@ -30,6 +30,7 @@ pub mod open;
 pub mod parse;
 pub mod rewrite;
 pub mod state;
+pub mod table;
 pub mod track;
 pub mod verdict;
 pub mod walk;

@@ -1,18 +1,19 @@
 //! A packet that belongs to no flow: does it open one?
 
 use super::checksum;
-use super::env::{FlowRef, Hook, Insert, Inserted, Packet, Table, World};
+use super::env::{Hook, Inserted, Packet, World};
 use super::family::Family;
-use super::flow::{self, Opening, partner, partner_key};
+use super::flow::{self, Opening, partner_key};
 use super::hash;
 use super::state::may_open;
+use super::table::half::kept;
 use super::track::{self, count_full, find_way, refresh_hop};
 use super::verdict::Verdict;
 use super::walk;
 use super::work::Work;
 use crate::abi::{
-    BACKEND_LOCAL, BACKEND_USABLE, FLOW_LOCAL, Flow, FlowKey, FlowState, FrontendKey, HOP_STACK,
-    HOP_UNRESOLVED, Port, Ports, Reason,
+    BACKEND_LOCAL, BACKEND_USABLE, FLOW_LOCAL, FLOW_PROVED, Flow, FlowKey, FlowState, FrontendKey,
+    HOP_STACK, HOP_UNRESOLVED, Port, Ports, Reason,
 };
 
 /// Slots that are tried before a service counts as having no backend: a slot may name one that
@@ -38,8 +39,8 @@ pub fn open<F: Family, P: Packet, W: World<F>>(
         return Verdict::PASS;
     }
     if let Err(reason) = prepare::<F, W>(world, work) {
-        world.count(reason);
-        if reason == Reason::NoBackend {
+        walk::count_passed::<F, W>(world, reason);
+        if reason == Reason::NoBackend && W::HOOK != Hook::Xdp {
             world.service_stats(work.frontend.service, |stats| stats.no_backend += 1);
         }
         return Verdict::PASS;
@@ -146,7 +147,7 @@ fn make_forward<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, hid
         new_src: if hides_client { work.way.from } else { work.key.src },
         new_dst: work.backend.address,
         new_ports: Ports { src: work.key.ports.src, dst: work.backend.port.to_be_bytes() },
-        backend: (work.backend_index, work.backend.generation),
+        backend: (work.backend_index, kept(work.backend.generation)),
         service: work.frontend.service,
         flags: if hides_client { 0 } else { FLOW_LOCAL },
     };
@@ -189,7 +190,7 @@ fn claim<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Result<
             return insert_forward::<F, W>(world, work);
         }
     }
-    if take_over::<F, W>(world, work) {
+    if oust::<F, W>(world, work) && claim_answers::<F, W>(world, work)? {
         return insert_forward::<F, W>(world, work);
     }
     Err(Reason::NoPort)
@@ -197,33 +198,32 @@ fn claim<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Result<
 
 /// Takes the last candidate from a newcomer that the backend has not answered: a flood of such
 /// holds all ports, and must not keep everybody else out. Whoever it was taken from begins anew
-/// with its next packet.
-#[inline(never)]
-fn take_over<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> bool {
-    match world.flow(Table::Nursery, &work.other_key) {
-        Some(entry) => entry.read_into(&mut work.other),
-        None => return false,
-    }
-    if FlowState::from_u8(work.other.state) != FlowState::Opening {
+/// with its next packet. False if it is nobody's to be taken from.
+#[inline(always)]
+fn oust<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> bool {
+    let found = world.read_flow(&work.other_key, &mut work.other);
+    // A flow that was reset is in that state as well once it is used again; it has proved itself.
+    if !found
+        || FlowState::from_u8(work.other.state) != FlowState::Opening
+        || work.other.flags & FLOW_PROVED != 0
+    {
         return false;
     }
-    let theirs = partner_key(&work.other_key, &work.other);
-    if let Some(entry) = world.flow(Table::Nursery, &theirs) {
-        entry.read_into(&mut work.other);
-        // Unless another flow has taken the place of the newcomer's other half.
-        if partner_key(&theirs, &work.other) == work.other_key {
-            world.remove_flow(Table::Nursery, &theirs);
-        }
-    }
-    make_answers(work);
-    let how = Insert::Update;
-    world.insert_flow(Table::Nursery, &work.other_key, &work.other, how) == Inserted::Done
+    end_newcomer::<F, W>(world, work);
+    true
 }
 
-/// Makes the reply half; in a function of its own, whose stack is free again afterwards.
-#[inline(never)]
-fn make_answers<A: Copy>(work: &mut Work<A>) {
-    work.other = partner(&work.key, &work.flow);
+/// Removes the newcomer whose reply half is `work.other`.
+#[inline(always)]
+fn end_newcomer<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) {
+    let theirs = partner_key(&work.other_key, &work.other);
+    if world.read_flow(&theirs, &mut work.other)
+        // Unless another flow has taken the place of the newcomer's other half.
+        && partner_key(&theirs, &work.other) == work.other_key
+    {
+        world.remove_flow(&theirs);
+    }
+    world.remove_flow(&work.other_key);
 }
 
 #[inline(always)]
@@ -233,39 +233,32 @@ fn set_source_port<A>(key: &FlowKey<A>, flow: &mut Flow<A>, port: Port) {
     flow.port_diff = checksum::difference(&[old], &[new]);
 }
 
-/// Inserts the reply half among the newcomers; false if a flow has that key. The claim comes
-/// before the look at the established flows, so that one which is on its way from the nursery to
-/// them cannot slip between.
-#[inline(never)]
+/// Puts the reply half into the table; false if a flow has that key.
+#[inline(always)]
 fn claim_answers<F: Family, W: World<F>>(
     world: &W,
     work: &mut Work<F::Addr>,
 ) -> Result<bool, Reason> {
     work.other_key = partner_key(&work.key, &work.flow);
-    make_answers(work);
-    match world.insert_flow(Table::Nursery, &work.other_key, &work.other, Insert::Claim) {
-        Inserted::Taken => return Ok(false),
-        Inserted::Full | Inserted::Gone => return Err(Reason::TableFull),
-        Inserted::Done => {}
+    track::make_partner(work);
+    match world.claim_flow(&work.other_key, &work.other) {
+        Inserted::Done => Ok(true),
+        Inserted::Taken => Ok(false),
+        Inserted::Full => Err(Reason::TableFull),
     }
-    if world.flow(Table::Flows, &work.other_key).is_none() {
-        return Ok(true);
-    }
-    world.remove_flow(Table::Nursery, &work.other_key);
-    Ok(false)
 }
 
 #[inline(always)]
 fn insert_forward<F: Family, W: World<F>>(world: &W, work: &Work<F::Addr>) -> Result<(), Reason> {
-    let reason = match world.insert_flow(Table::Nursery, &work.key, &work.flow, Insert::Claim) {
+    let reason = match world.claim_flow(&work.key, &work.flow) {
         Inserted::Done => {
             world.service_stats(work.flow.service, |stats| stats.opened += 1);
             return Ok(());
         }
         Inserted::Taken => Reason::Raced,
-        Inserted::Full | Inserted::Gone => Reason::TableFull,
+        Inserted::Full => Reason::TableFull,
     };
-    world.remove_flow(Table::Nursery, &work.other_key);
+    world.remove_flow(&work.other_key);
     Err(reason)
 }
 

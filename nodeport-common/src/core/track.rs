@@ -1,11 +1,11 @@
 //! Packets that are not routine: of young flows, of flows that begin, close or lost something.
 
-use super::env::{FlowRef, Hook, Insert, Inserted, Packet, Table, World};
+use super::env::{Hook, Inserted, Packet, Step, Stepped, World};
 use super::family::Family;
 use super::flow::{self, direction, is_met_leaving, next_state, partner, partner_key};
 use super::icmp_reply;
 use super::parse::Parsed;
-use super::state::{Direction, is_reusable, is_settled, may_open, opens};
+use super::state::{Direction, is_reusable, may_open, opens};
 use super::verdict::Verdict;
 use super::work::Work;
 use super::{open, walk};
@@ -19,22 +19,22 @@ pub fn track<F: Family, P: Packet, W: World<F>>(
     work: &mut Work<F::Addr>,
 ) -> Verdict {
     work.key = work.parsed.key;
-    let Some(table) = find::<F, W>(world, work) else {
+    if !find::<F, W>(world, work) {
         return open::open::<F, P, W>(packet, world, work);
-    };
+    }
     if is_met_leaving(&work.flow) != (W::HOOK == Hook::Egress) {
         return Verdict::PASS;
     }
     let partner = find_partner::<F, W>(world, work);
     if partner != Partner::Another && !is_over::<F, W>(world, work) {
-        return follow::<F, P, W>(packet, world, work, Place { table, partner });
+        return follow::<F, P, W>(packet, world, work, partner);
     }
     forget::<F, W>(world, work, partner);
     if may_open(work.parsed.key.protocol, work.parsed.tcp_flags) {
         return open::open::<F, P, W>(packet, world, work);
     }
     if partner == Partner::Another {
-        world.count(Reason::NoFlow);
+        walk::count_passed::<F, W>(world, Reason::NoFlow);
     }
     Verdict::PASS
 }
@@ -42,8 +42,8 @@ pub fn track<F: Family, P: Packet, W: World<F>>(
 /// What stands in the place of a half's partner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Partner {
-    /// The partner, in that table.
-    In(Table),
+    /// The partner.
+    There,
     /// Nothing: it was lost.
     Lost,
     /// A half of another flow, that took its place after it was lost. There is nothing any more
@@ -51,41 +51,21 @@ enum Partner {
     Another,
 }
 
-/// Where both halves of a flow are.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    table: Table,
-    partner: Partner,
-}
-
 /// Reads the other half into `work.other`.
 #[inline(never)]
 fn find_partner<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Partner {
     work.other_key = partner_key(&work.key, &work.flow);
-    for table in [Table::Flows, Table::Nursery] {
-        if let Some(entry) = world.flow(table, &work.other_key) {
-            entry.read_into(&mut work.other);
-            let mutual = partner_key(&work.other_key, &work.other) == work.key;
-            return if mutual { Partner::In(table) } else { Partner::Another };
-        }
+    if !world.read_flow(&work.other_key, &mut work.other) {
+        return Partner::Lost;
     }
-    Partner::Lost
+    let mutual = partner_key(&work.other_key, &work.other) == work.key;
+    if mutual { Partner::There } else { Partner::Another }
 }
 
-/// Reads the half of `work.key` into `work.flow`, and says in which table it is.
-///
-/// The established are looked at again at the end: another CPU may have moved the flow from the
-/// nursery between the first look and the second, and a packet of a live connection that went to
-/// the stack would be answered with a reset.
-#[inline(always)]
-pub fn find<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Option<Table> {
-    for table in [Table::Flows, Table::Nursery, Table::Flows] {
-        if let Some(entry) = world.flow(table, &work.key) {
-            entry.read_into(&mut work.flow);
-            return Some(table);
-        }
-    }
-    None
+/// Reads the half of `work.key` into `work.flow`; false if there is none.
+#[inline(never)]
+pub fn find<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> bool {
+    world.read_flow(&work.key, &mut work.flow)
 }
 
 /// Whether the flow has ended: its backend is gone, or its client begins anew on its ports.
@@ -102,14 +82,12 @@ fn is_over<F: Family, W: World<F>>(world: &W, work: &Work<F::Addr>) -> bool {
         && is_reusable(FlowState::from_u8(flow.state))
 }
 
-/// Removes both halves from both tables; one half if the other's place is another flow's.
+/// Removes both halves; one half if the other's place is another flow's.
 #[inline(never)]
 fn forget<F: Family, W: World<F>>(world: &W, work: &Work<F::Addr>, partner: Partner) {
-    for table in [Table::Flows, Table::Nursery] {
-        world.remove_flow(table, &work.key);
-        if partner != Partner::Another {
-            world.remove_flow(table, &work.other_key);
-        }
+    world.remove_flow(&work.key);
+    if partner == Partner::There {
+        world.remove_flow(&work.other_key);
     }
 }
 
@@ -119,7 +97,7 @@ fn follow<F: Family, P: Packet, W: World<F>>(
     packet: &mut P,
     world: &W,
     work: &mut Work<F::Addr>,
-    place: Place,
+    partner: Partner,
 ) -> Verdict {
     let hop_changed = refresh_hop::<F, W>(world, work);
     let verdict = match way_on::<F, P, W>(packet, world, work) {
@@ -127,7 +105,10 @@ fn follow<F: Family, P: Packet, W: World<F>>(
         Err(verdict) => return verdict,
     };
     let state_changed = step::<F, W>(world, work);
-    store::<F, W>(world, work, place, Changed { hop: hop_changed, state: state_changed });
+    let changed = Changed { hop: hop_changed, state: state_changed };
+    if keep::<F, W>(world, work, changed) {
+        keep_partner::<F, W>(world, work, partner, changed);
+    }
     walk::deliver::<F, P, W>(packet, world, &work.parsed, &work.flow, verdict)
 }
 
@@ -170,7 +151,7 @@ pub fn way_on<F: Family, P: Packet, W: World<F>>(
 /// Looks the next hop up again if something on the node's paths has changed; true if it did.
 #[inline(never)]
 pub fn refresh_hop<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> bool {
-    let (flow, epoch) = (&mut work.flow, work.control.epoch);
+    let (flow, epoch) = (&mut work.flow, work.control.hop_epoch());
     if flow.hop.epoch == epoch {
         return false;
     }
@@ -196,7 +177,7 @@ pub fn find_way<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) {
         *hop = NextHop::UNRESOLVED;
     }
     if hop.epoch != 0 {
-        hop.epoch = work.control.epoch;
+        hop.epoch = work.control.hop_epoch();
     }
 }
 
@@ -207,80 +188,20 @@ struct Changed {
     state: bool,
 }
 
-/// Writes the half back, its partner beside it: among the established once they have proved
-/// themselves, or one of them is there already.
+/// Brings the half up to date. False if it is gone: another CPU has ended the flow since, and
+/// perhaps begun another one with its key.
 #[inline(never)]
-fn store<F: Family, W: World<F>>(
-    world: &W,
-    work: &mut Work<F::Addr>,
-    place: Place,
-    changed: Changed,
-) {
-    let Place { table, partner } = place;
-    let moves = match table {
-        Table::Flows => partner == Partner::In(Table::Nursery),
-        Table::Nursery => {
-            partner == Partner::In(Table::Flows) || is_settled(FlowState::from_u8(work.flow.state))
-        }
+fn keep<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, changed: Changed) -> bool {
+    let step = Step {
+        now: work.flow.last_seen,
+        bytes: work.parsed.total as u32,
+        hop: changed.hop.then_some(&work.flow.hop),
+        state: changed.state.then_some(FlowState::from_u8(work.flow.state)),
     };
-    if moves && move_on::<F, W>(world, work, place) {
-        return;
-    }
-    if !keep::<F, W>(world, work, table, changed) {
-        return;
-    }
-    let to = if let Partner::In(place) = partner { place } else { table };
-    let stored = put_partner::<F, W>(world, work, partner, to);
-    // What has no room among the established is told once, not with each packet.
-    if (changed.hop || changed.state) && (moves || !stored) {
-        count_full::<F, W>(world, work.flow.service);
-    }
-}
-
-/// Brings the half up to date where it is. False if it is gone: another CPU has ended the flow
-/// since, and perhaps begun another one with its key, which must not find the old one in its way.
-#[inline(always)]
-fn keep<F: Family, W: World<F>>(
-    world: &W,
-    work: &mut Work<F::Addr>,
-    table: Table,
-    changed: Changed,
-) -> bool {
-    if changed.hop {
-        return world.insert_flow(table, &work.key, &work.flow, Insert::Update) == Inserted::Done;
-    }
-    let Some(mut entry) = world.flow(table, &work.key) else { return false };
-    entry.touch(work.flow.last_seen, work.parsed.total as u32);
-    if changed.state {
-        let merged = entry.merge_state(FlowState::from_u8(work.flow.state));
-        flow::set_state(&mut work.flow, merged);
-    }
-    true
-}
-
-/// Moves both halves to the established. False if there is no room for both: then they are where
-/// they were.
-#[inline(never)]
-fn move_on<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, place: Place) -> bool {
-    let from_nursery = place.table == Table::Nursery;
-    let how = if from_nursery { Insert::Replace } else { Insert::Update };
-    match world.insert_flow(Table::Flows, &work.key, &work.flow, how) {
-        Inserted::Done => {}
-        // As in `keep`: there is nothing to move.
-        Inserted::Gone => return true,
-        _ => return false,
-    }
-    if !put_partner::<F, W>(world, work, place.partner, Table::Flows) {
-        if from_nursery {
-            world.remove_flow(Table::Flows, &work.key);
-        }
-        return false;
-    }
-    if from_nursery {
-        world.remove_flow(Table::Nursery, &work.key);
-    }
-    if place.partner == Partner::In(Table::Nursery) {
-        world.remove_flow(Table::Nursery, &work.other_key);
+    match world.step_flow(&work.key, step) {
+        Stepped::Gone => return false,
+        Stepped::Done => {}
+        Stepped::Merged(state) => flow::set_state(&mut work.flow, state),
     }
     true
 }
@@ -292,47 +213,44 @@ pub fn count_full<F: Family, W: World<F>>(world: &W, service: u32) {
     world.service_stats(service, |stats| stats.table_full += 1);
 }
 
-/// Brings the partner to the same state and table; makes it anew if it is lost.
+/// Brings the partner to the same state; makes it anew if it is lost.
 #[inline(never)]
-fn put_partner<F: Family, W: World<F>>(
+fn keep_partner<F: Family, W: World<F>>(
     world: &W,
     work: &mut Work<F::Addr>,
     found: Partner,
-    to: Table,
-) -> bool {
-    if found == Partner::In(to) {
+    changed: Changed,
+) {
+    if found == Partner::There {
         if work.other.state != work.flow.state {
-            merge_partner::<F, W>(world, work, to);
+            merge_partner::<F, W>(world, work);
         }
-        return true;
-    }
-    if found == Partner::Lost {
-        world.count(Reason::PartnerRebuilt);
-        work.other = partner(&work.key, &work.flow);
-    }
-    let before = FlowState::from_u8(work.other.state);
-    flow::set_state(&mut work.other, FlowState::from_u8(work.flow.state));
-    // A lost one's place may have been taken a moment ago: the next packet sees that.
-    let how = if found == Partner::Lost { Insert::Claim } else { Insert::Replace };
-    let stored = world.insert_flow(to, &work.other_key, &work.other, how) != Inserted::Full;
-    if !stored {
-        // What is in `work` stays what is in the table.
-        flow::set_state(&mut work.other, before);
-    }
-    stored
-}
-
-/// Brings the partner to the half's state where it is, and the half to what comes of it if another
-/// CPU has changed the partner meanwhile.
-#[inline(always)]
-fn merge_partner<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, table: Table) {
-    let state = FlowState::from_u8(work.flow.state);
-    let Some(mut entry) = world.flow(table, &work.other_key) else { return };
-    let merged = entry.merge_state(state);
-    if merged == state {
         return;
     }
-    if let Some(mut entry) = world.flow(table, &work.key) {
-        entry.merge_state(merged);
+    world.count(Reason::PartnerRebuilt);
+    make_partner(work);
+    // Its place may have been taken a moment ago: the next packet sees that. What has no room is
+    // told once, not with each packet.
+    let stored = world.claim_flow(&work.other_key, &work.other);
+    if stored == Inserted::Full && (changed.hop || changed.state) {
+        count_full::<F, W>(world, work.flow.service);
+    }
+}
+
+/// Makes the other half; in a function of its own, whose stack is free again afterwards.
+#[inline(never)]
+pub fn make_partner<A: Copy>(work: &mut Work<A>) {
+    work.other = partner(&work.key, &work.flow);
+}
+
+/// Brings the partner to the half's state, and the half to what comes of it if another CPU has
+/// changed the partner meanwhile.
+#[inline(always)]
+fn merge_partner<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) {
+    let state = FlowState::from_u8(work.flow.state);
+    if let Some(merged) = world.merge_flow(&work.other_key, state)
+        && merged != state
+    {
+        world.merge_flow(&work.key, merged);
     }
 }

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 
 use nodeport_common::abi::{FlowState, IPPROTO_TCP, IPPROTO_UDP};
-use nodeport_common::core::env::Table;
 use nodeport_common::core::expiry::{Limits, end};
 use nodeport_common::core::flow::set_state;
 use nodeport_common::core::host::{At, XDP};
@@ -142,8 +141,8 @@ fn a_connection_on_the_same_ports_is_not_ended<F: Net>() {
     node.world.wait(LIMITS.tcp_closed + 1);
     node.xdp(&tcp(client::<F>(), frontend::<F>(), SYN)).view();
     assert!(!ask::<F>(&node, IPPROTO_TCP, client::<F>(), frontend::<F>()));
-    let (table, half) = node.half::<F>(IPPROTO_TCP, client::<F>(), frontend::<F>()).unwrap();
-    assert_eq!((table, half.state), (Table::Nursery, FlowState::Opening as u8));
+    let (proved, half) = node.half::<F>(IPPROTO_TCP, client::<F>(), frontend::<F>()).unwrap();
+    assert_eq!((proved, half.state), (false, FlowState::Opening as u8));
 }
 in_both_families!(a_connection_on_the_same_ports_is_not_ended);
 

@@ -1,7 +1,7 @@
 //! Both halves of a flow: one follows from the other, they live and die together.
 
 use nodeport_common::abi::{FLOW_SETTLED, FlowState, IPPROTO_TCP, IPPROTO_UDP, Reason};
-use nodeport_common::core::env::{Hook, Table};
+use nodeport_common::core::env::Hook;
 use nodeport_common::core::flow::{ONE_WAY_PACKETS, ONE_WAY_SECONDS, partner, partner_key};
 use nodeport_common::core::state::{ACK, FIN, RST, SYN};
 use nodeport_common::core::verdict::Action;
@@ -9,15 +9,16 @@ use nodeport_common::frames::{tcp, udp};
 
 use crate::support::*;
 
-/// Every half has a partner in the same table and state, whose partner it is.
+/// Every half has a partner in the same state, whose partner it is; both have proved themselves, or
+/// neither has.
 #[track_caller]
 fn assert_paired<F: Net>(node: &Node) {
     let halves = node.halves::<F>();
-    for (table, key, flow) in &halves {
+    for (proved, key, flow) in &halves {
         let other_key = partner_key(key, flow);
         let found = halves.iter().find(|(_, key, _)| *key == other_key);
-        let Some((other_table, _, other)) = found else { panic!("{key:?} has no partner") };
-        assert_eq!((table, flow.state), (other_table, other.state), "{key:?}");
+        let Some((other_proved, _, other)) = found else { panic!("{key:?} has no partner") };
+        assert_eq!((proved, flow.state), (other_proved, other.state), "{key:?}");
         assert_eq!(partner_key(&other_key, other), *key);
         assert_ne!(is_reply(flow), is_reply(other));
         assert_eq!(flow.flags & FLOW_SETTLED, other.flags & FLOW_SETTLED);
@@ -42,17 +43,26 @@ fn the_partner_of_a_partner_is_the_flow<F: Net>() {
 }
 in_both_families!(the_partner_of_a_partner_is_the_flow);
 
-fn a_handshake_moves_both_halves_on<F: Net>() {
+/// Where they are: what they have counted stays, and so does their age.
+fn a_handshake_proves_both_halves<F: Net>() {
     let node = Node::new();
     node.xdp(&tcp(client::<F>(), frontend::<F>(), SYN)).view();
-    assert!(node.halves::<F>().iter().all(|(table, ..)| *table == Table::Nursery));
+    let before = node.halves::<F>();
+    assert!(before.iter().all(|(proved, ..)| !proved));
     assert_paired::<F>(&node);
+    node.world.wait(1);
     node.connect::<F>(client::<F>());
-    assert_eq!(node.halves::<F>().len(), 2);
-    assert!(node.halves::<F>().iter().all(|(table, ..)| *table == Table::Flows));
+    let after = node.halves::<F>();
+    assert_eq!(after.len(), 2);
+    for ((_, old_key, old), (proved, key, new)) in before.iter().zip(&after) {
+        assert!(proved);
+        assert_eq!((key, new.created), (old_key, old.created));
+        // The SYN once more and the ACK; the answer.
+        assert_eq!(new.packets, if is_reply(new) { 1 } else { old.packets + 2 });
+    }
     assert_paired::<F>(&node);
 }
-in_both_families!(a_handshake_moves_both_halves_on);
+in_both_families!(a_handshake_proves_both_halves);
 
 fn a_forward_half_that_is_lost_is_made_anew<F: Net>() {
     let node = Node::new();
@@ -62,8 +72,8 @@ fn a_forward_half_that_is_lost_is_made_anew<F: Net>() {
     // The next look at the flow notices.
     node.world.wait(2 * nodeport_common::core::flow::INTERVAL);
     node.xdp(&tcp(remote::<F>(), seen, ACK)).view();
-    let (table, after) = node.half::<F>(IPPROTO_TCP, client::<F>(), frontend::<F>()).unwrap();
-    assert_eq!(table, Table::Flows);
+    let (proved, after) = node.half::<F>(IPPROTO_TCP, client::<F>(), frontend::<F>()).unwrap();
+    assert!(proved);
     assert_eq!((after.new_src, after.new_ports), (before.new_src, before.new_ports));
     assert_eq!(node.world.count_of(Reason::PartnerRebuilt), 1);
     assert_paired::<F>(&node);
@@ -187,15 +197,15 @@ in_both_families!(a_stray_reset_does_not_end_a_connection);
 fn udp_without_answers_proves_itself_in_time<F: Net>() {
     let node = Node::new();
     let packet = udp(client::<F>(), frontend::<F>());
-    let table =
+    let proved =
         |node: &Node| node.half::<F>(IPPROTO_UDP, client::<F>(), frontend::<F>()).unwrap().0;
     for _ in 0..2 * ONE_WAY_PACKETS {
         node.xdp(&packet).view();
     }
-    assert_eq!(table(&node), Table::Nursery, "many packets at once prove nothing");
+    assert!(!proved(&node), "many packets at once prove nothing");
     node.world.wait(HZ * ONE_WAY_SECONDS);
     node.xdp(&packet).view();
-    assert_eq!(table(&node), Table::Flows);
+    assert!(proved(&node));
     assert_paired::<F>(&node);
 }
 in_both_families!(udp_without_answers_proves_itself_in_time);
@@ -206,7 +216,7 @@ fn few_packets_over_a_long_time_prove_nothing<F: Net>() {
         node.xdp(&udp(client::<F>(), frontend::<F>())).view();
         node.world.wait(HZ);
     }
-    assert!(F::maps(&node.world).flows.is_empty());
+    assert!(node.halves::<F>().iter().all(|(proved, ..)| !proved));
 }
 in_both_families!(few_packets_over_a_long_time_prove_nothing);
 

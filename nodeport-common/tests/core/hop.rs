@@ -4,7 +4,7 @@
 use nodeport_common::abi::{
     FLOW_LOCAL, HOP_NEIGHBOUR, HOP_STACK, HOP_UNRESOLVED, IPPROTO_TCP, NextHop, Reason,
 };
-use nodeport_common::core::env::{Hook, Table};
+use nodeport_common::core::env::Hook;
 use nodeport_common::core::host::{Answer, SkbFrame};
 use nodeport_common::core::state::{ACK, SYN};
 use nodeport_common::core::verdict::Action;
@@ -73,10 +73,11 @@ in_both_families!(a_neighbour_that_is_not_known_yet_is_the_kernels_to_find);
 fn good_hop() -> NextHop {
     NextHop {
         ifindex: INSIDE,
-        epoch: 1,
         dst_mac: BACKEND_MAC,
         src_mac: BACKEND_SIDE_MAC,
         mtu: MTU,
+        epoch: 1,
+        exit: 0,
         kind: nodeport_common::abi::HOP_SEND,
         pad: 0,
     }
@@ -96,8 +97,8 @@ fn what_takes_no_frames_from_xdp_gets_them_from_tc<F: Net>() {
         assert_eq!(node.halves::<F>(), before, "counted once, where it is delivered");
         assert_eq!(node.ingress(&data).action, Action::Neighbour(INSIDE));
     }
-    let (table, _) = node.half::<F>(IPPROTO_TCP, client::<F>(), frontend::<F>()).unwrap();
-    assert_eq!(table, Table::Flows);
+    let (proved, _) = node.half::<F>(IPPROTO_TCP, client::<F>(), frontend::<F>()).unwrap();
+    assert!(proved);
 }
 in_both_families!(what_takes_no_frames_from_xdp_gets_them_from_tc);
 
@@ -108,7 +109,8 @@ fn without_a_way_nothing_is_opened<F: Net>() {
         let syn = tcp(client::<F>(), frontend::<F>(), SYN).build();
         let out = node.walk(hook, &syn);
         assert_eq!((out.action, out.bytes), (Action::Pass, syn));
-        assert_eq!(node.world.count_of(Reason::HopUnresolved), 1);
+        let counted = node.world.count_of(Reason::HopUnresolved);
+        assert_eq!(counted, u64::from(hook != Hook::Xdp), "TC sees it again");
         assert!(node.halves::<F>().is_empty());
     }
 }
@@ -146,7 +148,7 @@ fn what_is_not_forwarded_is_the_nodes_own_or_unreachable<F: Net>() {
         answer.from = F::Addr::default();
     });
     let syn = tcp(client::<F>(), frontend::<F>(), SYN);
-    let out = node.xdp(&syn);
+    let out = node.ingress(&syn);
     assert_eq!((out.action, out.bytes), (Action::Pass, syn.build()));
     assert_eq!(node.world.count_of(Reason::HopUnresolved), 1);
     assert!(node.halves::<F>().is_empty());
@@ -166,7 +168,7 @@ fn without_a_source_nothing_is_opened<F: Net>() {
     let node = Node::new();
     change_route::<F>(&node, remote_ip::<F>(), |answer| answer.from = F::Addr::default());
     let syn = tcp(client::<F>(), frontend::<F>(), SYN);
-    let out = node.xdp(&syn);
+    let out = node.ingress(&syn);
     assert_eq!((out.action, out.bytes), (Action::Pass, syn.build()));
     assert_eq!(node.world.count_of(Reason::HopUnresolved), 1);
     assert!(node.halves::<F>().is_empty());

@@ -134,6 +134,10 @@ fn both_hooks_agree<F: Net>(steps: &[(u8, u8, u8)]) {
         let (a, b) = (walk(&xdp, Hook::Xdp, &frame), walk(&tc, Hook::Ingress, &frame));
         assert_eq!((a.action, &a.bytes), (b.action, &b.bytes), "{draft:?}");
         assert_eq!(xdp.halves::<F>(), tc.halves::<F>(), "{draft:?}");
+        if a.action == Action::Pass {
+            // Behind XDP sits TC, and counts what is passed.
+            assert_eq!(walk(&xdp, Hook::Ingress, &frame).action, Action::Pass);
+        }
         assert_eq!(xdp.world.counters(), tc.world.counters());
         if a.action == Action::Send(INSIDE) {
             seen = Some(a.view().src);

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use nodeport_common::abi::{FrontendKey, IPPROTO_TCP, Reason};
+use nodeport_common::abi::{FlowState, FrontendKey, IPPROTO_TCP, Reason};
 use nodeport_common::core::family::V4;
+use nodeport_common::core::flow::set_state;
 use nodeport_common::core::state::{ACK, RST, SYN};
 use nodeport_common::core::verdict::Action;
 use nodeport_common::frames::tcp;
@@ -162,6 +163,21 @@ fn an_unanswered_flood_keeps_nobody_out<F: Net>() {
     assert_eq!(other.halves::<F>().len(), 2);
 }
 in_both_families!(an_unanswered_flood_keeps_nobody_out);
+
+/// One that has proved itself keeps its port, even if one of its halves looks as if nobody had
+/// answered: another CPU may have written that late.
+fn what_has_proved_itself_keeps_its_port<F: Net>() {
+    let node = with_range(1);
+    node.connect::<F>(client::<F>());
+    let flows = &F::maps(&node.world).flows;
+    for (_, key, _) in node.halves::<F>() {
+        assert!(flows.change(&key, |half| set_state(half, FlowState::Opening)));
+    }
+    assert_eq!(node.xdp(&tcp(nth_client::<F>(1), frontend::<F>(), SYN)).action, Action::Drop);
+    assert_eq!(node.world.count_of(Reason::NoPort), 1);
+    assert!(node.half::<F>(IPPROTO_TCP, client::<F>(), frontend::<F>()).is_some());
+}
+in_both_families!(what_has_proved_itself_keeps_its_port);
 
 /// The newcomer whose port is taken had lost its other half, and that half's place is another
 /// flow's by now.

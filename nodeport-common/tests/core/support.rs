@@ -4,11 +4,11 @@
 use std::net::{IpAddr, SocketAddr};
 
 use nodeport_common::abi::{
-    BACKEND_LOCAL, BACKEND_USABLE, Backend, Control, FLOW_REPLY, Flow, FlowKey, Frontend,
-    FrontendKey, HOP_SEND, HOP_TAGGED, IPPROTO_TCP, IPPROTO_UDP, NextHop, PORT_BACKEND,
+    BACKEND_LOCAL, BACKEND_USABLE, Backend, Control, FLOW_PROVED, FLOW_REPLY, Flow, FlowKey,
+    Frontend, FrontendKey, HOP_SEND, HOP_TAGGED, IPPROTO_TCP, IPPROTO_UDP, NextHop, PORT_BACKEND,
     PORT_FRONTEND, PORT_SNAT, Tags,
 };
-use nodeport_common::core::env::{Hook, Table};
+use nodeport_common::core::env::Hook;
 use nodeport_common::core::family::{V4, V6};
 use nodeport_common::core::host::{Answer, SkbFrame, World, XdpFrame};
 use nodeport_common::core::verdict::Action;
@@ -100,8 +100,8 @@ pub(crate) const LOCAL_BACKEND: u32 = 2;
 /// Index of a second backend elsewhere, which no slot names at first.
 pub(crate) const OTHER_BACKEND: u32 = 3;
 
-/// A half of a flow, and where it is.
-pub(crate) type Half<A> = (Table, FlowKey<A>, Flow<A>);
+/// A half of a flow, and whether it has proved itself.
+pub(crate) type Half<A> = (bool, FlowKey<A>, Flow<A>);
 
 /// A node.
 pub(crate) struct Node {
@@ -174,7 +174,16 @@ impl Node {
     }
 
     fn answer<F: Net>(ifindex: u32, dst_mac: [u8; 6], src_mac: [u8; 6]) -> Answer<F::Addr> {
-        let hop = NextHop { ifindex, epoch: 1, dst_mac, src_mac, mtu: MTU, kind: HOP_SEND, pad: 0 };
+        let hop = NextHop {
+            ifindex,
+            dst_mac,
+            src_mac,
+            mtu: MTU,
+            epoch: 1,
+            exit: 0,
+            kind: HOP_SEND,
+            pad: 0,
+        };
         Answer { from: F::bytes(inside_ip::<F>()), hop, watched: true }
     }
 
@@ -226,31 +235,27 @@ impl Node {
         self.walk(Hook::Egress, &draft.build())
     }
 
-    /// The half of a flow for packets from `src` to `dst`, and where it is.
+    /// The half of a flow for packets from `src` to `dst`, and whether it has proved itself.
     pub(crate) fn half<F: Net>(
         &self,
         protocol: u8,
         src: SocketAddr,
         dst: SocketAddr,
-    ) -> Option<(Table, Flow<F::Addr>)> {
+    ) -> Option<(bool, Flow<F::Addr>)> {
         let key = key::<F>(protocol, src, dst);
-        [Table::Flows, Table::Nursery]
-            .into_iter()
-            .find_map(|table| F::maps(&self.world).table(table).get(&key).map(|flow| (table, flow)))
+        F::maps(&self.world).flows.get(&key).map(|flow| (has_proved(&flow), flow))
     }
 
-    /// Removes a half from both tables.
+    /// Removes a half.
     pub(crate) fn lose<F: Net>(&self, protocol: u8, src: SocketAddr, dst: SocketAddr) {
         let key = key::<F>(protocol, src, dst);
-        let maps = F::maps(&self.world);
-        assert!(maps.flows.remove(&key) | maps.nursery.remove(&key), "no such half");
+        assert!(F::maps(&self.world).flows.remove(&key), "no such half");
     }
 
-    /// Every half in both tables.
+    /// Every half.
     pub(crate) fn halves<F: Net>(&self) -> Vec<Half<F::Addr>> {
-        let maps = F::maps(&self.world);
-        let of = |table| maps.table(table).all().into_iter().map(move |(k, f)| (table, k, f));
-        of(Table::Flows).chain(of(Table::Nursery)).collect()
+        let all = F::maps(&self.world).flows.all().into_iter();
+        all.map(|(key, flow)| (has_proved(&flow), key, flow)).collect()
     }
 
     /// Opens a TCP connection with the backend elsewhere and completes its handshake; returns the
@@ -307,6 +312,11 @@ pub(crate) fn draft(transport: Transport, src: SocketAddr, dst: SocketAddr) -> D
 pub(crate) fn tag(protocol: u16, id: u16) -> u32 {
     let ([a, b], [c, d]) = (protocol.to_be_bytes(), id.to_be_bytes());
     u32::from_ne_bytes([a, b, c, d])
+}
+
+/// Whether the half has proved itself, so that it is never pushed out.
+pub(crate) fn has_proved<A>(flow: &Flow<A>) -> bool {
+    flow.flags & FLOW_PROVED != 0
 }
 
 /// Whether the half carries the backend's packets.

@@ -22,6 +22,9 @@ pub(crate) const IFINDEX: u32 = 2;
 /// Not 0: flows come in the order of their numbers, each of them new.
 pub(crate) const IN_ORDER: u32 = 3;
 
+/// Lines of each index.
+pub(crate) const LINES: u32 = 4;
+
 /// Port of the frontend that the benchmark's flows have.
 pub(crate) const FRONTEND_PORT: u16 = 30_007;
 /// Address of the node.

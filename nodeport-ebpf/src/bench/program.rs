@@ -5,7 +5,8 @@ use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::generated::bpf_jiffies64;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use nodeport_common::core::walk::walk;
+use nodeport_common::core::family::{V4, V6};
+use nodeport_common::core::walk::{quick, thorough};
 
 use super::fill;
 use super::fresh::{key4, key6, next_flow, write4, write6};
@@ -16,7 +17,7 @@ use crate::packet::xdp::Frame;
 use crate::verdict;
 
 macro_rules! programs {
-    ($key:ident, $write:ident, $flows:ident, $fill:ident,
+    ($key:ident, $write:ident, $flows:ident, $fill:ty,
      $fill_name:ident, $fresh_xdp:ident, $fresh_tc:ident, $lookup_xdp:ident, $lookup_tc:ident,
      $walk_xdp:ident, $walk_tc:ident) => {
         /// Stores the next flow.
@@ -25,7 +26,7 @@ macro_rules! programs {
             let number = next_flow();
             // SAFETY: the helper takes nothing and only reads the clock.
             let now = unsafe { bpf_jiffies64() as u32 };
-            done(fill::$fill(&$key(number), number, now).is_some())
+            done(fill::flow::<$fill>(&$key(number), number, now).is_some())
         }
 
         /// The fresh packet alone.
@@ -40,19 +41,19 @@ macro_rules! programs {
             tc_done($write(&mut Skb(context.skb.skb), &$key(next_flow())))
         }
 
-        /// The fresh packet and one look-up in the table of flows.
+        /// The fresh packet and one look-up in the kernel's hash map.
         #[xdp]
         pub(crate) fn $lookup_xdp(context: XdpContext) -> u32 {
             let key = $key(next_flow());
-            done($write(&mut Frame(context.ctx), &key) && maps::$flows.get_ptr(&key).is_some())
+            done($write(&mut Frame(context.ctx), &key) && fill::$flows.get_ptr(&key).is_some())
         }
 
-        /// The fresh packet and one look-up in the table of flows.
+        /// The fresh packet and one look-up in the kernel's hash map.
         #[classifier]
         pub(crate) fn $lookup_tc(context: TcContext) -> i32 {
             let key = $key(next_flow());
             let written = $write(&mut Skb(context.skb.skb), &key);
-            tc_done(written && maps::$flows.get_ptr(&key).is_some())
+            tc_done(written && fill::$flows.get_ptr(&key).is_some())
         }
 
         /// The fresh packet and the whole walk.
@@ -63,7 +64,12 @@ macro_rules! programs {
                 return XDP_ABORTED;
             }
             let kernel = Kernel::<Frame, XDP> { context: frame };
-            verdict::xdp(frame, walk(&mut frame, &kernel))
+            if let Some(verdict) = quick(&mut frame, &kernel) {
+                return verdict::xdp(frame, verdict);
+            }
+            // SAFETY: nothing waits to be dropped.
+            unsafe { maps::JUMP_XDP.tail_call(&context, 0) };
+            XDP_ABORTED
         }
 
         /// The fresh packet and the whole walk.
@@ -74,7 +80,12 @@ macro_rules! programs {
                 return TC_ACT_SHOT as i32;
             }
             let kernel = Kernel::<Skb, INGRESS> { context: skb };
-            verdict::tc(skb, &kernel, walk(&mut skb, &kernel))
+            if let Some(verdict) = quick(&mut skb, &kernel) {
+                return verdict::tc(skb, &kernel, verdict);
+            }
+            // SAFETY: nothing waits to be dropped.
+            unsafe { maps::JUMP_INGRESS.tail_call(&context, 0) };
+            TC_ACT_SHOT as i32
         }
     };
 }
@@ -82,8 +93,8 @@ macro_rules! programs {
 programs!(
     key4,
     write4,
-    FLOWS4,
-    flow4,
+    LOOKUP4,
+    V4,
     fill4,
     fresh4_xdp,
     fresh4_tc,
@@ -95,8 +106,8 @@ programs!(
 programs!(
     key6,
     write6,
-    FLOWS6,
-    flow6,
+    LOOKUP6,
+    V6,
     fill6,
     fresh6_xdp,
     fresh6_tc,
@@ -110,6 +121,22 @@ programs!(
 #[xdp]
 pub(crate) fn settings(_: XdpContext) -> u32 {
     done(fill::settings().is_some())
+}
+
+/// What is not routine, as in the real programs.
+#[xdp(frags)]
+pub(crate) fn slow_xdp(context: XdpContext) -> u32 {
+    let mut frame = Frame(context.ctx);
+    let kernel = Kernel::<Frame, XDP> { context: frame };
+    verdict::xdp(frame, thorough(&mut frame, &kernel))
+}
+
+/// The same in TC.
+#[classifier]
+pub(crate) fn slow_ingress(context: TcContext) -> i32 {
+    let mut skb = Skb(context.skb.skb);
+    let kernel = Kernel::<Skb, INGRESS> { context: skb };
+    verdict::tc(skb, &kernel, thorough(&mut skb, &kernel))
 }
 
 /// Nothing at all.

@@ -69,7 +69,9 @@ unsafe fn load<T: Word>(at: *const u8) -> T {
         match size_of::<T>() {
             1 => core::mem::transmute_copy(&*at),
             2 => core::mem::transmute_copy(&*at.cast::<u16>()),
-            4 => core::mem::transmute_copy(&*at.cast::<u32>()),
+            // Volatile: the compiler would load an address byte by byte where it is compared, hashed
+            // and stored in pieces.
+            4 => core::mem::transmute_copy(&at.cast::<u32>().read_volatile()),
             6 => {
                 let (a, b) = (*at.cast::<u32>(), *at.add(4).cast::<u16>());
                 core::mem::transmute_copy(&Six { a, b })

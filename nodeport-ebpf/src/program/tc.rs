@@ -4,9 +4,10 @@ use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use nodeport_common::core::env::Packet;
-use nodeport_common::core::walk::walk;
+use nodeport_common::core::walk::{quick, thorough};
 
 use crate::env::{EGRESS, INGRESS, Kernel};
+use crate::maps::{JUMP_EGRESS, JUMP_INGRESS};
 use crate::packet::skb::Skb;
 use crate::verdict;
 
@@ -22,7 +23,20 @@ pub(crate) fn nodeport_ingress(context: TcContext) -> i32 {
     }
     skb.make_linear(HEADERS);
     let kernel = Kernel::<Skb, INGRESS> { context: skb };
-    verdict::tc(skb, &kernel, walk(&mut skb, &kernel))
+    if let Some(verdict) = quick(&mut skb, &kernel) {
+        return verdict::tc(skb, &kernel, verdict);
+    }
+    // SAFETY: nothing waits to be dropped.
+    unsafe { JUMP_INGRESS.tail_call(&context, 0) };
+    TC_ACT_UNSPEC
+}
+
+/// The same for what is not routine.
+#[classifier]
+pub(crate) fn slow_ingress(context: TcContext) -> i32 {
+    let mut skb = Skb(context.skb.skb);
+    let kernel = Kernel::<Skb, INGRESS> { context: skb };
+    verdict::tc(skb, &kernel, thorough(&mut skb, &kernel))
 }
 
 /// The answers of backends on this node.
@@ -34,5 +48,18 @@ pub(crate) fn nodeport_egress(context: TcContext) -> i32 {
     }
     skb.make_linear(HEADERS);
     let kernel = Kernel::<Skb, EGRESS> { context: skb };
-    verdict::tc(skb, &kernel, walk(&mut skb, &kernel))
+    if let Some(verdict) = quick(&mut skb, &kernel) {
+        return verdict::tc(skb, &kernel, verdict);
+    }
+    // SAFETY: nothing waits to be dropped.
+    unsafe { JUMP_EGRESS.tail_call(&context, 0) };
+    TC_ACT_UNSPEC
+}
+
+/// The same for what is not routine.
+#[classifier]
+pub(crate) fn slow_egress(context: TcContext) -> i32 {
+    let mut skb = Skb(context.skb.skb);
+    let kernel = Kernel::<Skb, EGRESS> { context: skb };
+    verdict::tc(skb, &kernel, thorough(&mut skb, &kernel))
 }

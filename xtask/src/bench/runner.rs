@@ -9,7 +9,7 @@ use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions,
 use aya::{Ebpf, EbpfLoader};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::unistd::Pid;
-use nodeport_common::abi::maps;
+use nodeport_common::abi::{SLOTS_OF_LINE, maps};
 
 use crate::{command, workspace};
 
@@ -18,6 +18,7 @@ const MASK: u32 = 0;
 const PORT: u32 = 1;
 const IFINDEX: u32 = 2;
 const IN_ORDER: u32 = 3;
+const LINES: u32 = 4;
 
 /// A program type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,15 +53,24 @@ impl Runner {
         ensure!(flows.is_power_of_two(), "--flows {flows}: not a power of two");
         let path = workspace::bench_object();
         let entries = (flows * 2).max(maps::FLOW_ENTRIES as u32);
+        let lines = (entries * 2 / SLOTS_OF_LINE as u32).next_power_of_two();
         let ebpf = EbpfLoader::new()
             .map_max_entries(maps::FLOWS4, entries)
             .map_max_entries(maps::FLOWS6, entries)
+            .map_max_entries(maps::DETAILS4, entries)
+            .map_max_entries(maps::DETAILS6, entries)
+            .map_max_entries(maps::INDEX4, lines)
+            .map_max_entries(maps::INDEX6, lines)
+            .map_max_entries("lookup4", entries)
+            .map_max_entries("lookup6", entries)
             .load_file(&path)
             .with_context(|| format!("load {} (`cargo xtask build` makes it)", path.display()))?;
         let mut runner = Self { ebpf, flows, packets };
         runner.load()?;
+        runner.link()?;
         runner.configure(MASK, u64::from(flows) - 1)?;
         runner.configure(PORT, 30_007)?;
+        runner.configure(LINES, u64::from(lines))?;
         runner.configure(IFINDEX, u64::from(nix::net::if_::if_nametoindex("bench0")?))?;
         runner.expect("settings", Hook::Xdp, &[0; 64], 1, XDP_TX)?;
         for fill in ["fill4", "fill6"] {
@@ -77,6 +87,17 @@ impl Runner {
                 _ => bail!("{name}: neither XDP nor TC"),
             };
             loaded.with_context(|| format!("load {name}"))?;
+        }
+        Ok(())
+    }
+
+    /// Tells the programs where what is not routine goes.
+    fn link(&mut self) -> Result<()> {
+        for (map, program) in [("jump_xdp", "slow_xdp"), ("jump_ingress", "slow_ingress")] {
+            let program = self.ebpf.program(program).context("no slow program")?;
+            let fd = program.fd()?.try_clone()?;
+            let map = self.ebpf.map_mut(map).context("no such map")?;
+            aya::maps::ProgramArray::try_from(map)?.set(0, &fd, 0)?;
         }
         Ok(())
     }

@@ -1,11 +1,10 @@
-//! Takes flows out of the tables when they have been silent for too long, or when their backend
+//! Takes flows out of the table when they have been silent for too long, or when their backend
 //! is gone.
 //!
-//! One thread goes through the tables in steps of bounded length, with pauses that keep its share
+//! One thread has a program go through the table in steps of bounded length, with pauses that keep its share
 //! of a CPU small. The agent's absence ends no flow, only this.
 
 mod decide;
-mod ender;
 mod sweep;
 
 use std::io::{PipeReader, PipeWriter, Write as _};
@@ -14,17 +13,17 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use nodeport_common::abi::{Addr4, Addr6, maps};
+use nodeport_common::abi::{Heap, maps};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 pub(super) use decide::limits;
-use ender::Ender;
 use nodeport_common::core::expiry::Limits;
 use sweep::{Family, Step};
 
+use super::maps::shared;
 use super::overload::Overload;
 use super::pins::Pins;
-use super::sys::Jiffies;
+use super::sys::SharedArray;
 
 /// After each step the thread rests for so many times what the step took: looking costs a tenth
 /// of a CPU at most.
@@ -48,11 +47,10 @@ pub(super) struct Sweeper {
 
 /// What the thread works with.
 pub(super) struct Sweeping {
-    family4: Family<Addr4>,
-    family6: Family<Addr6>,
+    family4: Family,
+    family6: Family,
     /// Whether IPv6 has its turn.
     is_at_6: bool,
-    clock: Jiffies,
     limits: Limits,
     overload: Overload,
 }
@@ -61,27 +59,23 @@ impl Sweeping {
     pub(super) fn open(
         pins: &Pins,
         program: OwnedFd,
-        clock: Jiffies,
         limits: Limits,
         overload: Overload,
     ) -> anyhow::Result<Self> {
-        let ender4 = Ender::new(program.try_clone()?, 4);
-        let ender6 = Ender::new(program, 6);
-        let tables4 = [maps::FLOWS4, maps::NURSERY4];
-        let tables6 = [maps::FLOWS6, maps::NURSERY6];
-        let family4 = Family::open(pins, tables4, maps::BACKENDS4, ender4)?;
-        let family6 = Family::open(pins, tables6, maps::BACKENDS6, ender6)?;
-        Ok(Self { family4, family6, is_at_6: false, clock, limits, overload })
+        let heaps: SharedArray<Heap> = shared(pins, maps::HEAP)?;
+        let entries = |index| heaps.read(index).map_or(0, |heap| heap.entries);
+        let family4 = Family::new(program.try_clone()?, 4, entries(0));
+        let family6 = Family::new(program, 6, entries(1));
+        Ok(Self { family4, family6, is_at_6: false, limits, overload })
     }
 
     /// Takes one step; a round is through both families.
     fn step(&mut self) -> anyhow::Result<Step> {
-        let now = self.clock.now().context("reading the kernel's clock")?;
         let was_at_6 = self.is_at_6;
         let step = if was_at_6 {
-            self.family6.step(now, &self.limits)?
+            self.family6.step(&self.limits)?
         } else {
-            self.family4.step(now, &self.limits)?
+            self.family4.step(&self.limits)?
         };
         self.is_at_6 ^= step.is_round;
         Ok(Step { is_round: was_at_6 && step.is_round, ..step })

@@ -7,7 +7,6 @@ use std::vec::Vec;
 use super::World;
 use super::table::FlowTable;
 use crate::abi::{Backend, Frontend, FrontendKey, NextHop};
-use crate::core::env::Table;
 use crate::core::family::{Family, V4, V6};
 use crate::core::work::Work;
 
@@ -25,10 +24,8 @@ pub struct Answer<A> {
 /// The maps of one family. Tests write to them as the agent would.
 #[derive(Debug)]
 pub struct Maps<A> {
-    /// Flows that have proved themselves.
+    /// Halves of flows.
     pub flows: FlowTable<A>,
-    /// Newcomers.
-    pub nursery: FlowTable<A>,
     /// What clients address.
     pub frontends: RefCell<BTreeMap<FrontendKey<A>, Frontend>>,
     /// Backends by index.
@@ -44,24 +41,15 @@ pub struct Maps<A> {
 }
 
 impl<A: Copy + Ord + Default> Maps<A> {
-    pub(super) fn new(flows: usize, nursery: usize) -> Self {
+    pub(super) fn new(flows: usize) -> Self {
         Self {
             flows: FlowTable::bounded(flows),
-            nursery: FlowTable::forgetful(nursery),
             frontends: RefCell::default(),
             backends: RefCell::default(),
             node_addresses: RefCell::default(),
             routes: RefCell::default(),
             asked: RefCell::default(),
             work: RefCell::default(),
-        }
-    }
-
-    /// One of the two tables of flows.
-    pub fn table(&self, table: Table) -> &FlowTable<A> {
-        match table {
-            Table::Flows => &self.flows,
-            Table::Nursery => &self.nursery,
         }
     }
 }

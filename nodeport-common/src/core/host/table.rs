@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::vec::Vec;
 
-use crate::abi::{Flow, FlowKey, FlowState};
-use crate::core::env::{FlowRef, Insert, Inserted};
+use crate::abi::{FLOW_PROVED, Flow, FlowKey, FlowState};
+use crate::core::env::{FlowRef, Inserted, Step, Stepped};
 use crate::core::flow;
 
 /// What another CPU makes of a half; `None` if it removes it.
@@ -41,18 +41,12 @@ impl<A> Default for Content<A> {
 pub struct FlowTable<A> {
     content: RefCell<Content<A>>,
     capacity: usize,
-    pushes_out: bool,
 }
 
 impl<A: Copy + Ord> FlowTable<A> {
-    /// A table that is full at `capacity`.
+    /// A table with room for so many, which pushes out newcomers when it is full.
     pub fn bounded(capacity: usize) -> Self {
-        Self { content: RefCell::default(), capacity, pushes_out: false }
-    }
-
-    /// A table that pushes out what was not used for longest.
-    pub fn forgetful(capacity: usize) -> Self {
-        Self { content: RefCell::default(), capacity, pushes_out: true }
+        Self { content: RefCell::default(), capacity }
     }
 
     /// Sets the capacity; what is in the table stays.
@@ -85,32 +79,28 @@ impl<A: Copy + Ord> FlowTable<A> {
         let mut content = self.content.borrow_mut();
         let flow = content.flows.get(key)?.1;
         content.put(key, flow);
-        Some(Entry { table: self, key: *key, flow })
+        Some(Entry { table: self, key: *key })
     }
 
-    /// Inserts a half.
-    pub fn insert(&self, key: &FlowKey<A>, flow: &Flow<A>, how: Insert) -> Inserted {
+    /// Inserts a half, if its key is free.
+    pub fn claim(&self, key: &FlowKey<A>, flow: &Flow<A>) -> Inserted {
         let mut content = self.content.borrow_mut();
-        let known = content.flows.contains_key(key);
-        if how == Insert::Claim && (content.contested.remove(key) || known) {
+        if content.contested.remove(key) || content.flows.contains_key(key) {
             return Inserted::Taken;
         }
-        if how == Insert::Update && (content.contested.remove(key) || !known) {
-            content.remove(key);
-            return Inserted::Gone;
-        }
-        if !known
-            && content.flows.len() >= self.capacity
-            && !(self.pushes_out && content.forget_oldest())
-        {
+        if content.flows.len() >= self.capacity && !content.forget_oldest_newcomer() {
             return Inserted::Full;
         }
         content.put(key, *flow);
         Inserted::Done
     }
 
-    /// Lets the next claim or update of this key come too late, as if another CPU had just taken
-    /// or removed it.
+    /// Inserts a half, whatever is there.
+    pub fn put(&self, key: &FlowKey<A>, flow: &Flow<A>) {
+        self.content.borrow_mut().put(key, *flow);
+    }
+
+    /// Lets the next claim of this key come too late, as if another CPU had just taken it.
     pub fn lose_race(&self, key: &FlowKey<A>) {
         self.content.borrow_mut().contested.insert(*key);
     }
@@ -118,6 +108,29 @@ impl<A: Copy + Ord> FlowTable<A> {
     /// Lets another CPU change or remove a half right after its `reads`th read from now on.
     pub fn meanwhile(&self, key: &FlowKey<A>, reads: u32, change: Change<A>) {
         self.content.borrow_mut().meanwhile.insert(*key, (reads, change));
+    }
+
+    /// Takes a half one step further.
+    pub fn step(&self, key: &FlowKey<A>, step: Step<'_>) -> Stepped {
+        let mut stepped = Stepped::Gone;
+        self.change(key, |flow| {
+            flow.last_seen = step.now;
+            flow.packets += 1;
+            flow.bytes += u64::from(step.bytes);
+            flow.hop = step.hop.copied().unwrap_or(flow.hop);
+            stepped = match step.state {
+                Some(to) => Stepped::Merged(flow::merge_state(flow, to)),
+                None => Stepped::Done,
+            };
+        });
+        stepped
+    }
+
+    /// Puts a half into a state, merged with its own.
+    pub fn merge(&self, key: &FlowKey<A>, to: FlowState) -> Option<FlowState> {
+        let mut merged = None;
+        self.change(key, |flow| merged = Some(flow::merge_state(flow, to)));
+        merged
     }
 
     /// Removes a half; true if it was there.
@@ -169,26 +182,28 @@ impl<A: Copy + Ord> Content<A> {
         }
     }
 
-    fn forget_oldest(&mut self) -> bool {
-        match self.uses.pop_first() {
-            Some((_, key)) => self.flows.remove(&key).is_some(),
+    fn forget_oldest_newcomer(&mut self) -> bool {
+        let is_newcomer = |key: &FlowKey<A>| {
+            self.flows.get(key).is_some_and(|(_, flow)| flow.flags & FLOW_PROVED == 0)
+        };
+        match self.uses.values().find(|key| is_newcomer(key)).copied() {
+            Some(key) => self.remove(&key),
             None => false,
         }
     }
 }
 
-/// A half of a flow in its table. Like a pointer into a map of the kernel, it outlives the
-/// removal of the half: then it reads what was there last, and writes nowhere.
+/// A half of a flow in its table. Like an entry of the kernel's table, it outlives the removal of
+/// the half: then there is nothing more to read, and it writes nowhere.
 #[derive(Debug)]
 pub struct Entry<'a, A> {
     table: &'a FlowTable<A>,
     key: FlowKey<A>,
-    flow: Flow<A>,
 }
 
 impl<A: Copy + Ord> FlowRef<A> for Entry<'_, A> {
-    fn read(&self) -> Flow<A> {
-        let flow = self.table.get(&self.key).unwrap_or(self.flow);
+    fn read(&self) -> Option<Flow<A>> {
+        let flow = self.table.get(&self.key);
         self.table.content.borrow_mut().read_by_one(&self.key);
         flow
     }
@@ -199,11 +214,5 @@ impl<A: Copy + Ord> FlowRef<A> for Entry<'_, A> {
             flow.packets += 1;
             flow.bytes += u64::from(bytes);
         });
-    }
-
-    fn merge_state(&mut self, to: FlowState) -> FlowState {
-        let mut merged = to;
-        self.table.change(&self.key, |flow| merged = flow::merge_state(flow, to));
-        merged
     }
 }

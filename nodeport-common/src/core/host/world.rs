@@ -8,19 +8,18 @@ use super::frame::{SkbFrame, XdpFrame};
 use super::maps::{Maps, OnHost};
 use super::table::Entry;
 use crate::abi::{
-    Addr4, Addr6, Backend, Control, ErrorBudget, Flow, FlowKey, Frontend, FrontendKey, NextHop,
-    Reason, ServiceStats, Tags,
+    Addr4, Addr6, Backend, Control, ErrorBudget, Flow, FlowKey, FlowState, Frontend, FrontendKey,
+    NextHop, Reason, ServiceStats, Tags,
 };
-use crate::core::env::{Env, Hook, Insert, Inserted, Route, Table, Tables};
+use crate::core::env::{Env, FlowRef as _, Hook, Inserted, Route, Step, Stepped, Tables};
 use crate::core::hash;
+use crate::core::table::half::kept;
 use crate::core::verdict::Verdict;
 use crate::core::walk::walk;
 use crate::core::work::Work;
 
 /// Halves of flows that a world has room for, if nothing else is said.
 const FLOWS: usize = 65_536;
-/// The same for newcomers.
-const NURSERY: usize = 65_536;
 
 /// All that a walk needs beside the packet.
 #[derive(Debug)]
@@ -55,8 +54,8 @@ impl Default for World {
             script: RefCell::default(),
             slots: RefCell::default(),
             stats: RefCell::default(),
-            v4: Maps::new(FLOWS, NURSERY),
-            v6: Maps::new(FLOWS, NURSERY),
+            v4: Maps::new(FLOWS),
+            v6: Maps::new(FLOWS),
             below: RefCell::default(),
             ports: RefCell::default(),
             counters: RefCell::default(),
@@ -189,22 +188,30 @@ impl<F: OnHost, const HOOK: u8> Tables<F> for At<'_, HOOK> {
     where
         Self: 'a;
 
-    fn flow(&self, table: Table, key: &FlowKey<F::Addr>) -> Option<Entry<'_, F::Addr>> {
-        F::maps(self.world).table(table).entry(key)
+    fn flow(&self, key: &FlowKey<F::Addr>) -> Option<Entry<'_, F::Addr>> {
+        F::maps(self.world).flows.entry(key)
     }
 
-    fn insert_flow(
-        &self,
-        table: Table,
-        key: &FlowKey<F::Addr>,
-        flow: &Flow<F::Addr>,
-        how: Insert,
-    ) -> Inserted {
-        F::maps(self.world).table(table).insert(key, flow, how)
+    fn read_flow(&self, key: &FlowKey<F::Addr>, to: &mut Flow<F::Addr>) -> bool {
+        let found = F::maps(self.world).flows.entry(key).and_then(|entry| entry.read());
+        *to = found.unwrap_or(*to);
+        found.is_some()
     }
 
-    fn remove_flow(&self, table: Table, key: &FlowKey<F::Addr>) {
-        F::maps(self.world).table(table).remove(key);
+    fn step_flow(&self, key: &FlowKey<F::Addr>, step: Step<'_>) -> Stepped {
+        F::maps(self.world).flows.step(key, step)
+    }
+
+    fn merge_flow(&self, key: &FlowKey<F::Addr>, to: FlowState) -> Option<FlowState> {
+        F::maps(self.world).flows.merge(key, to)
+    }
+
+    fn claim_flow(&self, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>) -> Inserted {
+        F::maps(self.world).flows.claim(key, flow)
+    }
+
+    fn remove_flow(&self, key: &FlowKey<F::Addr>) {
+        F::maps(self.world).flows.remove(key);
     }
 
     fn frontend(&self, key: &FrontendKey<F::Addr>) -> Option<Frontend> {
@@ -220,7 +227,7 @@ impl<F: OnHost, const HOOK: u8> Tables<F> for At<'_, HOOK> {
     }
 
     fn generation(&self, index: u32) -> Option<u32> {
-        Tables::<F>::backend(self, index).map(|backend| backend.generation)
+        Tables::<F>::backend(self, index).map(|backend| kept(backend.generation))
     }
 
     fn with_work<R>(&self, body: impl FnOnce(&mut Work<F::Addr>) -> R) -> Option<R> {

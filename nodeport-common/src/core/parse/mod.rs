@@ -93,8 +93,9 @@ pub fn tags<P: Packet>(packet: &mut P, l3: usize) -> Tags {
     }
 }
 
+/// Whether an EtherType is that of a VLAN tag.
 #[inline(always)]
-const fn is_tag(ethertype: u16) -> bool {
+pub const fn is_tag(ethertype: u16) -> bool {
     ethertype == 0x8100_u16.to_be() || ethertype == 0x88a8_u16.to_be()
 }
 

@@ -1,0 +1,162 @@
+//! Where there is no room left in the table of flows.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use libtest_mimic::Trial;
+use nodeport_common::abi::{
+    FLOW_PROVED, FLOW_SETTLED, Flow, FlowKey, FlowState, IPPROTO_TCP, NextHop, Reason,
+};
+use nodeport_common::core::env::{Hook, Inserted};
+use nodeport_common::core::family::{V4, V6};
+use nodeport_common::core::state::{ACK, SYN};
+use nodeport_common::core::table::slot::Place;
+use nodeport_common::frames::{Net, View, key, tcp};
+
+use crate::kernel::Kernel;
+use crate::network::{MTU, mac, own_mac};
+use crate::state::*;
+use crate::step::Twins;
+use crate::table::LINES;
+
+/// What XDP says of a packet that it drops, and of one that it sends.
+const DROP: i32 = 1;
+const REDIRECT: i32 = 4;
+
+/// The tests.
+pub(crate) fn trials(twins: &Option<Arc<Mutex<Twins>>>) -> Vec<Trial> {
+    let trial = |name: &str, run: fn(&Kernel)| {
+        let twins = twins.clone();
+        let skipped = twins.is_none();
+        let run = move || {
+            if let Some(twins) = twins {
+                let mut twins = twins.lock().unwrap_or_else(PoisonError::into_inner);
+                twins.reset(State::new());
+                run(twins.kernel());
+            }
+            Ok(())
+        };
+        Trial::test(format!("full::{name}"), run).with_ignored_flag(skipped)
+    };
+    vec![
+        trial("ipv4::the_proved_stay", the_proved_stay::<V4>),
+        trial("ipv6::the_proved_stay", the_proved_stay::<V6>),
+        trial("ipv4::the_oldest_newcomer_goes", the_oldest_newcomer_goes::<V4>),
+        trial("ipv6::the_oldest_newcomer_goes", the_oldest_newcomer_goes::<V6>),
+        trial("ipv4::the_second_line_serves", the_second_line_serves::<V4>),
+        trial("ipv6::the_second_line_serves", the_second_line_serves::<V6>),
+        trial("ipv4::a_flood_ends_no_connection", a_flood_ends_no_connection::<V4>),
+        trial("ipv6::a_flood_ends_no_connection", a_flood_ends_no_connection::<V6>),
+    ]
+}
+
+fn frontend_key<F: Net>(client: SocketAddr) -> FlowKey<F::Addr> {
+    key::<F>(IPPROTO_TCP, client, frontend::<F>(REMOTE))
+}
+
+/// A half that nobody else has a part in.
+fn half<F: Net>(flags: u8) -> Flow<F::Addr> {
+    let state = if flags & FLOW_PROVED != 0 { FlowState::Established } else { FlowState::Opening };
+    let dst_mac = mac(8, 20);
+    let hop = NextHop { dst_mac, src_mac: own_mac(8), mtu: MTU, ..NextHop::UNRESOLVED };
+    Flow { state: state as u8, flags, hop, backend: REMOTE, generation: 5, ..Flow::default() }
+}
+
+/// Fills lines of the index with halves of other flows; their keys.
+fn fill<F: Net>(kernel: &Kernel, lines: &[u32], flags: u8) -> Vec<FlowKey<F::Addr>> {
+    let table = kernel.table::<F>();
+    let mut keys = Vec::new();
+    for number in 1..=u16::MAX {
+        let stranger = SocketAddr::new(F::party(66, 1), number);
+        let key = key::<F>(IPPROTO_TCP, stranger, frontend::<F>(OTHER));
+        let line = table.place(&key).first();
+        let has_room = table.slots(line).iter().any(|slot| slot.is_empty());
+        if lines.contains(&line) && has_room {
+            assert_eq!(table.claim(&key, &half::<F>(flags)), Inserted::Done);
+            keys.push(key);
+        }
+    }
+    let is_full = |line: &u32| table.slots(*line).iter().all(|slot| !slot.is_empty());
+    assert!(lines.iter().all(is_full), "{} of {LINES} lines: too few keys", lines.len());
+    keys
+}
+
+fn place<F: Net>(kernel: &Kernel) -> Place {
+    kernel.table::<F>().place(&frontend_key::<F>(client::<F>()))
+}
+
+fn segment<F: Net>(kernel: &Kernel, flags: u8) -> (i32, Vec<u8>) {
+    let frame = tcp(client::<F>(), frontend::<F>(REMOTE), flags).payload(b"abc").build();
+    let ran = kernel.run(Hook::Xdp, &frame, 0).expect("the kernel takes the frame");
+    (ran.code, ran.bytes)
+}
+
+fn the_proved_stay<F: Net>(kernel: &Kernel) {
+    let place = place::<F>(kernel);
+    let keys = fill::<F>(kernel, &[place.first(), place.second()], FLOW_PROVED | FLOW_SETTLED);
+    let (verdict, _) = segment::<F>(kernel, SYN);
+    assert_eq!(verdict, DROP);
+    assert_eq!(kernel.counters().get(&Reason::TableFull), Some(&1));
+    let flows = kernel.flows::<F>();
+    assert!(keys.iter().all(|key| flows.contains_key(key)));
+    assert_eq!(flows.len(), keys.len(), "nothing of the flow stays half done");
+}
+
+fn the_oldest_newcomer_goes<F: Net>(kernel: &Kernel) {
+    let place = place::<F>(kernel);
+    let keys = fill::<F>(kernel, &[place.first(), place.second()], 0);
+    let oldest = keys[11];
+    for (number, key) in keys.iter().enumerate() {
+        kernel.table::<F>().make_older(key, if *key == oldest { 9 } else { number as u8 % 5 });
+    }
+    let (verdict, _) = segment::<F>(kernel, SYN);
+    assert_eq!(verdict, REDIRECT);
+    let flows = kernel.flows::<F>();
+    let gone: Vec<_> = keys.iter().filter(|key| !flows.contains_key(key)).collect();
+    assert_eq!(gone, [&oldest]);
+    kernel.table::<F>().audit(crate::table::ENTRIES);
+}
+
+/// The quick way looks in the first line alone: the thorough one must find the flow, and do with
+/// its packets what the quick one would.
+fn the_second_line_serves<F: Net>(kernel: &Kernel) {
+    let place = place::<F>(kernel);
+    let keys = fill::<F>(kernel, &[place.first()], FLOW_PROVED | FLOW_SETTLED);
+    let key = frontend_key::<F>(client::<F>());
+    for flags in [SYN, ACK, ACK] {
+        let (verdict, bytes) = segment::<F>(kernel, flags);
+        let view = View::new(&bytes).expect("a frame");
+        assert_eq!((verdict, view.src, view.dst), (REDIRECT, snat::<F>(8), backend::<F>(REMOTE)));
+        if flags == SYN {
+            let answer = tcp(backend::<F>(REMOTE), snat::<F>(8), SYN | ACK).build();
+            let ran = kernel.run(Hook::Xdp, &answer, 0).expect("the kernel takes the frame");
+            assert_eq!(View::new(&ran.bytes).expect("a frame").dst, client::<F>());
+        }
+    }
+    let flows = kernel.flows::<F>();
+    assert_eq!((flows[&key].packets, flows[&key].state), (3, FlowState::Established as u8));
+    assert_eq!(flows.len(), keys.len() + 2);
+}
+
+/// Many more newcomers than there is room for, and a connection that lives on among them.
+fn a_flood_ends_no_connection<F: Net>(kernel: &Kernel) {
+    let handshake = |kernel: &Kernel| {
+        segment::<F>(kernel, SYN);
+        let answer = tcp(backend::<F>(REMOTE), snat::<F>(8), SYN | ACK).build();
+        kernel.run(Hook::Xdp, &answer, 0).expect("the kernel takes the frame");
+        segment::<F>(kernel, ACK)
+    };
+    assert_eq!(handshake(kernel).0, REDIRECT);
+    let mut served = 0;
+    for number in 0..60_000_u16 {
+        let stranger = SocketAddr::new(F::party(70 + (number % 8) as u8, 1), 1_024 + number);
+        let frame = tcp(stranger, frontend::<F>(LOCAL), SYN).build();
+        let ran = kernel.run(Hook::Ingress, &frame, 0).expect("the kernel takes the frame");
+        served += u32::from(View::new(&ran.bytes).expect("a frame").dst == backend::<F>(LOCAL));
+    }
+    assert!(served > 59_000, "newcomers push out newcomers: {served} of 60000 were served");
+    assert_eq!(segment::<F>(kernel, ACK).0, REDIRECT, "who has proved itself lives on");
+    let flows = kernel.flows::<F>();
+    assert_eq!(flows[&frontend_key::<F>(client::<F>())].packets, 3);
+    kernel.table::<F>().audit(crate::table::ENTRIES);
+}

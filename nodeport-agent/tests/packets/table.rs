@@ -1,0 +1,324 @@
+//! The kernel's table of flows, through memory that is shared with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::marker::PhantomData;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aya::Ebpf;
+use aya::maps::Map;
+use memmap2::{MmapOptions, MmapRaw};
+use nodeport_common::abi::{
+    Exit, Flow, FlowDetails, FlowEntry, FlowKey, HOP_SEND, HOP_TAGGED, Heap, IndexLine,
+    SLOTS_OF_LINE,
+};
+use nodeport_common::core::env::Inserted;
+use nodeport_common::core::table::half::{self, key_hash};
+use nodeport_common::core::table::slot::{Place, Slot};
+use nodeport_common::core::table::status::{STRAY, Status};
+use nodeport_common::core::table::{self, Entry, Line, Store, Word};
+use nodeport_common::frames::Net;
+
+/// Halves in each table.
+pub(crate) const ENTRIES: u32 = 8_192;
+/// Lines of each index.
+pub(crate) const LINES: u32 = 2_048;
+/// Key of the hash.
+const SEED: u64 = 0x1234_5678_9abc_def1;
+
+/// An entry without what fills its cache lines.
+type Half<A> = FlowEntry<A, [u64; 0]>;
+
+/// The arrays of one family.
+pub(crate) struct Memory {
+    /// Which element of the heap.
+    family: usize,
+    heap: MmapRaw,
+    index: MmapRaw,
+    flows: MmapRaw,
+    details: MmapRaw,
+    /// Bytes from one entry to the next.
+    stride: usize,
+}
+
+impl Memory {
+    pub(crate) fn new(ebpf: &Ebpf, version: u8) -> Self {
+        let map = |name: &str, bytes: usize| {
+            let Some(Map::Array(map)) = ebpf.map(name) else { panic!("{name}: no such array") };
+            MmapOptions::new()
+                .len(bytes)
+                .map_raw(map.fd().as_fd().as_raw_fd())
+                .unwrap_or_else(|error| panic!("{name}: {error}"))
+        };
+        let (family, stride) = if version == 4 { (0, 64) } else { (1, 128) };
+        Self {
+            family,
+            heap: map("heap", 2 * size_of::<Heap>()),
+            index: map(&format!("index{version}"), LINES as usize * size_of::<IndexLine>()),
+            flows: map(&format!("flows{version}"), ENTRIES as usize * stride),
+            details: map(&format!("details{version}"), ENTRIES as usize * size_of::<FlowDetails>()),
+            stride,
+        }
+    }
+
+    fn heap(&self) -> *mut Heap {
+        // SAFETY: the map has two elements.
+        unsafe { self.heap.as_mut_ptr().cast::<Heap>().add(self.family) }
+    }
+
+    /// Empties the table. All but the last `entries` entries, and the first `lines` lines, is out
+    /// of use from now on. No program may run meanwhile.
+    pub(crate) fn clear(&self, entries: u32, lines: u32) {
+        assert!(entries <= ENTRIES && lines <= LINES && lines.is_power_of_two());
+        for memory in [&self.index, &self.flows, &self.details] {
+            // SAFETY: all zero is a value of each element, and nobody else uses them now.
+            unsafe { memory.as_mut_ptr().write_bytes(0, memory.len()) };
+        }
+        let (first, lines) = (u64::from(ENTRIES - entries), lines - 1);
+        let heap = Heap { first, seed: SEED, lines, entries: ENTRIES, pad: [0; 5] };
+        // SAFETY: as above.
+        unsafe { self.heap().write_volatile(heap) };
+    }
+}
+
+/// A word that is shared with the kernel.
+#[derive(Clone, Copy)]
+struct Shared<'a>(&'a AtomicU64);
+
+impl Word for Shared<'_> {
+    fn load(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    fn swap(&self, old: u64, new: u64) -> bool {
+        self.0.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+}
+
+#[derive(Clone, Copy)]
+struct SharedLine<'a>(&'a [AtomicU64; SLOTS_OF_LINE]);
+
+impl Line for SharedLine<'_> {
+    fn slot(self, place: usize) -> impl Word {
+        Shared(&self.0[place])
+    }
+}
+
+/// The table of one family. It can be changed while programs run, as they do it themselves.
+pub(crate) struct Table<'a, F> {
+    memory: &'a Memory,
+    family: PhantomData<F>,
+}
+
+impl<F> Clone for Table<'_, F> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<F> Copy for Table<'_, F> {}
+
+struct SharedEntry<'a, A> {
+    entry: *mut Half<A>,
+    details: *mut FlowDetails,
+    status: Shared<'a>,
+}
+
+impl<A: Copy + PartialEq> Entry for SharedEntry<'_, A> {
+    type Key = FlowKey<A>;
+    type Body = Flow<A>;
+
+    fn has_key(&self, key: &FlowKey<A>) -> bool {
+        // SAFETY: every bit pattern is a value; what is torn is told by the version.
+        let entry = unsafe { self.entry.read_volatile() };
+        (entry.src, entry.dst, entry.ports) == (key.src, key.dst, key.ports)
+            && half::protocol(entry.flags) == key.protocol
+    }
+
+    fn write(&self, key: &FlowKey<A>, flow: &Flow<A>) {
+        let new: Half<A> = half::pack(key, flow);
+        // SAFETY: as in `has_key`; the entry is ours, and so is its status.
+        unsafe {
+            let Half { epoch, mtu, version, state, flags, .. } = self.entry.read_volatile();
+            self.entry.write_volatile(Half { epoch, mtu, version, state, flags, ..new });
+            let details = FlowDetails { service: flow.service, created: flow.created };
+            self.details.write_volatile(details);
+        }
+    }
+
+    fn status(&self) -> impl Word {
+        self.status
+    }
+
+    fn link(&self) -> u32 {
+        // SAFETY: as in `has_key`.
+        unsafe { (&raw const (*self.entry).last_seen).read_volatile() }
+    }
+
+    fn set_link(&self, link: u32) {
+        // SAFETY: as in `write`.
+        unsafe { (&raw mut (*self.entry).last_seen).write_volatile(link) }
+    }
+}
+
+impl<F: Net> Store for Table<'_, F> {
+    type Key = FlowKey<F::Addr>;
+    type Body = Flow<F::Addr>;
+
+    fn heap(&self) -> Option<impl Word> {
+        // SAFETY: the field is an aligned word, and lives as long as the mapping.
+        Some(Shared(unsafe { AtomicU64::from_ptr(&raw mut (*self.memory.heap()).first) }))
+    }
+
+    fn line(&self, number: u32) -> Option<impl Line> {
+        let lines = self.memory.index.as_mut_ptr().cast::<[AtomicU64; SLOTS_OF_LINE]>();
+        // SAFETY: it is one of the lines, which live as long as the mapping.
+        (number < LINES).then(|| SharedLine(unsafe { &*lines.add(number as usize) }))
+    }
+
+    fn entry(&self, number: u32) -> Option<impl Entry<Key = Self::Key, Body = Self::Body>> {
+        self.shared_entry(number)
+    }
+}
+
+impl<'a, F: Net> Table<'a, F> {
+    pub(crate) fn new(memory: &'a Memory) -> Self {
+        Self { memory, family: PhantomData }
+    }
+
+    fn shared_entry(self, number: u32) -> Option<SharedEntry<'a, F::Addr>> {
+        if number >= ENTRIES {
+            return None;
+        }
+        let offset = number as usize * self.memory.stride;
+        // SAFETY: it is one of the entries; the status is an aligned word of it.
+        unsafe {
+            let entry = self.memory.flows.as_mut_ptr().add(offset).cast::<Half<F::Addr>>();
+            let status = Shared(AtomicU64::from_ptr((&raw mut (*entry).epoch).cast()));
+            let details = self.memory.details.as_mut_ptr().cast::<FlowDetails>();
+            Some(SharedEntry { entry, details: details.add(number as usize), status })
+        }
+    }
+
+    /// Where a key may be.
+    pub(crate) fn place(self, key: &FlowKey<F::Addr>) -> Place {
+        // SAFETY: only `clear` writes to it.
+        let heap = unsafe { self.memory.heap().read_volatile() };
+        Place::new(key_hash::<F>(key, heap.seed), heap.lines)
+    }
+
+    /// Takes a half out; whether it was there.
+    pub(crate) fn remove(self, key: &FlowKey<F::Addr>) -> bool {
+        table::remove(self, key, self.place(key))
+    }
+
+    /// Puts a half in.
+    pub(crate) fn claim(self, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>) -> Inserted {
+        table::claim(self, key, flow, self.place(key), half::status(flow, key.protocol), 0)
+    }
+
+    /// The slots of a line.
+    pub(crate) fn slots(self, line: u32) -> [Slot; SLOTS_OF_LINE] {
+        let line = self.line(line).expect("a line");
+        std::array::from_fn(|place| Slot::from_word(line.slot(place).load()))
+    }
+
+    /// Makes the newcomer of a key older, by so many units of the table's clock.
+    pub(crate) fn make_older(self, key: &FlowKey<F::Addr>, units: u8) {
+        let (number, slot) = table::find(self, key, self.place(key)).expect("it is there");
+        let (line, place) = self.place(key).slot(number);
+        let born = (slot.word() >> 24) as u8;
+        let born = u64::from(born.wrapping_sub(units)) << 24;
+        let older = slot.word() & !(0xff << 24) | born;
+        assert!(self.line(line).expect("a line").slot(place).swap(slot.word(), older));
+    }
+
+    fn status(self, number: u32) -> Status {
+        Status::from_word(self.shared_entry(number).expect("an entry").status.load())
+    }
+
+    /// The half in an entry.
+    fn half(self, number: u32) -> (FlowKey<F::Addr>, Flow<F::Addr>) {
+        let entry = self.shared_entry(number).expect("an entry");
+        // SAFETY: every bit pattern is a value.
+        unsafe { half::unpack(&entry.entry.read_volatile(), &entry.details.read_volatile()) }
+    }
+
+    /// All halves, with their ways out as `exits` has them.
+    pub(crate) fn halves(self, exits: &[Exit]) -> BTreeMap<FlowKey<F::Addr>, Flow<F::Addr>> {
+        let live = (0..ENTRIES).filter(|number| self.status(*number).is_live());
+        let mut halves = BTreeMap::new();
+        for (key, mut flow) in live.map(|number| self.half(number)) {
+            let exit = exits[usize::from(flow.hop.exit)];
+            flow.hop.ifindex = exit.ifindex;
+            if matches!(flow.hop.kind, HOP_SEND | HOP_TAGGED) {
+                flow.hop.src_mac = exit.mac;
+            }
+            assert_eq!(halves.insert(key, flow), None, "{key:?} is in two entries");
+        }
+        halves
+    }
+
+    /// Looks whether the table is whole. `entries`: how many are in use at most.
+    pub(crate) fn audit(self, entries: u32) -> Audit {
+        let named = self.audit_slots();
+        let free = self.free();
+        let mut audit = Audit { free: free.len(), ..Audit::default() };
+        for number in ENTRIES - entries..ENTRIES {
+            let status = self.status(number);
+            if status.is_live() {
+                assert!(named.contains(&number), "no slot names entry {number}, {status:?}");
+                audit.live += 1;
+            } else if status.state == STRAY {
+                assert!(!free.contains(&number), "entry {number} is stray and free");
+                audit.stray += 1;
+            } else {
+                assert!(free.contains(&number), "entry {number} is in no list");
+            }
+        }
+        assert_eq!(audit.live, named.len(), "halves and slots");
+        assert_eq!(audit.live + audit.free + audit.stray, entries as usize, "{audit:?}");
+        audit
+    }
+
+    /// The entries that slots name.
+    fn audit_slots(self) -> BTreeSet<u32> {
+        let (mut named, mut keys) = (BTreeSet::new(), BTreeSet::new());
+        for line in 0..LINES {
+            for slot in self.slots(line).into_iter().filter(|slot| !slot.is_empty()) {
+                let what = format!("line {line}: {slot:?}");
+                assert!(!slot.is_pending(), "{what} is pending");
+                let status = self.status(slot.entry());
+                assert!(status.is_live(), "{what} names {status:?}");
+                assert_eq!(status.version, slot.version(), "{what}");
+                let (key, _) = self.half(slot.entry());
+                let place = self.place(&key);
+                assert!([place.first(), place.second()].contains(&line), "{what} of {place:?}");
+                assert_eq!(place.tag(), (slot.word() >> 32) as u16, "{what}");
+                assert!(named.insert(slot.entry()), "{what}: another names the entry");
+                assert!(keys.insert(key), "{what}: another has its key");
+            }
+        }
+        named
+    }
+
+    /// The list of free entries.
+    fn free(self) -> BTreeSet<u32> {
+        let mut free = BTreeSet::new();
+        let mut number = self.heap().expect("a heap").load() as u32;
+        while let Some(entry) = self.shared_entry(number) {
+            assert_eq!(self.status(number).state, 0, "entry {number} in the list");
+            assert!(free.insert(number), "entry {number} is in the list twice");
+            number = number.wrapping_add(1).wrapping_add(entry.link());
+        }
+        assert_eq!(number, ENTRIES, "the list ends behind the last entry");
+        free
+    }
+}
+
+/// How many entries are what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Audit {
+    pub(crate) live: usize,
+    pub(crate) free: usize,
+    pub(crate) stray: usize,
+}
