@@ -256,8 +256,8 @@ impl<F: InMaps> Store for Table<F> {
     }
 
     #[inline(always)]
-    fn retire(self, number: u32) {
-        F::retire(number);
+    fn retire(self, slot: Slot) {
+        F::retire(slot);
     }
 
     #[inline(always)]
@@ -352,8 +352,8 @@ macro_rules! operations {
         /// See [`table::retire`].
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $retire(number: u32) -> u32 {
-            table::retire(Table::<$family>::THIS, number);
+        extern "C" fn $retire(slot: u64) -> u32 {
+            table::retire(Table::<$family>::THIS, Slot::from_word(slot));
             0
         }
 
@@ -521,8 +521,8 @@ macro_rules! operations {
             }
 
             #[inline(always)]
-            fn retire(number: u32) {
-                $retire(number);
+            fn retire(slot: Slot) {
+                $retire(slot.word());
             }
 
             #[inline(always)]
@@ -591,7 +591,7 @@ pub(crate) trait Operations: Family {
     /// See [`table::allocate`].
     fn allocate() -> u32;
     /// See [`table::retire`].
-    fn retire(number: u32);
+    fn retire(slot: Slot);
     /// See [`table::age`].
     fn age(place: Place, number: u32, now: u32) -> u32;
     /// See [`table::evict`].

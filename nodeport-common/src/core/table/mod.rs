@@ -5,7 +5,9 @@
 //! so that few flows lie in few pages.
 //!
 //! CPUs share it without locks:
-//! - A slot is set and cleared by compare-exchange alone. Whoever clears it gives the entry back.
+//! - A slot is set and cleared by compare-exchange alone. Whoever ends a half in its entry's status
+//!   gives the entry back, and nobody else. A newcomer that is pushed out is ended there first, so
+//!   that it cannot prove itself meanwhile.
 //! - An entry is written before a slot names it, and its version rises before it is given to
 //!   another half. A reader compares the version in the slot with that in the entry, after it has
 //!   read: what was torn is told.
@@ -109,8 +111,8 @@ pub trait Store: Copy {
         allocate(self)
     }
     /// [`retire`].
-    fn retire(self, number: u32) {
-        retire(self, number);
+    fn retire(self, slot: Slot) {
+        retire(self, slot);
     }
 }
 
@@ -199,7 +201,7 @@ pub fn claim<S: Store>(
     }
     let at = publish(store, place, slot.pending(), now);
     if at == NONE {
-        store.retire(number);
+        store.retire(slot);
         return Inserted::Full;
     }
     if is_alone(store, key, place, slot.pending()) && swap(store, place, at, slot.pending(), slot) {
@@ -207,7 +209,7 @@ pub fn claim<S: Store>(
     }
     // A rival may have cleared the slot; the entry is ours to give back.
     swap(store, place, at, slot.pending(), Slot::EMPTY);
-    store.retire(number);
+    store.retire(slot);
     Inserted::Taken
 }
 
@@ -249,7 +251,7 @@ pub fn remove<S: Store>(store: S, key: &S::Key, place: Place) -> bool {
     while tries < PICKS {
         let Some((number, slot)) = find(store, key, place) else { return false };
         if swap(store, place, number, slot, Slot::EMPTY) {
-            store.retire(slot.entry());
+            store.retire(slot);
             return true;
         }
         // Another CPU has removed it, or noted in its slot that it has proved itself.
@@ -307,16 +309,28 @@ pub fn evict<S: Store>(store: S, place: Place, number: u32) -> bool {
         return false;
     }
     let Some(entry) = store.entry(slot.entry()) else { return false };
-    let status = Status::from_word(entry.status().load());
-    if status.version == slot.version() && status.flags & FLOW_PROVED != 0 {
+    let old = entry.status().load();
+    let status = Status::from_word(old);
+    if status.version != slot.version() || !status.is_live() {
+        return false;
+    }
+    if status.flags & FLOW_PROVED != 0 {
         swap(store, place, number, slot, slot.proved());
         return false;
     }
-    if !swap(store, place, number, slot, Slot::EMPTY) {
+    // The status first: from then on it can prove itself no more.
+    if !entry.status().swap(old, ended(status).word()) {
         return false;
     }
-    retire(store, slot.entry());
+    swap(store, place, number, slot, Slot::EMPTY);
+    take_up(store, slot.entry());
     true
+}
+
+/// The status of an entry whose half has ended, and that no list holds yet.
+#[inline(always)]
+const fn ended(status: Status) -> Status {
+    Status { epoch: 0, mtu: 0, version: following(status.version), state: STRAY, flags: 0 }
 }
 
 /// Frees an entry where there is none, and takes it: that of a newcomer here, or nearby.
@@ -356,22 +370,24 @@ const fn counted(head: u64, first: u32) -> u64 {
     ((head >> 32) + 1) << 32 | first as u64
 }
 
-/// Gives an entry back that no slot names any more. Readers that have it still are told by its
-/// version.
+/// Gives the entry back that a slot named. Readers that have it still are told by its version; so is
+/// whoever comes here after another has given it back, and it may have another half since.
 #[inline(always)]
-pub fn retire<S: Store>(store: S, number: u32) {
-    let Some(entry) = store.entry(number) else { return };
+pub fn retire<S: Store>(store: S, slot: Slot) {
+    let Some(entry) = store.entry(slot.entry()) else { return };
     let mut tries = 0;
     while tries < TRIES {
         let old = entry.status().load();
-        let version = following(Status::from_word(old).version);
-        let free = Status { epoch: 0, mtu: 0, version, state: STRAY, flags: 0 };
-        if entry.status().swap(old, free.word()) {
-            break;
+        let status = Status::from_word(old);
+        if status.version != slot.version() || !status.is_live() {
+            return;
+        }
+        if entry.status().swap(old, ended(status).word()) {
+            take_up(store, slot.entry());
+            return;
         }
         tries += 1;
     }
-    take_up(store, number);
 }
 
 /// Puts an entry that nobody has into the list of free ones; if the list's begin is too contended,

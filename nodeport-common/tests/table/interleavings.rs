@@ -1,0 +1,112 @@
+//! Every order in which two processors may meet, up to some changes from one to the other, with
+//! loom.
+
+use loom::sync::Arc;
+use loom::thread;
+use nodeport_common::core::env::Inserted;
+
+use crate::memory::in_loom::Memory;
+use crate::memory::{UNIT, body_of};
+
+/// Changes from one thread to the other that are not forced.
+const CHANGES: usize = 2;
+
+fn model(check: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(CHANGES);
+    builder.max_branches = 10_000;
+    builder.check(check);
+}
+
+/// Runs one here and the other on a second thread; what both return.
+fn both<A: 'static, B: Send + 'static>(
+    memory: &Arc<Memory>,
+    one: impl FnOnce(&Memory) -> A,
+    other: impl FnOnce(&Memory) -> B + Send + 'static,
+) -> (A, B) {
+    let theirs = memory.clone();
+    let thread = thread::spawn(move || other(&theirs));
+    let result = one(memory);
+    (result, thread.join().unwrap())
+}
+
+#[test]
+fn two_claims_of_one_key() {
+    model(|| {
+        let memory = Arc::new(Memory::new(2, 2));
+        let (a, b) = both(
+            &memory,
+            |memory| memory.claim(1, body_of(1, 1), false, 0),
+            |memory| memory.claim(1, body_of(1, 2), false, 0),
+        );
+        assert!(!(a == Inserted::Done && b == Inserted::Done), "claimed twice");
+        let audit = memory.audit();
+        let done = usize::from(a == Inserted::Done) + usize::from(b == Inserted::Done);
+        assert_eq!(audit.keys.len(), done);
+        assert_eq!(audit.keys.len() + audit.free + audit.stray, 2);
+    });
+}
+
+#[test]
+fn a_claim_and_a_removal() {
+    model(|| {
+        let memory = Arc::new(Memory::new(2, 2));
+        memory.claim(1, body_of(1, 1), false, 0);
+        let (a, _) = both(
+            &memory,
+            |memory| memory.claim(1, body_of(1, 2), false, 0),
+            |memory| memory.remove(1),
+        );
+        let audit = memory.audit();
+        assert_eq!(audit.keys.len(), usize::from(a == Inserted::Done));
+        assert_eq!(audit.keys.len() + audit.free + audit.stray, 2);
+    });
+}
+
+/// The one entry that there is gets another's half while the first one's is read.
+#[test]
+fn a_reader_and_another_half_in_its_entry() {
+    model(|| {
+        let memory = Arc::new(Memory::new(2, 1));
+        memory.claim(1, body_of(1, 1), false, 0);
+        let (read, _) = both(
+            &memory,
+            |memory| memory.read(1),
+            |memory| {
+                memory.remove(1);
+                memory.claim(2, body_of(2, 2), false, 0)
+            },
+        );
+        assert!(read.is_none_or(|body| body == body_of(1, 1)), "{read:x?}");
+        assert_eq!(memory.audit().keys.len(), 1);
+    });
+}
+
+#[test]
+fn two_newcomers_and_one_entry() {
+    model(|| {
+        let memory = Arc::new(Memory::new(2, 1));
+        let (a, b) = both(
+            &memory,
+            |memory| memory.claim(1, body_of(1, 1), false, UNIT),
+            |memory| memory.claim(2, body_of(2, 2), false, UNIT),
+        );
+        let audit = memory.audit();
+        assert!(a == Inserted::Done || b == Inserted::Done);
+        assert_eq!(audit.keys.len() + audit.free + audit.stray, 1);
+    });
+}
+
+#[test]
+fn a_newcomer_that_proves_itself_while_it_is_pushed_out() {
+    model(|| {
+        let memory = Arc::new(Memory::new(2, 1));
+        memory.claim(1, body_of(1, 1), false, 0);
+        let (proved, pushed) =
+            both(&memory, |memory| memory.prove(1), |memory| memory.push_out(1, UNIT));
+        let audit = memory.audit();
+        assert_eq!(audit.keys.is_empty(), pushed);
+        assert!(proved || pushed, "neither");
+        assert_eq!(audit.keys.len() + audit.free + audit.stray, 1);
+    });
+}

@@ -1,0 +1,248 @@
+//! The table of flows in the host's memory, with keys and bodies of one word.
+//!
+//! The kernel's programs run on processors whose plain loads and stores are never reordered with
+//! each other but for a store and a later load (x86's total store order): a load is `Acquire`
+//! here, a store `Release`, a compare-exchange `SeqCst`.
+
+use nodeport_common::abi::{FLOW_PROVED, FLOW_SETTLED, FlowState};
+use nodeport_common::core::table::slot::{Place, Slot};
+use nodeport_common::core::table::status::{STRAY, Status};
+
+/// Jiffies of one unit of a newcomer's age.
+pub(crate) const UNIT: u32 = 256;
+
+/// The status of a newcomer, or of one that has proved itself.
+pub(crate) fn status(proved: bool) -> Status {
+    let (state, flags) = if proved {
+        (FlowState::Established, FLOW_PROVED | FLOW_SETTLED)
+    } else {
+        (FlowState::Opening, 0)
+    };
+    Status { epoch: 0, mtu: 0, version: 0, state: state as u8 + 1, flags }
+}
+
+/// The place of a key among so many lines: keys are few, so their hash may be simple.
+pub(crate) fn place(key: u64, lines: u32) -> Place {
+    Place::new(key.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29), lines - 1)
+}
+
+/// The body that goes with a key: nobody else's.
+pub(crate) fn body_of(key: u64, generation: u64) -> u64 {
+    key << 32 | generation
+}
+
+/// What became of all entries.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Audit {
+    /// Keys that can be found, in order.
+    pub(crate) keys: Vec<u64>,
+    pub(crate) free: usize,
+    pub(crate) stray: usize,
+}
+
+/// Whether a status is that of an entry that no list holds.
+pub(crate) fn is_stray(word: u64) -> bool {
+    Status::from_word(word).state == STRAY
+}
+
+/// Whether a slot names an entry that can be found.
+pub(crate) fn is_live(slot: Slot) -> bool {
+    !slot.is_empty() && !slot.is_pending()
+}
+
+/// Defines the memory over a module with `AtomicU64` and `Ordering`.
+macro_rules! memory {
+    ($($atomic:tt)+) => {
+        use $($atomic)+::{AtomicU64, Ordering};
+        use nodeport_common::abi::{IndexLine, SLOTS_OF_LINE};
+        use nodeport_common::core::table::slot::Slot;
+        use nodeport_common::core::table::status::Status;
+        use nodeport_common::core::table::{self, Entry, Line, Store, Word};
+        use nodeport_common::core::env::Inserted;
+        use super::{Audit, is_live, is_stray, place, status};
+
+        #[derive(Clone, Copy)]
+        pub(crate) struct Shared<'a>(&'a AtomicU64);
+
+        impl Word for Shared<'_> {
+            fn load(&self) -> u64 {
+                self.0.load(Ordering::Acquire)
+            }
+
+            fn swap(&self, old: u64, new: u64) -> bool {
+                self.0.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+            }
+        }
+
+        #[derive(Clone, Copy)]
+        pub(crate) struct SharedLine<'a>(&'a [AtomicU64; SLOTS_OF_LINE]);
+
+        impl Line for SharedLine<'_> {
+            fn slot(self, place: usize) -> impl Word {
+                Shared(&self.0[place])
+            }
+        }
+
+        #[derive(Default)]
+        pub(crate) struct Cell {
+            key: AtomicU64,
+            body: AtomicU64,
+            status: AtomicU64,
+            link: AtomicU64,
+        }
+
+        impl Entry for &Cell {
+            type Key = u64;
+            type Body = u64;
+
+            fn has_key(&self, key: &u64) -> bool {
+                self.key.load(Ordering::Acquire) == *key
+            }
+
+            fn write(&self, key: &u64, body: &u64) {
+                self.key.store(*key, Ordering::Release);
+                self.body.store(*body, Ordering::Release);
+            }
+
+            fn status(&self) -> impl Word {
+                Shared(&self.status)
+            }
+
+            fn link(&self) -> u32 {
+                self.link.load(Ordering::Acquire) as u32
+            }
+
+            fn set_link(&self, link: u32) {
+                self.link.store(link.into(), Ordering::Release);
+            }
+        }
+
+        /// The arrays.
+        pub(crate) struct Memory {
+            heap: AtomicU64,
+            lines: Vec<[AtomicU64; SLOTS_OF_LINE]>,
+            entries: Vec<Cell>,
+        }
+
+        impl Store for &Memory {
+            type Key = u64;
+            type Body = u64;
+
+            fn heap(&self) -> Option<impl Word> {
+                Some(Shared(&self.heap))
+            }
+
+            fn line(&self, number: u32) -> Option<impl Line> {
+                self.lines.get(number as usize).map(SharedLine)
+            }
+
+            fn entry(&self, number: u32) -> Option<impl Entry<Key = u64, Body = u64>> {
+                self.entries.get(number as usize)
+            }
+        }
+
+        impl Memory {
+            pub(crate) fn new(lines: u32, entries: usize) -> Self {
+                let line = |_| IndexLine::default().map(AtomicU64::new);
+                Self {
+                    heap: AtomicU64::new(0),
+                    lines: (0..lines).map(line).collect(),
+                    entries: (0..entries).map(|_| Cell::default()).collect(),
+                }
+            }
+
+            fn place(&self, key: u64) -> table::slot::Place {
+                place(key, self.lines.len() as u32)
+            }
+
+            pub(crate) fn claim(&self, key: u64, body: u64, proved: bool, now: u32) -> Inserted {
+                table::claim(self, &key, &body, self.place(key), status(proved), now)
+            }
+
+            pub(crate) fn remove(&self, key: u64) -> bool {
+                table::remove(self, &key, self.place(key))
+            }
+
+            /// As a packet reads a half: slot, body, and the version once more.
+            pub(crate) fn read(&self, key: u64) -> Option<u64> {
+                let (_, slot) = self.find(key)?;
+                let cell = &self.entries[slot.entry() as usize];
+                let body = cell.body.load(Ordering::Acquire);
+                let status = Status::from_word(cell.status.load(Ordering::Acquire));
+                (status.version == slot.version()).then_some(body)
+            }
+
+            /// Which of a key's slots names it.
+            pub(crate) fn find(&self, key: u64) -> Option<(u32, Slot)> {
+                table::find(self, &key, self.place(key))
+            }
+
+            /// As a packet does when its flow has proved itself.
+            pub(crate) fn prove(&self, key: u64) -> bool {
+                let Some((_, slot)) = self.find(key) else { return false };
+                let word = Shared(&self.entries[slot.entry() as usize].status);
+                let old = word.load();
+                let proved = status(true);
+                let new = Status { version: Status::from_word(old).version, ..proved };
+                Status::from_word(old).version == slot.version() && word.swap(old, new.word())
+            }
+
+            pub(crate) fn push_out(&self, key: u64, now: u32) -> bool {
+                table::push_out(self, self.place(key), now) != u32::MAX
+            }
+
+            /// Goes through all, once nothing else runs; fails if anything is lost, doubled or
+            /// named wrongly.
+            pub(crate) fn audit(&self) -> Audit {
+                let mut seen = vec![0; self.entries.len()];
+                let mut keys = Vec::new();
+                for slot in self.lines.iter().flatten() {
+                    let slot = Slot::from_word(slot.load(Ordering::Acquire));
+                    assert!(!slot.is_pending(), "a claim that was not ended");
+                    if !is_live(slot) {
+                        continue;
+                    }
+                    let cell = &self.entries[slot.entry() as usize];
+                    let status = Status::from_word(cell.status.load(Ordering::Acquire));
+                    assert!(status.is_live() && status.version == slot.version(), "{status:?}");
+                    seen[slot.entry() as usize] += 1;
+                    let key = cell.key.load(Ordering::Acquire);
+                    assert_eq!(cell.body.load(Ordering::Acquire) >> 32, key, "another's body");
+                    keys.push(key);
+                }
+                keys.sort_unstable();
+                let doubled = keys.windows(2).find(|pair| pair[0] == pair[1]);
+                assert_eq!(doubled, None, "a key in two slots");
+                let (mut free, mut next) = (0, self.heap.load(Ordering::Acquire) as u32);
+                while let Some(cell) = self.entries.get(next as usize) {
+                    let status = Status::from_word(cell.status.load(Ordering::Acquire));
+                    assert_eq!(status.state, 0, "in the list, but not free");
+                    seen[next as usize] += 1;
+                    free += 1;
+                    let link = cell.link.load(Ordering::Acquire) as u32;
+                    next = next.wrapping_add(1).wrapping_add(link);
+                    assert!(free <= self.entries.len(), "the list has a circle");
+                }
+                let mut stray = 0;
+                for (cell, seen) in self.entries.iter().zip(&mut seen) {
+                    if is_stray(cell.status.load(Ordering::Acquire)) {
+                        *seen += 1;
+                        stray += 1;
+                    }
+                }
+                assert!(seen.iter().all(|count| *count == 1), "lost or doubled: {seen:?}");
+                Audit { keys, free, stray }
+            }
+        }
+    };
+}
+
+/// For threads of the host.
+pub(crate) mod on_host {
+    memory!(std::sync::atomic);
+}
+
+/// For loom.
+pub(crate) mod in_loom {
+    memory!(loom::sync::atomic);
+}

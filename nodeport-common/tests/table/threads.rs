@@ -1,0 +1,80 @@
+//! Several threads at once on a few keys.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use nodeport_common::core::env::Inserted;
+
+use crate::memory::on_host::Memory;
+use crate::memory::{UNIT, body_of};
+
+const THREADS: u64 = 4;
+const STEPS: u64 = 60_000;
+
+/// Random enough: xorshift64*.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32
+    }
+}
+
+fn work(memory: &Memory, number: u64, keys: u64, done: &AtomicUsize) {
+    let mut random = Random(0x9e37_79b9 + number);
+    for step in 0..STEPS {
+        let key = 1 + random.next() % keys;
+        match random.next() % 10 {
+            0..4 => {
+                let body = body_of(key, number << 24 | step);
+                let proved = random.next().is_multiple_of(4);
+                let now = UNIT * (step / 64) as u32;
+                if memory.claim(key, body, proved, now) == Inserted::Done {
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            4..7 => {
+                memory.remove(key);
+            }
+            7 => {
+                memory.prove(key);
+            }
+            _ => {
+                if let Some(body) = memory.read(key) {
+                    assert_eq!(body, body_of(key, body & 0xffff_ffff), "another's body");
+                }
+            }
+        }
+    }
+}
+
+fn together(lines: u32, entries: usize, keys: u64) {
+    let (memory, done) = (Memory::new(lines, entries), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for number in 0..THREADS {
+            let (memory, done) = (&memory, &done);
+            scope.spawn(move || work(memory, number, keys, done));
+        }
+    });
+    let audit = memory.audit();
+    assert_eq!(audit.keys.len() + audit.free + audit.stray, entries);
+    assert!(done.into_inner() > STEPS as usize / 100, "hardly anything was claimed");
+}
+
+#[test]
+fn a_few_keys() {
+    together(2, 64, 4);
+}
+
+#[test]
+fn more_keys_than_slots() {
+    together(2, 64, 100);
+}
+
+#[test]
+fn more_keys_than_entries() {
+    together(16, 20, 100);
+}
