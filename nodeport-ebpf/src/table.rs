@@ -209,13 +209,13 @@ impl<F: InMaps> Entry for Of<F> {
     #[inline(always)]
     fn link(&self) -> u32 {
         // SAFETY: as in `has_key`.
-        unsafe { (&raw const (*self.entry.0).last_seen).read_volatile() }
+        unsafe { (&raw const (*self.entry.0).backend).read_volatile() }
     }
 
     #[inline(always)]
     fn set_link(&self, link: u32) {
         // SAFETY: the entry is free and ours.
-        unsafe { (&raw mut (*self.entry.0).last_seen).write_volatile(link) };
+        unsafe { (&raw mut (*self.entry.0).backend).write_volatile(link) };
         compiler_fence(Ordering::SeqCst);
     }
 }
@@ -665,25 +665,29 @@ impl<F: InMaps> MapFlow<F> {
         None
     }
 
+    /// Gives the half another next hop, unless it has ended.
     #[inline(always)]
     fn set_hop(&self, hop: &NextHop) {
         let entry = self.entry.0;
+        if !self.is_intact() {
+            return;
+        }
+        let mut bytes = [0; 8];
+        bytes[..6].copy_from_slice(&hop.dst_mac);
+        bytes[6..].copy_from_slice(&half::exit_word(hop).to_ne_bytes());
         // SAFETY: as in `copy`; eight bytes at a multiple of eight. Who reads them with the old
         // epoch looks the way up as well.
         unsafe {
-            let mut bytes = [0; 8];
-            bytes[..6].copy_from_slice(&hop.dst_mac);
-            bytes[6..].copy_from_slice(&half::exit_word(hop).to_ne_bytes());
             (&raw mut (*entry).dst_mac).cast::<u64>().write_volatile(u64::from_ne_bytes(bytes));
         }
         let word = self.entry.status_word();
         for _ in 0..TRIES {
             let old = word.load();
             let status = Status::from_word(old);
-            if status.version != self.version {
-                return;
-            }
-            if word.swap(old, Status { epoch: hop.epoch, mtu: hop.mtu, ..status }.word()) {
+            // If the entry was given to another half in between, that one looks its way up again.
+            let (epoch, mtu) =
+                if status.version == self.version { (hop.epoch, hop.mtu) } else { (0, status.mtu) };
+            if word.swap(old, Status { epoch, mtu, ..status }.word()) {
                 return;
             }
         }

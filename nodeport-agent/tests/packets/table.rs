@@ -151,12 +151,12 @@ impl<A: Copy + PartialEq> Entry for SharedEntry<'_, A> {
 
     fn link(&self) -> u32 {
         // SAFETY: as in `has_key`.
-        unsafe { (&raw const (*self.entry).last_seen).read_volatile() }
+        unsafe { (&raw const (*self.entry).backend).read_volatile() }
     }
 
     fn set_link(&self, link: u32) {
         // SAFETY: as in `write`.
-        unsafe { (&raw mut (*self.entry).last_seen).write_volatile(link) }
+        unsafe { (&raw mut (*self.entry).backend).write_volatile(link) }
     }
 }
 

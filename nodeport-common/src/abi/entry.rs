@@ -38,7 +38,9 @@ pub struct FlowEntry<A, P> {
     pub address_diff: u16,
     /// The same for the ports.
     pub port_diff: u16,
-    /// Index of the backend, and the low [`GENERATION_BITS`] bits of its generation above it.
+    /// Index of the backend, and the low [`GENERATION_BITS`] bits of its generation above it; of a
+    /// free entry, how far it is from the entry behind it to the next free one. (Not in a field
+    /// that packets of live flows write to: one may be late.)
     pub backend: u32,
     /// Ethernet address of the next hop.
     pub dst_mac: Mac,
@@ -55,8 +57,7 @@ pub struct FlowEntry<A, P> {
     pub state: u8,
     /// `FLOW_*` bits.
     pub flags: u8,
-    /// Jiffies (low 32 bits) of the last packet; of a free entry, how far it is from the next
-    /// free one to the one behind it.
+    /// Jiffies (low 32 bits) of the last packet.
     pub last_seen: u32,
     /// Packets so far.
     pub packets: u32,
