@@ -7,7 +7,7 @@ use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray};
 use nodeport_common::abi::Plain;
 
 use super::pins::Pins;
-use super::sys::{self, Batch, Cursor, SharedArray};
+use super::sys::{self, Batch, Cursor, ReadOnlyArray, SharedArray};
 use super::wire::Wire;
 
 /// A hash of `K` to `V`.
@@ -42,6 +42,18 @@ pub(crate) fn is_full(error: &MapError) -> bool {
 
 /// Maps a pinned array into memory.
 pub(crate) fn shared<T: Plain>(pins: &Pins, name: &str) -> anyhow::Result<SharedArray<T>> {
+    let (map, len) = array::<T>(pins, name)?;
+    SharedArray::map(map.fd().as_fd(), len).with_context(|| format!("mapping {name} into memory"))
+}
+
+/// Maps a pinned array into memory, to look at it.
+pub(crate) fn read_only<T: Plain>(pins: &Pins, name: &str) -> anyhow::Result<ReadOnlyArray<T>> {
+    let (map, len) = array::<T>(pins, name)?;
+    ReadOnlyArray::map(map.fd().as_fd(), len).with_context(|| format!("mapping {name} into memory"))
+}
+
+/// Opens a pinned array; and its length.
+fn array<T>(pins: &Pins, name: &str) -> anyhow::Result<(MapData, u32)> {
     let map = open(pins, name)?;
     let info = map.info().with_context(|| name.to_owned())?;
     ensure!(
@@ -50,8 +62,8 @@ pub(crate) fn shared<T: Plain>(pins: &Pins, name: &str) -> anyhow::Result<Shared
         info.value_size(),
         size_of::<T>()
     );
-    SharedArray::map(map.fd().as_fd(), info.max_entries())
-        .with_context(|| format!("mapping {name} into memory"))
+    let len = info.max_entries();
+    Ok((map, len))
 }
 
 /// Entries that are read at once.

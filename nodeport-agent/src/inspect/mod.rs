@@ -6,6 +6,7 @@ mod flows;
 mod output;
 mod services;
 mod status;
+mod table;
 mod view;
 
 use crate::args::Output;

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::output::{Row, Shown, table};
 use super::services;
+use super::table::Table;
 use super::view::{InFamily, View};
 use crate::dataplane::maps::{open, read_all};
 use crate::dataplane::status::{self, DeviceMode, DeviceStatus};
@@ -55,6 +56,9 @@ struct Fill {
     map: &'static str,
     entries: u64,
     max_entries: u64,
+    /// Of a table of flows, the halves whose flow has proved itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    established: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -139,8 +143,14 @@ where
     FrontendKey<A>: Plain,
     Backend<A>: Plain,
 {
+    let flows = Table::<A>::open(&view.pins)?.level();
     Ok(vec![
-        fill(view, A::FLOWS, view.flows::<A>()?.len() as u64)?,
+        Fill {
+            map: A::FLOWS,
+            entries: flows.halves,
+            max_entries: flows.size,
+            established: Some(flows.established),
+        },
         fill(view, A::FRONTENDS, view.frontends::<A>()?.len() as u64)?,
         fill(view, A::BACKENDS, view.backends::<A>()?.len() as u64)?,
     ])
@@ -148,7 +158,7 @@ where
 
 fn fill(view: &View, map: &'static str, entries: u64) -> anyhow::Result<Fill> {
     let max_entries = open(&view.pins, map)?.info()?.max_entries().into();
-    Ok(Fill { map, entries, max_entries })
+    Ok(Fill { map, entries, max_entries, established: None })
 }
 
 /// Slots in the tables that frontends point to; several frontends may share one.
@@ -205,6 +215,7 @@ impl Shown for Status {
         line("addresses", &self.node_addresses.join(" "));
         line("epoch", &self.epoch.to_string());
         line("SNAT ports", &self.snat_ports);
+        line("hash seed", &self.hash_seed.to_string());
         line("draining", if self.draining { "yes" } else { "" });
         section(&mut text, "Interfaces", &self.devices);
         section(&mut text, "Programs", &self.programs);
@@ -259,7 +270,7 @@ impl Row for Attachment {
 }
 
 impl Row for Fill {
-    const TITLES: &'static [&'static str] = &["MAP", "ENTRIES", "OF", "FULL"];
+    const TITLES: &'static [&'static str] = &["MAP", "ENTRIES", "OF", "FULL", "ESTABLISHED"];
 
     fn cells(&self) -> Vec<String> {
         let share = self.entries as f64 * 100.0 / self.max_entries.max(1) as f64;
@@ -268,6 +279,7 @@ impl Row for Fill {
             self.entries.to_string(),
             self.max_entries.to_string(),
             format!("{share:.1}%"),
+            self.established.map(|count| count.to_string()).unwrap_or_default(),
         ]
     }
 }

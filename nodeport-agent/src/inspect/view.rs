@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail};
 use nodeport_common::abi::{
-    self, Addr4, Addr6, Backend, Exit, Flow, FlowDetails, FlowEntry, FlowKey, Frontend,
-    FrontendKey, Plain, maps,
+    self, Addr4, Addr6, Backend, Flow, FlowEntry, FlowKey, Frontend, FrontendKey, Plain, maps,
 };
-use nodeport_common::core::table::half::unpack;
-use nodeport_common::core::table::status::STRAY;
 
+use super::table::Table;
 use crate::config::Instance;
 use crate::dataplane::control::Control;
 use crate::dataplane::counters::Counters;
@@ -38,6 +36,8 @@ pub(super) trait InFamily: Plain + Default + Ord + Into<std::net::IpAddr> {
     /// The table of flows, and what lies beside it.
     const FLOWS: &'static str;
     const DETAILS: &'static str;
+    /// Its element of `heap`.
+    const HEAP: u32;
     /// What fills up an entry.
     type Pad: Plain;
 }
@@ -48,6 +48,7 @@ impl InFamily for Addr4 {
     const BACKENDS: &'static str = maps::BACKENDS4;
     const FLOWS: &'static str = maps::FLOWS4;
     const DETAILS: &'static str = maps::DETAILS4;
+    const HEAP: u32 = 0;
     type Pad = [u64; 0];
 }
 
@@ -57,6 +58,7 @@ impl InFamily for Addr6 {
     const BACKENDS: &'static str = maps::BACKENDS6;
     const FLOWS: &'static str = maps::FLOWS6;
     const DETAILS: &'static str = maps::DETAILS6;
+    const HEAP: u32 = 1;
     type Pad = [u64; 2];
 }
 
@@ -118,29 +120,13 @@ impl View {
         Ok((0..array.len()).filter(|index| !array.is_zero(*index)).filter_map(read).collect())
     }
 
-    /// Halves of flows. One that changes hands while it is read is left out.
+    /// Halves of flows.
     pub(super) fn flows<A: InFamily>(&self) -> anyhow::Result<Vec<(FlowKey<A>, Flow<A>)>>
     where
         FlowEntry<A, A::Pad>: Plain,
     {
-        let entries = shared::<FlowEntry<A, A::Pad>>(&self.pins, A::FLOWS)?;
-        let details = shared::<FlowDetails>(&self.pins, A::DETAILS)?;
-        let exits = shared::<Exit>(&self.pins, maps::EXITS)?;
-        let read = |number| {
-            let entry = entries.read(number).filter(is_live)?;
-            let (key, mut flow) = unpack(&entry, &details.read(number)?);
-            let after = entries.read(number).filter(is_live)?;
-            let exit = exits.read(flow.hop.exit.into()).unwrap_or_default();
-            (flow.hop.ifindex, flow.hop.src_mac) = (exit.ifindex, exit.mac);
-            (after.version == entry.version).then_some((key, flow))
-        };
-        Ok((0..entries.len()).filter_map(read).collect())
+        Ok(Table::open(&self.pins)?.halves())
     }
-}
-
-/// Whether a half lies in an entry.
-fn is_live<A, P>(entry: &FlowEntry<A, P>) -> bool {
-    !matches!(entry.state, 0 | STRAY)
 }
 
 /// The name of a protocol number.

@@ -4,6 +4,7 @@
 mod bpf;
 mod jiffies;
 mod memory;
+mod read_only;
 mod table;
 mod test_run;
 pub(crate) mod wire;
@@ -13,6 +14,7 @@ pub(crate) use bpf::{
 };
 pub(crate) use jiffies::Jiffies;
 pub(crate) use memory::SharedArray;
+pub(crate) use read_only::ReadOnlyArray;
 pub(crate) use table::{Batch, Cursor, look_up_batch};
 pub(crate) use test_run::run_program;
 
