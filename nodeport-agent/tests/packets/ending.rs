@@ -43,7 +43,7 @@ pub(crate) fn trials(twins: &Option<Arc<Mutex<Twins>>>) -> Vec<Trial> {
 }
 
 /// Longer than any test takes.
-const LONG: u32 = 1 << 30;
+pub(crate) const LONG: u32 = 1 << 30;
 
 fn those_over_end<F: Net>(twins: &mut Twins) {
     let kernel = twins.kernel();
@@ -115,7 +115,7 @@ fn old_ways_are_forgotten<F: Net>(twins: &mut Twins) {
     assert_eq!(epochs(twins.kernel()), [0, 0]);
 }
 
-fn limits(tcp: u32, udp: u32) -> Limits {
+pub(crate) fn limits(tcp: u32, udp: u32) -> Limits {
     Limits {
         tcp,
         tcp_answered: tcp,

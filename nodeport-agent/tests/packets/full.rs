@@ -47,6 +47,8 @@ pub(crate) fn trials(twins: &Option<Arc<Mutex<Twins>>>) -> Vec<Trial> {
         trial("ipv6::the_second_line_serves", the_second_line_serves::<V6>),
         trial("ipv4::a_flood_ends_no_connection", a_flood_ends_no_connection::<V4>),
         trial("ipv6::a_flood_ends_no_connection", a_flood_ends_no_connection::<V6>),
+        trial("ipv4::nor_does_it_where_entries_are_few", nor_does_it_where_entries_are_few::<V4>),
+        trial("ipv6::nor_does_it_where_entries_are_few", nor_does_it_where_entries_are_few::<V6>),
     ]
 }
 
@@ -159,4 +161,39 @@ fn a_flood_ends_no_connection<F: Net>(kernel: &Kernel) {
     let flows = kernel.flows::<F>();
     assert_eq!(flows[&frontend_key::<F>(client::<F>())].packets, 3);
     kernel.table::<F>().audit(crate::table::ENTRIES);
+}
+
+/// Room for a few flows, half of which are connections, and a thousand newcomers.
+fn nor_does_it_where_entries_are_few<F: Net>(kernel: &Kernel) {
+    const FEW: u32 = 48;
+    const CONNECTIONS: u16 = 12;
+    kernel.clear_tables(FEW, 2 * FEW.next_power_of_two() / 8);
+    let run = |hook, src, dst, flags| {
+        let ran = kernel.run(hook, &tcp(src, dst, flags).build(), 0);
+        View::new(&ran.expect("the kernel takes the frame").bytes).expect("a frame")
+    };
+    let friend = |number| SocketAddr::new(client::<F>().ip(), 1_024 + number);
+    for number in 0..CONNECTIONS {
+        run(Hook::Ingress, friend(number), frontend::<F>(LOCAL), SYN);
+        run(Hook::Egress, backend::<F>(LOCAL), friend(number), SYN | ACK);
+        run(Hook::Ingress, friend(number), frontend::<F>(LOCAL), ACK);
+        run(Hook::Egress, backend::<F>(LOCAL), friend(number), ACK);
+    }
+    let mut served = 0;
+    for number in 0..1_000 {
+        let stranger = SocketAddr::new(F::party(70, 1), 1_024 + number);
+        let view = run(Hook::Ingress, stranger, frontend::<F>(LOCAL), SYN);
+        served += u32::from(view.dst == backend::<F>(LOCAL));
+    }
+    assert!(served > 900, "{served} of 1000 were served");
+    for number in 0..CONNECTIONS {
+        let there = run(Hook::Ingress, friend(number), frontend::<F>(LOCAL), ACK);
+        assert_eq!(there.dst, backend::<F>(LOCAL), "connection {number}");
+        let back = run(Hook::Egress, backend::<F>(LOCAL), friend(number), ACK);
+        assert_eq!(back.src, frontend::<F>(LOCAL), "connection {number}");
+    }
+    let refused = kernel.counters().get(&Reason::TableFull).copied().unwrap_or(0);
+    assert_eq!(u64::from(1_000 - served), refused, "who was not served was counted");
+    assert_eq!(kernel.stats().get(&LOCAL).map_or(0, |stats| stats.table_full), refused);
+    assert_eq!(kernel.table::<F>().audit(FEW).stray, 0);
 }

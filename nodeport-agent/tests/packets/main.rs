@@ -15,6 +15,7 @@ mod race;
 mod random;
 mod state;
 mod step;
+mod stress;
 mod table;
 
 use std::env;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
     trials.extend(ending::trials(&twins));
     trials.extend(full::trials(&twins));
     trials.extend(race::trials(&twins));
+    trials.extend(stress::trials(&twins));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

@@ -37,15 +37,15 @@ pub(crate) fn trials(twins: &Option<Arc<Mutex<Twins>>>) -> Vec<Trial> {
 }
 
 /// Numbers that look random.
-struct Random(u32);
+pub(crate) struct Random(pub(crate) u32);
 
 impl Random {
-    fn below(&mut self, end: u32) -> u32 {
+    pub(crate) fn below(&mut self, end: u32) -> u32 {
         self.0 = self.0.wrapping_add(1);
         hash::index(hash::finish(self.0), end)
     }
 
-    fn of<T: Copy>(&mut self, all: &[T]) -> T {
+    pub(crate) fn of<T: Copy>(&mut self, all: &[T]) -> T {
         all[self.below(all.len() as u32) as usize]
     }
 }
