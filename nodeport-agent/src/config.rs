@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use nodeport_common::core::table::slot::ENTRY_BITS;
 
 pub use ports::PortRange;
 use time::duration;
@@ -18,6 +19,9 @@ use crate::args::{Common, ModeArg, Run};
 pub(crate) const RUN_DIR: &str = "/run/nodeport";
 /// A fixed seed, so that nodes started alike choose alike.
 const DEFAULT_SEED: u32 = 1_852_793_957;
+
+/// Flows whose halves the table of flows can name.
+pub(crate) const MOST_FLOWS: u32 = ((1 << ENTRY_BITS) - 2) / 2;
 
 /// What names an instance: its maps and its runtime files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,7 +100,7 @@ pub enum Mode {
 /// Sizes of the maps that the user chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// Established flows of each family.
+    /// Flows of each family.
     pub flows: u32,
     /// Slots of all services' tables.
     pub slots: u32,
@@ -214,9 +218,8 @@ fn mode(mode: ModeArg) -> Mode {
 fn sizes(run: &Run) -> anyhow::Result<Sizes> {
     let flows = run.max_flows;
     ensure!(
-        (1_024..=1 << 26).contains(&flows),
-        "--max-flows {flows}: choose between 1024 and {}",
-        1 << 26
+        (1_024..=MOST_FLOWS).contains(&flows),
+        "--max-flows {flows}: choose between 1024 and {MOST_FLOWS}"
     );
     let slots = run.max_slots;
     ensure!(
@@ -286,6 +289,7 @@ mod tests {
             (&["--udp-timeout", "5"], "120s"),
             (&["--udp-timeout", "0s"], "between 1s and 168h"),
             (&["--max-flows", "1"], "between 1024"),
+            (&["--max-flows", "8388608"], "between 1024 and 8388607"),
             (&["--manifests", "/does/not/exist"], "no such folder"),
             (&["--instance", "a/b"], "--instance"),
             (&["--node-name", ""], "--node-name"),

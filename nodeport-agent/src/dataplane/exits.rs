@@ -32,6 +32,11 @@ impl Exits {
         self.given.retain(|ifindex, _| is_there(*ifindex));
     }
 
+    /// Takes the number of one interface back.
+    pub(super) fn forget(&mut self, ifindex: u32) {
+        self.given.remove(&ifindex);
+    }
+
     /// The number of an interface, for flows to be written by now; 0 if there is none left.
     pub(super) fn of(&mut self, ifindex: u32, mac: Mac) -> u16 {
         let number = match self.given.get(&ifindex) {
@@ -66,7 +71,37 @@ fn next_free(last: u16, len: u32, given: &BTreeMap<u32, u16>) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd as _;
+
     use super::*;
+
+    const LEN: u32 = 4;
+
+    fn exits(given: BTreeMap<u32, u16>) -> Exits {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(u64::from(LEN) * size_of::<Exit>() as u64).unwrap();
+        Exits { memory: SharedArray::map(file.as_fd(), LEN).unwrap(), given, last: 0 }
+    }
+
+    #[test]
+    fn an_interface_keeps_its_number_and_a_new_address_is_told() {
+        let mut exits = exits([(10, 2)].into());
+        assert_eq!((exits.of(10, [1; 6]), exits.of(11, [2; 6])), (2, 1));
+        assert_eq!(exits.of(10, [3; 6]), 2);
+        let told = Exit { ifindex: 10, mac: [3; 6], pad: [0; 6] };
+        assert_eq!(exits.memory.read(2), Some(told));
+    }
+
+    #[test]
+    fn a_number_is_given_to_one_interface_at_a_time() {
+        let mut exits = exits(BTreeMap::new());
+        let numbers = [10, 11, 12, 13].map(|ifindex| exits.of(ifindex, [0; 6]));
+        assert_eq!(numbers, [1, 2, 3, 0]);
+        exits.forget(11);
+        assert_eq!(exits.of(13, [0; 6]), 2);
+        exits.keep(|ifindex| ifindex == 13);
+        assert_eq!([13, 14].map(|ifindex| exits.of(ifindex, [0; 6])), [2, 3]);
+    }
 
     #[test]
     fn numbers_come_again_as_late_as_can_be() {

@@ -238,21 +238,13 @@ impl Following {
                 (ifindex, devices::describe(interface, interfaces, mode, any_xdp))
             })
             .collect();
-        for gone in self.described.keys().filter(|ifindex| !wanted.contains_key(ifindex)) {
-            // That it is not there is what was wanted.
-            let _ = self.map.remove(&Wire(*gone));
-        }
-        self.described.retain(|ifindex, _| wanted.contains_key(ifindex));
+        let is_gone = |ifindex: &&u32| !wanted.contains_key(ifindex);
+        let gone: Vec<u32> = self.described.keys().filter(is_gone).copied().collect();
+        self.forget(&gone);
         self.exits.keep(|ifindex| wanted.contains_key(&ifindex));
         let mut left_out = 0_usize;
-        for (ifindex, mut device) in served_first(&wanted) {
-            device.exit = self.exits.of(ifindex, device.mac);
-            if self.described.get(&ifindex) == Some(&device) {
-                continue;
-            }
-            if self.put(ifindex, device)? {
-                self.described.insert(ifindex, device);
-            } else {
+        for (ifindex, device) in served_first(&wanted) {
+            if !self.put(ifindex, device)? {
                 left_out += 1;
             }
         }
@@ -266,25 +258,51 @@ impl Following {
         Ok(())
     }
 
-    /// Writes an interface into the map, if there is room, which is made for one that is served.
+    /// Takes interfaces out of the map. Flows look up again where they go before a number of
+    /// these is another's.
+    fn forget(&mut self, gone: &[u32]) {
+        for ifindex in gone {
+            // That it is not there is what was wanted.
+            let _ = self.map.remove(&Wire(*ifindex));
+            self.described.remove(ifindex);
+            self.exits.forget(*ifindex);
+        }
+        if !gone.is_empty() {
+            self.control.raise_epoch();
+        }
+    }
+
+    /// Writes an interface into the maps, if there is room, which is made for one that is served.
     fn put(&mut self, ifindex: u32, device: Device) -> anyhow::Result<bool> {
         loop {
-            match self.map.insert(Wire(ifindex), Wire(device), 0) {
-                Ok(()) => return Ok(true),
-                Err(error) if is_full(&error) => {}
-                Err(error) => {
-                    return Err(error).with_context(|| {
-                        format!("writing interface {ifindex} into the map {}", maps::DEVICES)
-                    });
-                }
+            let device = Device { exit: self.exits.of(ifindex, device.mac), ..device };
+            if device.exit != 0 && self.insert(ifindex, device)? {
+                return Ok(true);
             }
-            let lesser = self.described.iter().find(|(_, other)| !is_attached(other));
-            let Some(lesser) = lesser.map(|(lesser, _)| *lesser).filter(|_| is_attached(&device))
-            else {
+            let mut lesser = self.described.iter().filter(|(_, other)| !is_attached(other));
+            let lesser = lesser.find(|(other, _)| **other != ifindex).map(|(lesser, _)| *lesser);
+            let Some(lesser) = lesser.filter(|_| is_attached(&device)) else {
+                self.exits.forget(ifindex);
                 return Ok(false);
             };
-            self.described.remove(&lesser);
-            let _ = self.map.remove(&Wire(lesser));
+            self.forget(&[lesser]);
+        }
+    }
+
+    /// False if the map is full.
+    fn insert(&mut self, ifindex: u32, device: Device) -> anyhow::Result<bool> {
+        if self.described.get(&ifindex) == Some(&device) {
+            return Ok(true);
+        }
+        match self.map.insert(Wire(ifindex), Wire(device), 0) {
+            Ok(()) => {
+                self.described.insert(ifindex, device);
+                Ok(true)
+            }
+            Err(error) if is_full(&error) => Ok(false),
+            Err(error) => Err(error).with_context(|| {
+                format!("writing interface {ifindex} into the map {}", maps::DEVICES)
+            }),
         }
     }
 

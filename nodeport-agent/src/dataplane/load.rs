@@ -10,7 +10,6 @@ use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::Object;
 use nodeport_common::abi::{Heap, SLOTS_OF_LINE, SLOTS_PER_LINE, maps};
-use nodeport_common::core::table::slot::ENTRY_BITS;
 
 use super::attach::Hook;
 use super::maps::{open, shared};
@@ -25,13 +24,11 @@ const VERIFIER_LINES: usize = 15;
 const SLOTS_PER_ENTRY: u32 = 2;
 /// Lines of the smallest index.
 const FEWEST_LINES: u32 = 16;
-/// Entries that slots can name.
-const MOST_ENTRIES: u32 = (1 << ENTRY_BITS) - 2;
 
 /// Loads maps and programs.
 pub(super) fn load(pins: &Pins, sizes: &Sizes) -> anyhow::Result<Ebpf> {
     let bytes = object::bytes()?;
-    let sizes = entries(sizes)?;
+    let sizes = entries(sizes);
     check_pins(pins, bytes, &sizes)?;
     let mut loader = EbpfLoader::new();
     for name in maps::ALL {
@@ -101,18 +98,12 @@ pub(super) fn load_expire(ebpf: &mut Ebpf) -> anyhow::Result<OwnedFd> {
 }
 
 /// Sizes of the maps that the user chooses.
-fn entries(sizes: &Sizes) -> anyhow::Result<[(&'static str, u32); 7]> {
-    let halves = sizes.flows.saturating_mul(2);
-    ensure!(
-        halves <= MOST_ENTRIES,
-        "--max-flows {}: at most {} are possible",
-        sizes.flows,
-        MOST_ENTRIES / 2
-    );
+fn entries(sizes: &Sizes) -> [(&'static str, u32); 7] {
+    let halves = sizes.flows * 2;
     let slots = halves * SLOTS_PER_ENTRY;
     let index = (slots / SLOTS_OF_LINE as u32).next_power_of_two().max(FEWEST_LINES);
     let lines = sizes.slots.div_ceil(SLOTS_PER_LINE as u32);
-    Ok([
+    [
         (maps::FLOWS4, halves),
         (maps::FLOWS6, halves),
         (maps::DETAILS4, halves),
@@ -120,7 +111,7 @@ fn entries(sizes: &Sizes) -> anyhow::Result<[(&'static str, u32); 7]> {
         (maps::INDEX4, index),
         (maps::INDEX6, index),
         (maps::SLOTS, lines),
-    ])
+    ]
 }
 
 /// Checks that what is pinned is what the programs expect; aya takes it unseen.
@@ -168,6 +159,9 @@ fn check_shape(name: &str, [wanted, found]: [Shape; 2], pins: &Pins) -> anyhow::
 const WAY_OUT: &str = "run `nodeport-agent cleanup` with the agent that made it, or choose another \
                        --instance";
 
+/// The maps whose sizes the user names.
+const NAMED: [&str; 3] = [maps::FLOWS4, maps::FLOWS6, maps::SLOTS];
+
 /// A size that the user chooses stays as it is while the map lives, for the flows in it.
 fn check_size(
     name: &str,
@@ -177,7 +171,8 @@ fn check_size(
     pins: &Pins,
 ) -> anyhow::Result<()> {
     match chosen {
-        Some(wanted) if wanted != found => tracing::warn!(
+        // The maps beside them have sizes that follow.
+        Some(wanted) if wanted != found && NAMED.contains(&name) => tracing::warn!(
             "{name} keeps its {found} entries, {wanted} were asked for: the size of a map that is \
              in use cannot change; `nodeport-agent cleanup` first, which ends the flows"
         ),
@@ -222,7 +217,10 @@ fn last_lines(text: &str, count: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use nodeport_common::core::table::slot::MOST_LINES;
+
     use super::*;
+    use crate::config::MOST_FLOWS;
 
     #[test]
     fn the_end_of_a_log_is_shown() {
@@ -233,20 +231,15 @@ mod tests {
 
     #[test]
     fn sizes_count_halves_and_lines() {
-        let sizes = entries(&Sizes { flows: 1_000, slots: 33 }).unwrap();
+        let sizes = entries(&Sizes { flows: 1_000, slots: 33 });
         let of = |name| sizes.iter().find(|(sized, _)| *sized == name).map(|(_, size)| *size);
         assert_eq!(of(maps::FLOWS4), Some(2_000));
         assert_eq!(of(maps::DETAILS6), Some(2_000));
         assert_eq!(of(maps::INDEX6), Some(512));
         assert_eq!(of(maps::SLOTS), Some(3));
-        let smallest = entries(&Sizes { flows: 1, slots: 1 }).unwrap();
+        let smallest = entries(&Sizes { flows: 1, slots: 1 });
         assert!(smallest.contains(&(maps::INDEX4, 16)));
-    }
-
-    #[test]
-    fn more_flows_than_slots_can_name_are_refused() {
-        assert!(entries(&Sizes { flows: 8_388_607, slots: 1 }).is_ok());
-        let error = entries(&Sizes { flows: 8_388_608, slots: 1 }).unwrap_err().to_string();
-        assert!(error.contains("--max-flows 8388608") && error.contains("8388607"), "{error}");
+        let largest = entries(&Sizes { flows: MOST_FLOWS, slots: 1 });
+        assert!(largest.contains(&(maps::INDEX4, MOST_LINES / 4)));
     }
 }
