@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use nodeport_common::abi::{
     Addr4, Addr6, FLOW_LOCAL, FLOW_PROVED, FLOW_REPLY, Flow, FlowEntry, FlowKey, FlowState,
-    HOP_NEIGHBOUR, HOP_SEND, HOP_STACK, HOP_TAGGED, NextHop, Plain, Port,
+    HOP_NEIGHBOUR, HOP_SEND, HOP_STACK, HOP_TAGGED, Mac, NextHop, Plain, Port,
 };
 use nodeport_common::core::flow::{partner, partner_key};
 use nodeport_common::core::rewrite::has_addresses;
@@ -171,6 +171,10 @@ fn state(number: u8) -> &'static str {
     }
 }
 
+fn shown([a, b, c, d, e, f]: Mac) -> String {
+    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+}
+
 fn hop(view: &View, hop: &NextHop) -> Hop {
     let mode = match hop.kind {
         HOP_SEND => "send",
@@ -179,11 +183,10 @@ fn hop(view: &View, hop: &NextHop) -> Hop {
         HOP_STACK => "stack",
         _ => "unresolved",
     };
-    let mac = hop.dst_mac.map(|byte| format!("{byte:02x}")).join(":");
     Hop {
         mode,
         interface: (hop.ifindex != 0).then(|| view.interface(hop.ifindex)),
-        mac: has_addresses(hop.kind).then_some(mac),
+        mac: has_addresses(hop.kind).then(|| shown(hop.dst_mac)),
         mtu: hop.mtu,
         current: hop.epoch == view.control.hop_epoch(),
     }

@@ -1,9 +1,8 @@
 //! Tables for people, JSON for programs.
 
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, BufWriter, ErrorKind, Write};
 
 use anyhow::Context as _;
-use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use crate::args::Output;
@@ -25,41 +24,83 @@ pub(super) trait Shown: Serialize {
 
 /// Prints many of a kind.
 pub(super) fn list<R: Row>(rows: &[R], output: Output) -> anyhow::Result<()> {
-    print(&match output {
-        Output::Json => json(&rows)?,
-        Output::Table => table(rows),
+    print(|out| match output {
+        Output::Json => json(&rows, out),
+        Output::Table => out.write_all(table(rows).as_bytes()),
     })
 }
 
 /// Prints one.
 pub(super) fn one(shown: &impl Shown, output: Output) -> anyhow::Result<()> {
-    print(&match output {
-        Output::Json => json(shown)?,
-        Output::Table => shown.text(),
+    print(|out| match output {
+        Output::Json => json(shown, out),
+        Output::Table => out.write_all(shown.text().as_bytes()),
     })
 }
 
+/// Blanks between columns.
+const GAP: usize = 2;
+
 /// A table with its titles; they alone if there are no rows.
 pub(super) fn table<R: Row>(rows: &[R]) -> String {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(R::TITLES);
-    table.add_rows(rows.iter().map(Row::cells));
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
-    lines.join("\n") + "\n"
+    // Rows may be a million: all cells are in one text, not each in its own.
+    let mut cells = Cells::new(R::TITLES.len());
+    R::TITLES.iter().for_each(|title| cells.add(title));
+    rows.iter().flat_map(Row::cells).for_each(|cell| cells.add(&cell));
+    cells.lines()
 }
 
-fn json(value: &impl Serialize) -> anyhow::Result<String> {
-    Ok(serde_json::to_string_pretty(value).context("writing JSON")? + "\n")
+/// Cells of a table, row by row.
+struct Cells {
+    text: String,
+    /// Where each cell ends in the text.
+    ends: Vec<usize>,
+    /// The widest cell of each column.
+    widths: Vec<usize>,
+}
+
+impl Cells {
+    fn new(columns: usize) -> Self {
+        Self { text: String::new(), ends: Vec::new(), widths: vec![0; columns] }
+    }
+
+    fn add(&mut self, cell: &str) {
+        let column = self.ends.len() % self.widths.len();
+        self.widths[column] = self.widths[column].max(cell.chars().count());
+        self.text.push_str(cell);
+        self.ends.push(self.text.len());
+    }
+
+    fn lines(&self) -> String {
+        let width = self.widths.iter().map(|width| width + GAP).sum::<usize>();
+        let mut lines = String::with_capacity(width * self.ends.len() / self.widths.len());
+        let mut start = 0;
+        for row in self.ends.chunks(self.widths.len()) {
+            for (end, width) in row.iter().zip(&self.widths) {
+                let cell = &self.text[start..*end];
+                lines.push_str(cell);
+                let blanks = width + GAP - cell.chars().count();
+                lines.extend(std::iter::repeat_n(' ', blanks));
+                start = *end;
+            }
+            lines.truncate(lines.trim_end_matches(' ').len());
+            lines.push('\n');
+        }
+        lines
+    }
+}
+
+fn json(value: &impl Serialize, out: &mut impl Write) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, value)?;
+    out.write_all(b"\n")
 }
 
 /// Who reads may stop before the end (`| head`): that is no failure.
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+fn print(
+    write: impl FnOnce(&mut BufWriter<io::StdoutLock<'static>>) -> io::Result<()>,
+) -> anyhow::Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    match write(&mut out).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("printing"),
         _ => Ok(()),
     }
@@ -108,6 +149,23 @@ mod tests {
             "NAME         COUNT\na-long-name  1\nb            22\n"
         );
         assert_eq!(table::<Two>(&[]), "NAME  COUNT\n");
+    }
+
+    #[test]
+    fn ends_of_lines_are_bare() {
+        struct Gaps;
+        impl Serialize for Gaps {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.serialize_unit()
+            }
+        }
+        impl Row for Gaps {
+            const TITLES: &'static [&'static str] = &["A", "B", "C"];
+            fn cells(&self) -> Vec<String> {
+                ["", "\u{e4}bc", ""].map(str::to_owned).to_vec()
+            }
+        }
+        assert_eq!(table(&[Gaps]), "A  B    C\n   \u{e4}bc\n");
     }
 
     #[test]

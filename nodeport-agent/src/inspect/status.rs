@@ -12,6 +12,7 @@ use super::output::{Row, Shown, table};
 use super::services;
 use super::table::Table;
 use super::view::{InFamily, View};
+use crate::dataplane::attach::Hook;
 use crate::dataplane::maps::{open, read_all};
 use crate::dataplane::status::{self, DeviceMode, DeviceStatus};
 use crate::dataplane::sys;
@@ -118,6 +119,24 @@ fn programs(view: &View) -> anyhow::Result<Vec<Attachment>> {
         });
     }
     programs.sort_by(|a, b| (&a.interface, &a.hook).cmp(&(&b.interface, &b.hook)));
+    programs.extend(slow_programs(view)?);
+    Ok(programs)
+}
+
+/// The programs for what is not routine: those of all interfaces go on in the same.
+fn slow_programs(view: &View) -> anyhow::Result<Vec<Attachment>> {
+    let mut programs = Vec::new();
+    for hook in Hook::ALL {
+        let map = open(&view.pins, hook.jump_map())?;
+        let Some(id) = sys::program_in(map.fd().as_fd())? else { continue };
+        programs.push(Attachment {
+            program: hook.slow_program(),
+            hook: hook.to_string(),
+            id,
+            interface: "all".to_owned(),
+            pin: view.pins.map(hook.jump_map()).display().to_string(),
+        });
+    }
     Ok(programs)
 }
 
