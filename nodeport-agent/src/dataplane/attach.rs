@@ -72,7 +72,7 @@ impl Hook {
     }
 
     /// The map in which the program looks for that one.
-    pub(super) const fn jump_map(self) -> &'static str {
+    pub(crate) const fn jump_map(self) -> &'static str {
         match self {
             Self::Xdp => maps::JUMP_XDP,
             Self::Ingress => maps::JUMP_INGRESS,

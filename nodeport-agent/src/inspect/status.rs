@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd as _;
 
+use anyhow::Context as _;
 use nodeport_common::abi::{
     Addr4, Addr6, Backend, Device, FlowEntry, Frontend, FrontendKey, LAYOUT_VERSION, Plain, Reason,
     SLOTS_PER_LINE, ServiceStats, maps,
@@ -48,6 +49,10 @@ struct Attachment {
     program: &'static str,
     hook: String,
     id: u32,
+    /// The program that what is not routine goes on in.
+    slow_program: &'static str,
+    /// None if it is not there: such packets are passed to the stack.
+    slow_id: Option<u32>,
     interface: String,
     pin: String,
 }
@@ -114,30 +119,20 @@ fn programs(view: &View) -> anyhow::Result<Vec<Attachment>> {
             program: name.hook.program(),
             hook: name.hook.to_string(),
             id: info.program,
+            slow_program: name.hook.slow_program(),
+            slow_id: slow_id(view, name.hook)?,
             interface: view.interface(info.ifindex),
             pin: path.display().to_string(),
         });
     }
     programs.sort_by(|a, b| (&a.interface, &a.hook).cmp(&(&b.interface, &b.hook)));
-    programs.extend(slow_programs(view)?);
     Ok(programs)
 }
 
-/// The programs for what is not routine: those of all interfaces go on in the same.
-fn slow_programs(view: &View) -> anyhow::Result<Vec<Attachment>> {
-    let mut programs = Vec::new();
-    for hook in Hook::ALL {
-        let map = open(&view.pins, hook.jump_map())?;
-        let Some(id) = sys::program_in(map.fd().as_fd())? else { continue };
-        programs.push(Attachment {
-            program: hook.slow_program(),
-            hook: hook.to_string(),
-            id,
-            interface: "all".to_owned(),
-            pin: view.pins.map(hook.jump_map()).display().to_string(),
-        });
-    }
-    Ok(programs)
+/// The id of the program to which that of a hook gives what is not routine.
+fn slow_id(view: &View, hook: Hook) -> anyhow::Result<Option<u32>> {
+    let map = open(&view.pins, hook.jump_map())?;
+    sys::program_in(map.fd().as_fd()).with_context(|| format!("reading {}", hook.jump_map()))
 }
 
 fn fills(view: &View) -> anyhow::Result<Vec<Fill>> {
@@ -280,11 +275,19 @@ impl Row for DeviceStatus {
 }
 
 impl Row for Attachment {
-    const TITLES: &'static [&'static str] = &["PROGRAM", "ID", "INTERFACE", "HOOK"];
+    const TITLES: &'static [&'static str] =
+        &["PROGRAM", "ID", "INTERFACE", "HOOK", "NOT-ROUTINE", "ID"];
 
     fn cells(&self) -> Vec<String> {
-        let Self { program, hook, id, interface, pin: _ } = self;
-        vec![(*program).to_owned(), id.to_string(), interface.clone(), hook.clone()]
+        let Self { program, hook, id, slow_program, slow_id, interface, pin: _ } = self;
+        vec![
+            (*program).to_owned(),
+            id.to_string(),
+            interface.clone(),
+            hook.clone(),
+            (*slow_program).to_owned(),
+            slow_id.map_or_else(|| "missing".to_owned(), |id| id.to_string()),
+        ]
     }
 }
 

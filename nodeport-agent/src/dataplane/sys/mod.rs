@@ -15,7 +15,7 @@ pub(crate) use bpf::{
 pub(crate) use jiffies::Jiffies;
 pub(crate) use memory::SharedArray;
 pub(crate) use read_only::ReadOnlyArray;
-pub(crate) use table::{Batch, Cursor, look_up_batch};
+pub(crate) use table::{Batch, Cursor, look_up_batch, program_in};
 pub(crate) use test_run::run_program;
 
 use anyhow::Context as _;

@@ -110,6 +110,24 @@ struct Element {
 }
 impl Plain for Element {}
 
+/// The id of the first program in an array of programs; none if there is none.
+pub(crate) fn program_in(map: BorrowedFd<'_>) -> io::Result<Option<u32>> {
+    let (key, mut id) = (0u32, 0u32);
+    let mut attributes = Element {
+        map: number(map),
+        pad: 0,
+        // Both outlive the call, which writes four bytes to `id`: such arrays take no other size.
+        key: address(&raw const key),
+        value: address((&raw mut id).cast_const()),
+        flags: 0,
+    };
+    match call(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attributes) {
+        Ok(_) => Ok(Some(id)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Changes an element of a map of maps: the kernel then waits for the programs that may hold the
 /// map which was in it.
 pub(super) fn wait_by_map_of_maps() -> io::Result<()> {
