@@ -6,7 +6,7 @@ use loom::thread;
 use nodeport_common::core::env::Inserted;
 
 use crate::memory::in_loom::Memory;
-use crate::memory::{UNIT, body_of};
+use crate::memory::{Audit, UNIT, body_of};
 
 /// Changes from one thread to the other that are not forced.
 const CHANGES: usize = 2;
@@ -108,5 +108,121 @@ fn a_newcomer_that_proves_itself_while_it_is_pushed_out() {
         assert_eq!(audit.keys.is_empty(), pushed);
         assert!(proved || pushed, "neither");
         assert_eq!(audit.keys.len() + audit.free + audit.stray, 1);
+    });
+}
+
+/// A hole comes about before the slot of one claim, so that each looks for the other where it has
+/// not been.
+#[test]
+fn two_claims_of_one_key_while_another_goes() {
+    model(|| {
+        let memory = Arc::new(Memory::new(1, 3));
+        memory.claim(2, body_of(2, 1), true, 0);
+        let (a, (removed, b)) = both(
+            &memory,
+            |memory| memory.claim(1, body_of(1, 1), false, 0),
+            |memory| (memory.remove(2), memory.claim(1, body_of(1, 2), false, 0)),
+        );
+        assert!(removed);
+        let done = [a, b].iter().filter(|result| **result == Inserted::Done).count();
+        assert_eq!(memory.audit(), Audit { keys: vec![1; done], free: 3 - done, stray: 0 });
+    });
+}
+
+#[test]
+fn two_allocations_and_what_is_given_back_between() {
+    model(|| {
+        let memory = Arc::new(Memory::new(2, 3));
+        memory.claim(1, body_of(1, 1), true, 0);
+        let (a, (b, c)) = both(
+            &memory,
+            |memory| memory.claim(2, body_of(2, 1), true, 0),
+            // The list begins where it did, and is another.
+            |memory| {
+                let claimed = memory.claim(3, body_of(3, 1), true, 0);
+                memory.remove(1);
+                memory.remove(3);
+                (claimed, memory.claim(4, body_of(4, 1), true, 0))
+            },
+        );
+        assert_eq!([a, b, c], [Inserted::Done; 3]);
+        assert_eq!(memory.audit(), Audit { keys: vec![2, 4], free: 1, stray: 0 });
+    });
+}
+
+/// Both end the half, and the entry gets another: it is given back once.
+#[test]
+fn a_removal_and_a_newcomer_that_is_pushed_out() {
+    model(|| {
+        let memory = Arc::new(Memory::new(2, 1));
+        memory.claim(1, body_of(1, 1), false, 0);
+        let (claimed, _) = both(
+            &memory,
+            |memory| memory.claim(2, body_of(2, 1), false, UNIT),
+            |memory| memory.remove(1),
+        );
+        let audit = memory.audit();
+        let keys = if claimed == Inserted::Done { vec![2] } else { vec![] };
+        assert_eq!((audit.free, audit.stray), (1 - keys.len(), 0));
+        assert_eq!(audit.keys, keys);
+    });
+}
+
+#[test]
+fn a_reader_and_a_newcomer_that_is_pushed_out() {
+    model(|| {
+        let memory = Arc::new(Memory::new(2, 1));
+        memory.claim(1, body_of(1, 1), false, 0);
+        let ((found, likely), claimed) = both(
+            &memory,
+            |memory| (memory.read(1), memory.read_likely(1)),
+            |memory| memory.claim(2, body_of(2, 2), false, UNIT),
+        );
+        for read in [found, likely] {
+            assert!(read.is_none_or(|body| body == body_of(1, 1)), "{read:x?}");
+        }
+        assert_eq!(claimed, Inserted::Done);
+        assert_eq!(memory.audit().keys, [2]);
+    });
+}
+
+/// It has proved itself before the other came, or it goes.
+#[test]
+fn a_newcomer_that_proves_itself_while_another_comes() {
+    model(|| {
+        let memory = Arc::new(Memory::new(2, 1));
+        memory.claim(1, body_of(1, 1), false, 0);
+        let (proved, claimed) = both(
+            &memory,
+            |memory| memory.prove(1),
+            |memory| memory.claim(2, body_of(2, 2), false, UNIT),
+        );
+        assert_ne!(proved, claimed == Inserted::Done);
+        assert_eq!(memory.audit().keys, [if proved { 1 } else { 2 }]);
+    });
+}
+
+/// The sweep takes the entry up before its slot is cleared, and the same key gets it again.
+#[test]
+fn a_sweep_while_a_newcomer_is_pushed_out() {
+    model(|| {
+        let memory = Arc::new(Memory::new(1, 1));
+        memory.claim(1, body_of(1, 1), false, 0);
+        let (pushed, claimed) = both(
+            &memory,
+            |memory| memory.push_out(1, UNIT),
+            |memory| {
+                let is_gone = memory.read(1).is_none();
+                memory.sweep();
+                let claimed = memory.claim(1, body_of(1, 2), true, UNIT);
+                assert!(!is_gone || claimed != Inserted::Taken, "nobody had it");
+                let expected = (claimed == Inserted::Done).then_some(body_of(1, 2));
+                assert!(expected.is_none() || memory.read(1) == expected);
+                claimed == Inserted::Done
+            },
+        );
+        assert!(pushed);
+        let keys = if claimed { vec![1] } else { vec![] };
+        assert_eq!(memory.audit(), Audit { free: 1 - keys.len(), keys, stray: 0 });
     });
 }

@@ -2,7 +2,11 @@
 //!
 //! The kernel's programs run on processors whose plain loads and stores are never reordered with
 //! each other but for a store and a later load (x86's total store order): a load is `Acquire`
-//! here, a store `Release`, a compare-exchange `SeqCst`.
+//! here, a store `Release`, a compare-exchange `SeqCst` between two fences, as it is a full barrier
+//! there (loom takes `SeqCst` for `AcqRel` but in fences).
+//!
+//! Of a free entry the link lies where of a live one the body does: whoever reads a body must be
+//! told if it has read a link.
 
 use nodeport_common::abi::{FLOW_PROVED, FLOW_SETTLED, FlowState};
 use nodeport_common::core::table::slot::{Place, Slot};
@@ -21,9 +25,13 @@ pub(crate) fn status(proved: bool) -> Status {
     Status { epoch: 0, mtu: 0, version: 0, state: state as u8 + 1, flags }
 }
 
+/// Tags: so few that many keys share one.
+const TAGS: u64 = 5;
+
 /// The place of a key among so many lines: keys are few, so their hash may be simple.
 pub(crate) fn place(key: u64, lines: u32) -> Place {
-    Place::new(key.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29), lines - 1)
+    let hash = key.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    Place::new(hash & 0xffff_ffff_ffff | (key % TAGS) << 48, lines - 1)
 }
 
 /// The body that goes with a key: nobody else's.
@@ -53,7 +61,7 @@ pub(crate) fn is_live(slot: Slot) -> bool {
 /// Defines the memory over a module with `AtomicU64` and `Ordering`.
 macro_rules! memory {
     ($($atomic:tt)+) => {
-        use $($atomic)+::{AtomicU64, Ordering};
+        use $($atomic)+::{AtomicU64, Ordering, fence};
         use nodeport_common::abi::{IndexLine, SLOTS_OF_LINE};
         use nodeport_common::core::table::slot::Slot;
         use nodeport_common::core::table::status::Status;
@@ -70,7 +78,10 @@ macro_rules! memory {
             }
 
             fn swap(&self, old: u64, new: u64) -> bool {
-                self.0.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+                fence(Ordering::SeqCst);
+                let found = self.0.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst);
+                fence(Ordering::SeqCst);
+                found.is_ok()
             }
         }
 
@@ -88,7 +99,6 @@ macro_rules! memory {
             key: AtomicU64,
             body: AtomicU64,
             status: AtomicU64,
-            link: AtomicU64,
         }
 
         impl Entry for &Cell {
@@ -109,11 +119,11 @@ macro_rules! memory {
             }
 
             fn link(&self) -> u32 {
-                self.link.load(Ordering::Acquire) as u32
+                self.body.load(Ordering::Acquire) as u32
             }
 
             fn set_link(&self, link: u32) {
-                self.link.store(link.into(), Ordering::Release);
+                self.body.store(link.into(), Ordering::Release);
             }
         }
 
@@ -151,7 +161,7 @@ macro_rules! memory {
                 }
             }
 
-            fn place(&self, key: u64) -> table::slot::Place {
+            pub(crate) fn place(&self, key: u64) -> table::slot::Place {
                 place(key, self.lines.len() as u32)
             }
 
@@ -166,6 +176,17 @@ macro_rules! memory {
             /// As a packet reads a half: slot, body, and the version once more.
             pub(crate) fn read(&self, key: u64) -> Option<u64> {
                 let (_, slot) = self.find(key)?;
+                self.body(slot)
+            }
+
+            /// The same where the key is likely to be.
+            pub(crate) fn read_likely(&self, key: u64) -> Option<u64> {
+                let slot = table::likely(self, self.place(key))?;
+                let cell = &self.entries[slot.entry() as usize];
+                if table::is_of(&cell, slot, &key) { self.body(slot) } else { None }
+            }
+
+            fn body(&self, slot: Slot) -> Option<u64> {
                 let cell = &self.entries[slot.entry() as usize];
                 let body = cell.body.load(Ordering::Acquire);
                 let status = Status::from_word(cell.status.load(Ordering::Acquire));
@@ -189,6 +210,15 @@ macro_rules! memory {
 
             pub(crate) fn push_out(&self, key: u64, now: u32) -> bool {
                 table::push_out(self, self.place(key), now) != u32::MAX
+            }
+
+            /// As the sweep does with entries that no list holds.
+            pub(crate) fn sweep(&self) {
+                for (number, cell) in (0..).zip(&self.entries) {
+                    if !Status::from_word(cell.status.load(Ordering::Acquire)).is_live() {
+                        table::take_up(self, number);
+                    }
+                }
             }
 
             /// Goes through all, once nothing else runs; fails if anything is lost, doubled or
@@ -219,7 +249,7 @@ macro_rules! memory {
                     assert_eq!(status.state, 0, "in the list, but not free");
                     seen[next as usize] += 1;
                     free += 1;
-                    let link = cell.link.load(Ordering::Acquire) as u32;
+                    let link = cell.body.load(Ordering::Acquire) as u32;
                     next = next.wrapping_add(1).wrapping_add(link);
                     assert!(free <= self.entries.len(), "the list has a circle");
                 }

@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 
 use nodeport_common::core::env::Inserted;
+use nodeport_common::core::table::slot::Place;
 use proptest::prelude::*;
 
 use crate::memory::on_host::Memory;
-use crate::memory::{UNIT, body_of, place};
+use crate::memory::{UNIT, body_of};
 
-/// Lines of the index.
-const LINES: u32 = 4;
-/// Entries: fewer than slots.
-const ENTRIES: usize = 24;
+/// Lines and entries: either may run out before the other.
+const SHAPES: [(u32, usize); 4] = [(1, 20), (2, 24), (4, 24), (16, 10)];
 /// Keys.
 const KEYS: u64 = 60;
 
@@ -38,40 +37,72 @@ fn step() -> impl Strategy<Value = Step> {
 /// What must be there: body, whether it has proved itself, when it came.
 type Model = BTreeMap<u64, (u64, bool, u32)>;
 
-/// Takes out of the model what is not in the table any more: newcomers alone may have gone. When
-/// those came that went.
-fn settle(model: &mut Model, memory: &Memory) -> Vec<u32> {
-    let gone: Vec<u64> = model.keys().copied().filter(|key| memory.read(*key).is_none()).collect();
-    let halves: Vec<_> = gone.iter().map(|key| model.remove(key).expect("it was there")).collect();
-    assert!(halves.iter().all(|(_, proved, _)| !proved), "one of {gone:?} had proved itself");
-    // One for its entry, one for its slot.
-    assert!(halves.len() <= 2, "{gone:?} are too many");
-    halves.into_iter().map(|(_, _, came)| came).collect()
+/// Lines of the index.
+fn lines(place: Place) -> [u32; 2] {
+    [place.first(), place.second()]
 }
 
-/// When the oldest newcomer came that is in a line of this key's.
-fn oldest(model: &Model, memory: &Memory, key: u64) -> Option<u32> {
-    let lines = [place(key, LINES).first(), place(key, LINES).second()];
-    let line = |key: u64| memory.find(key).map(|(number, _)| place(key, LINES).slot(number).0);
-    let is_near = |other: &u64| line(*other).is_some_and(|line| lines.contains(&line));
-    let newcomers = model.iter().filter(|(other, half)| !half.1 && is_near(other));
-    newcomers.map(|(_, (_, _, came))| *came).min()
+/// A newcomer: its key, its line, when it came.
+type Newcomer = (u64, u32, u32);
+
+fn newcomers(model: &Model, memory: &Memory) -> Vec<Newcomer> {
+    let newcomers = model.iter().filter(|(_, (_, proved, _))| !proved);
+    let with_line = newcomers.map(|(key, (_, _, came))| {
+        let (number, _) = memory.find(*key).expect("it was there");
+        (*key, memory.place(*key).slot(number).0, *came)
+    });
+    with_line.collect()
+}
+
+/// When the oldest newcomer came that is in a line of this place.
+fn oldest(newcomers: &[Newcomer], place: Place) -> Option<u32> {
+    let near = newcomers.iter().filter(|(_, line, _)| lines(place).contains(line));
+    near.map(|(_, _, came)| *came).min()
+}
+
+/// Takes out of the model what is not in the table any more: newcomers alone may have gone. Those
+/// that went, of the ones that there were.
+fn settle(model: &mut Model, memory: &Memory, before: &[Newcomer]) -> Vec<Newcomer> {
+    let gone: Vec<u64> = model.keys().copied().filter(|key| memory.read(*key).is_none()).collect();
+    for key in &gone {
+        let (_, proved, _) = model.remove(key).expect("it was there");
+        assert!(!proved, "{key} had proved itself");
+    }
+    let gone: Vec<_> = before.iter().copied().filter(|half| gone.contains(&half.0)).collect();
+    // One for its entry, one for its slot.
+    assert!(gone.len() <= 2, "{gone:?} are too many");
+    gone
+}
+
+/// Whether there is a place, this or one nearby, where each that went came first.
+fn came_first(gone: &[Newcomer], before: &[Newcomer], place: Place) -> bool {
+    gone.iter().all(|(_, line, came)| {
+        let nearby = (0..5).map(|distance| place.nearby(distance));
+        nearby
+            .filter(|place| lines(*place).contains(line))
+            .any(|place| oldest(before, place) == Some(*came))
+    })
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn the_table_is_a_map_that_forgets_newcomers(steps in prop::collection::vec(step(), 1..300)) {
-        let memory = Memory::new(LINES, ENTRIES);
+    fn the_table_is_a_map_that_forgets_newcomers(
+        (lines, entries) in prop::sample::select(&SHAPES),
+        steps in prop::collection::vec(step(), 1..300),
+    ) {
+        let memory = Memory::new(lines, entries);
         let (mut model, mut now) = (Model::new(), UNIT * 300);
         for (number, step) in steps.into_iter().enumerate() {
+            let before = newcomers(&model, &memory);
             match step {
                 Step::Claim { key, proved } => {
                     let body = body_of(key, number as u64);
                     let result = memory.claim(key, body, proved, now);
                     let known = model.contains_key(&key);
-                    settle(&mut model, &memory);
+                    let gone = settle(&mut model, &memory, &before);
+                    prop_assert!(came_first(&gone, &before, memory.place(key)), "{gone:?}");
                     match result {
                         Inserted::Taken => prop_assert!(known, "{key} was free"),
                         Inserted::Done => {
@@ -80,7 +111,8 @@ proptest! {
                         }
                         Inserted::Full => {
                             prop_assert!(!known);
-                            prop_assert!(model.len() >= 16.min(ENTRIES), "{} are no lot", model.len());
+                            let slots = if lines == 1 { 8 } else { 16 };
+                            prop_assert!(model.len() >= slots.min(entries), "{}", model.len());
                         }
                     }
                 }
@@ -92,21 +124,24 @@ proptest! {
                     prop_assert_eq!(memory.prove(key), known);
                 }
                 Step::PushOut(key) => {
-                    let oldest = oldest(&model, &memory, key);
+                    let oldest = oldest(&before, memory.place(key));
                     // Some tries may go by with those that have proved themselves since they came.
                     let pushed = (0..6).any(|_| memory.push_out(key, now));
-                    let gone = settle(&mut model, &memory);
-                    prop_assert_eq!(gone, Vec::from_iter(oldest));
+                    let gone = settle(&mut model, &memory, &before);
+                    prop_assert_eq!(gone.first().map(|half| half.2), oldest);
+                    prop_assert!(gone.len() <= 1);
                     prop_assert_eq!(pushed, oldest.is_some());
                 }
                 Step::Wait => now += UNIT,
             }
             for (key, (body, _, _)) in &model {
                 prop_assert_eq!(memory.read(*key), Some(*body), "{}", key);
+                let likely = memory.read_likely(*key);
+                prop_assert!(likely.is_none_or(|likely| likely == *body), "{}: {:?}", key, likely);
             }
             let audit = memory.audit();
             prop_assert_eq!(audit.keys, model.keys().copied().collect::<Vec<_>>());
-            prop_assert_eq!((audit.free, audit.stray), (ENTRIES - model.len(), 0));
+            prop_assert_eq!((audit.free, audit.stray), (entries - model.len(), 0));
         }
     }
 }

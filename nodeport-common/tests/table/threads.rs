@@ -42,8 +42,9 @@ fn work(memory: &Memory, number: u64, keys: u64, done: &AtomicUsize) {
             7 => {
                 memory.prove(key);
             }
+            8 if step % 16 == 0 => memory.sweep(),
             _ => {
-                if let Some(body) = memory.read(key) {
+                for body in [memory.read(key), memory.read_likely(key)].into_iter().flatten() {
                     assert_eq!(body, body_of(key, body & 0xffff_ffff), "another's body");
                 }
             }
