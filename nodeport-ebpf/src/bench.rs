@@ -6,7 +6,7 @@
 //! `fresh` programs do nothing else, which shows what that costs.
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(internal_features, reason = "the target has no other compare-exchange")]
 #![expect(dead_code, reason = "the benchmark needs only a part of what the programs have")]
 

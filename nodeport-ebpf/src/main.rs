@@ -2,7 +2,7 @@
 //! entry for each hook. Every decision is made there; every `unsafe` of the kernel side is here.
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(internal_features, reason = "the target has no other compare-exchange")]
 #![expect(clippy::missing_safety_doc, reason = "entry points are called by the kernel alone")]
 

@@ -3,6 +3,9 @@
 pub(crate) mod skb;
 pub(crate) mod xdp;
 
+use core::arch::asm;
+use core::intrinsics::is_val_statically_known;
+
 use nodeport_common::core::env::{Window, Word};
 
 /// Largest offset at which a window may stand: what the verifier is told of offsets that are not
@@ -21,6 +24,22 @@ unsafe fn bounds(data: *const u32, end: *const u32) -> (usize, usize) {
     unsafe { (data.read_volatile() as usize, end.read_volatile() as usize) }
 }
 
+/// `offset`, at most [`MAX_OFFSET`]. The mask is hidden from the compiler: where it knows from a
+/// comparison that the mask does nothing, it leaves it out and adds before it compares, and kernel
+/// 6.1 then takes the sum for one that may lie beyond any packet. A constant needs no mask.
+#[inline(always)]
+fn bounded(offset: usize) -> usize {
+    if is_val_statically_known(offset) {
+        return offset & MAX_OFFSET;
+    }
+    let mut bounded = offset;
+    // SAFETY: one instruction on a register.
+    unsafe {
+        asm!("{0} &= {1}", inout(reg) bounded, const MAX_OFFSET, options(pure, nomem, nostack));
+    }
+    bounded
+}
+
 /// `N` bytes of a packet, checked to be there.
 pub(crate) struct Bytes<'a, const N: usize> {
     start: *mut u8,
@@ -31,7 +50,7 @@ impl<const N: usize> Bytes<'_, N> {
     /// The window at `offset` of the packet between `data` and `end`.
     #[inline(always)]
     fn new(data: usize, end: usize, offset: usize) -> Option<Self> {
-        let start = data + (offset & MAX_OFFSET);
+        let start = data + bounded(offset);
         if offset > MAX_OFFSET || start + N > end {
             return None;
         }
