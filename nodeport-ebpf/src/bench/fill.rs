@@ -14,9 +14,9 @@ use nodeport_common::core::flow::{self, Opening, partner_key};
 use nodeport_common::core::track;
 use nodeport_common::core::work::Work;
 
-use super::fresh::{FRONTEND_PORT, IFINDEX, LINES, NODE4, NODE6, config};
+use super::fresh::{ENTRIES, FRONTEND_PORT, IFINDEX, LINES, NODE4, NODE6, config};
 use crate::maps;
-use crate::table::Operations;
+use crate::table::InMaps;
 
 /// What a look-up in the kernel's own hash map costs, if it holds the same flows.
 #[btf_map(name = "lookup4")]
@@ -106,7 +106,7 @@ const fn address6(index: u32) -> [u8; 16] {
 }
 
 /// What differs between the families.
-pub(crate) trait Fill: Operations {
+pub(crate) trait Fill: InMaps {
     /// The node's address.
     const NODE: Self::Addr;
     /// The address of a backend.
@@ -170,6 +170,21 @@ pub(crate) fn flow<F: Fill>(key: &FlowKey<F::Addr>, number: u32, now: u32) -> Op
     let forward = F::claim(&work.key, &work.flow, now);
     let reply = F::claim(&work.other_key, &work.other, now);
     (forward == Inserted::Done && reply == Inserted::Done).then_some(())
+}
+
+/// Makes an entry and a line of the index what they were at the start. The first to be forgotten
+/// makes the list of free entries begin at 0.
+#[inline(always)]
+pub(crate) fn forget<F: Fill>(number: u32) -> Option<()> {
+    let (entries, lines) = (config(ENTRIES) as u32, config(LINES) as u32);
+    let (entry, line) = (F::entry(number & (entries - 1))?, F::line(number & (lines - 1))?);
+    // SAFETY: nothing else runs meanwhile, and all zero is a value of both.
+    unsafe {
+        *line = core::mem::zeroed();
+        *entry = core::mem::zeroed();
+        (*F::heap()?).first = 0;
+    }
+    Some(())
 }
 
 /// Makes the forward half of flow `number`. The backend's port varies with the number, so that no

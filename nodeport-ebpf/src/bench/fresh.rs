@@ -24,6 +24,8 @@ pub(crate) const IN_ORDER: u32 = 3;
 
 /// Lines of each index.
 pub(crate) const LINES: u32 = 4;
+/// Entries of each table: a power of two.
+pub(crate) const ENTRIES: u32 = 5;
 
 /// Port of the frontend that the benchmark's flows have.
 pub(crate) const FRONTEND_PORT: u16 = 30_007;

@@ -18,7 +18,7 @@ use crate::verdict;
 
 macro_rules! programs {
     ($key:ident, $write:ident, $flows:ident, $fill:ty,
-     $fill_name:ident, $fresh_xdp:ident, $fresh_tc:ident, $lookup_xdp:ident, $lookup_tc:ident,
+     $fill_name:ident, $forget:ident, $fresh_xdp:ident, $fresh_tc:ident, $lookup_xdp:ident, $lookup_tc:ident,
      $walk_xdp:ident, $walk_tc:ident) => {
         /// Stores the next flow.
         #[xdp]
@@ -27,6 +27,13 @@ macro_rules! programs {
             // SAFETY: the helper takes nothing and only reads the clock.
             let now = unsafe { bpf_jiffies64() as u32 };
             done(fill::flow::<$fill>(&$key(number), number, now).is_some())
+        }
+
+        /// Forgets what lies in the next entry and the next line of the index; all of them, if it
+        /// is run as often as there are entries.
+        #[xdp]
+        pub(crate) fn $forget(_: XdpContext) -> u32 {
+            done(fill::forget::<$fill>(next_flow()).is_some())
         }
 
         /// The fresh packet alone.
@@ -96,6 +103,7 @@ programs!(
     LOOKUP4,
     V4,
     fill4,
+    forget4,
     fresh4_xdp,
     fresh4_tc,
     lookup4_xdp,
@@ -109,6 +117,7 @@ programs!(
     LOOKUP6,
     V6,
     fill6,
+    forget6,
     fresh6_xdp,
     fresh6_tc,
     lookup6_xdp,

@@ -29,6 +29,9 @@ pub struct Options {
     /// Numbers of live flows to measure with; powers of two.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 65_536, 1_048_576])]
     pub flows: Vec<u32>,
+    /// Measure these packets alone (as the table names them).
+    #[arg(long, value_delimiter = ',', value_name = "PACKETS")]
+    pub only: Vec<String>,
     /// Processor to run on.
     #[arg(long, default_value_t = 1)]
     pub cpu: usize,

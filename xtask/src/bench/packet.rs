@@ -20,6 +20,9 @@ const OTHER_PORT: u16 = 443;
 /// The port of the benchmark's service.
 const FRONTEND_PORT: u16 = 30_007;
 
+/// So many flows must begin for the time that one takes to be told.
+const FEWEST_NEW: u32 = 1_024;
+
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -28,16 +31,18 @@ enum Kind {
     BareLookup,
     Established,
     NewFlow,
+    NewFlowFull,
     NotOurs,
 }
 
 impl Kind {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Empty,
         Self::Fresh,
         Self::BareLookup,
         Self::Established,
         Self::NewFlow,
+        Self::NewFlowFull,
         Self::NotOurs,
     ];
 
@@ -48,13 +53,18 @@ impl Kind {
             Self::BareLookup => "bare-lookup",
             Self::Established => "established",
             Self::NewFlow => "new-flow",
+            Self::NewFlowFull => "new-flow-full",
             Self::NotOurs => "not-ours",
         }
     }
 
-    /// Whether the number of live flows makes a difference.
-    const fn depends_on_flows(self) -> bool {
-        matches!(self, Self::BareLookup | Self::Established)
+    /// Whether it is measured with so many flows, of which the fewest are `fewest`.
+    const fn is_measured_with(self, flows: u32, fewest: u32) -> bool {
+        match self {
+            Self::BareLookup | Self::Established => true,
+            Self::NewFlow => flows >= FEWEST_NEW,
+            _ => flows == fewest,
+        }
     }
 
     fn program(self, hook: Hook, family: u8) -> String {
@@ -63,7 +73,9 @@ impl Kind {
             Self::Empty => format!("empty_{hook}"),
             Self::Fresh => format!("fresh{family}_{hook}"),
             Self::BareLookup => format!("lookup{family}_{hook}"),
-            Self::Established | Self::NewFlow | Self::NotOurs => format!("walk{family}_{hook}"),
+            Self::Established | Self::NewFlow | Self::NewFlowFull | Self::NotOurs => {
+                format!("walk{family}_{hook}")
+            }
         }
     }
 
@@ -76,9 +88,9 @@ impl Kind {
         const TC_REDIRECT: u32 = 7;
         match (self, hook) {
             (Self::NotOurs, Hook::Xdp) => PASS,
-            (Self::NewFlow, Hook::Xdp) => REDIRECT,
+            (Self::NewFlow | Self::NewFlowFull, Hook::Xdp) => REDIRECT,
             (_, Hook::Xdp) => XDP_TX,
-            (Self::Established | Self::NewFlow, Hook::Tc) => TC_REDIRECT,
+            (Self::Established | Self::NewFlow | Self::NewFlowFull, Hook::Tc) => TC_REDIRECT,
             (_, Hook::Tc) => UNSPEC,
         }
     }
@@ -113,27 +125,41 @@ pub(super) fn run(options: &Options) -> Result<()> {
 
 fn measure(options: &Options) -> Result<Vec<Figure>> {
     isolate(options.cpu)?;
-    let (Some(first), flows) = (options.flows.first(), &options.flows) else {
+    let (Some(fewest), flows) = (options.flows.iter().min(), &options.flows) else {
         bail!("--flows: at least one number");
     };
     let mut figures = Vec::new();
     for count in flows {
-        let cases = cases(count == first);
+        let cases = cases(options, *count, *fewest)?;
         figures.extend(measure_with(options, *count, &cases)?);
     }
     Ok(figures)
 }
 
 /// What is measured with one number of flows.
-fn cases(all: bool) -> Vec<Case> {
+fn cases(options: &Options, flows: u32, fewest: u32) -> Result<Vec<Case>> {
+    let kinds = kinds(&options.only)?;
+    let measured = || kinds.iter().filter(|kind| kind.is_measured_with(flows, fewest));
     let mut cases = Vec::new();
     for hook in [Hook::Xdp, Hook::Tc] {
         for family in [4, 6] {
-            let kinds = Kind::ALL.into_iter().filter(|kind| all || kind.depends_on_flows());
-            cases.extend(kinds.map(|kind| Case { kind, hook, family }));
+            cases.extend(measured().map(|kind| Case { kind: *kind, hook, family }));
         }
     }
-    cases
+    Ok(cases)
+}
+
+/// The packets of these names; all, if there are none.
+fn kinds(names: &[String]) -> Result<Vec<Kind>> {
+    if names.is_empty() {
+        return Ok(Kind::ALL.to_vec());
+    }
+    let known = || Kind::ALL.map(Kind::name);
+    if let Some(name) = names.iter().find(|name| !known().contains(&name.as_str())) {
+        bail!("--only {name}: not one of {}", known().join(", "));
+    }
+    let is_wanted = |kind: &Kind| names.iter().any(|name| name == kind.name());
+    Ok(Kind::ALL.into_iter().filter(is_wanted).collect())
 }
 
 fn measure_with(options: &Options, flows: u32, cases: &[Case]) -> Result<Vec<Figure>> {
@@ -156,11 +182,19 @@ fn measure_with(options: &Options, flows: u32, cases: &[Case]) -> Result<Vec<Fig
 
 fn sample(runner: &mut Runner, case: Case) -> Result<u64> {
     let Case { kind, hook, family } = case;
-    runner.set_new(kind == Kind::NewFlow)?;
     runner.set_port(if kind == Kind::NotOurs { OTHER_PORT } else { FRONTEND_PORT })?;
-    let frame = if kind == Kind::NewFlow { syn(family) } else { ack(family) };
     let program = kind.program(hook, family);
-    let (nanoseconds, verdict) = runner.time(&program, hook, &frame)?;
+    let (nanoseconds, verdict) = match kind {
+        Kind::NewFlow => runner.time_new(&program, hook, &syn(family), family)?,
+        Kind::NewFlowFull => {
+            runner.set_new(true)?;
+            runner.time(&program, hook, &syn(family))?
+        }
+        _ => {
+            runner.set_new(false)?;
+            runner.time(&program, hook, &ack(family))?
+        }
+    };
     let wanted = kind.verdict(hook);
     if verdict != wanted {
         return Err(anyhow!("verdict {verdict}, not {wanted}"))

@@ -19,6 +19,7 @@ const PORT: u32 = 1;
 const IFINDEX: u32 = 2;
 const IN_ORDER: u32 = 3;
 const LINES: u32 = 4;
+const ENTRIES: u32 = 5;
 
 /// A program type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +45,7 @@ pub(super) struct Runner {
     ebpf: Ebpf,
     flows: u32,
     packets: u32,
+    entries: u32,
 }
 
 impl Runner {
@@ -52,7 +54,7 @@ impl Runner {
     pub(super) fn new(flows: u32, packets: u32) -> Result<Self> {
         ensure!(flows.is_power_of_two(), "--flows {flows}: not a power of two");
         let path = workspace::bench_object();
-        let entries = (flows * 2).max(maps::FLOW_ENTRIES as u32);
+        let entries = (flows * 2).next_power_of_two().max(maps::FLOW_ENTRIES as u32);
         let lines = (entries * 2 / SLOTS_OF_LINE as u32).next_power_of_two();
         let ebpf = EbpfLoader::new()
             .map_max_entries(maps::FLOWS4, entries)
@@ -65,18 +67,31 @@ impl Runner {
             .map_max_entries("lookup6", entries)
             .load_file(&path)
             .with_context(|| format!("load {} (`cargo xtask build` makes it)", path.display()))?;
-        let mut runner = Self { ebpf, flows, packets };
+        let mut runner = Self { ebpf, flows, packets, entries };
         runner.load()?;
         runner.link()?;
         runner.configure(MASK, u64::from(flows) - 1)?;
         runner.configure(PORT, 30_007)?;
         runner.configure(LINES, u64::from(lines))?;
+        runner.configure(ENTRIES, u64::from(entries))?;
         runner.configure(IFINDEX, u64::from(nix::net::if_::if_nametoindex("bench0")?))?;
         runner.expect("settings", Hook::Xdp, &[0; 64], 1, XDP_TX)?;
-        for fill in ["fill4", "fill6"] {
-            runner.expect(fill, Hook::Xdp, &[0; 64], flows, XDP_TX)?;
+        for family in [4, 6] {
+            runner.fill(family)?;
         }
         Ok(runner)
+    }
+
+    /// Stores the flows.
+    fn fill(&mut self, family: u8) -> Result<()> {
+        self.set_new(false)?;
+        self.expect(&format!("fill{family}"), Hook::Xdp, &[0; 64], self.flows, XDP_TX)
+    }
+
+    /// Forgets all flows.
+    fn forget(&mut self, family: u8) -> Result<()> {
+        self.set_new(true)?;
+        self.expect(&format!("forget{family}"), Hook::Xdp, &[0; 64], self.entries, XDP_TX)
     }
 
     fn load(&mut self) -> Result<()> {
@@ -123,6 +138,22 @@ impl Runner {
     pub(super) fn time(&self, name: &str, hook: Hook, frame: &[u8]) -> Result<(u64, u32)> {
         self.test_run(name, hook, frame, self.flows)?;
         self.test_run(name, hook, frame, self.packets)
+    }
+
+    /// Nanoseconds per packet of a program to which every packet opens a flow, in a table that was
+    /// empty, and its last verdict. Then the table is as before.
+    pub(super) fn time_new(
+        &mut self,
+        name: &str,
+        hook: Hook,
+        frame: &[u8],
+        family: u8,
+    ) -> Result<(u64, u32)> {
+        self.forget(family)?;
+        let timed = self.test_run(name, hook, frame, self.flows)?;
+        self.forget(family)?;
+        self.fill(family)?;
+        Ok(timed)
     }
 
     fn expect(&self, name: &str, hook: Hook, frame: &[u8], repeat: u32, want: u32) -> Result<()> {
