@@ -12,7 +12,7 @@ use nodeport_common::core::work::Work;
 
 use crate::maps;
 use crate::route::{self, RouteContext};
-use crate::table::{MapFlow, Operations as _, Table};
+use crate::table::{MapFlow, Table};
 
 /// The kernel around a program at `HOOK` (a [`Hook`], as a number).
 #[derive(Clone, Copy)]
@@ -122,33 +122,33 @@ macro_rules! tables {
 
             #[inline(always)]
             fn flow(&self, key: &FlowKey<$addr>) -> Option<MapFlow<$family>> {
-                Table::<$family>::THIS.flow(key)
+                Table::<$family>::flow(key)
             }
 
             #[inline(always)]
             fn read_flow(&self, key: &FlowKey<$addr>, to: &mut Flow<$addr>) -> bool {
-                <$family>::read(key, to)
+                Table::<$family>::read(key, to)
             }
 
             #[inline(always)]
             fn step_flow(&self, key: &FlowKey<$addr>, step: Step<'_>) -> Stepped {
-                <$family>::step(key, step)
+                Table::<$family>::step(key, step)
             }
 
             #[inline(always)]
             fn merge_flow(&self, key: &FlowKey<$addr>, to: FlowState) -> Option<FlowState> {
-                <$family>::merge(key, to)
+                Table::<$family>::merge(key, to)
             }
 
             #[inline(always)]
             fn claim_flow(&self, key: &FlowKey<$addr>, flow: &Flow<$addr>) -> Inserted {
-                <$family>::claim(key, flow, self.now())
+                Table::<$family>::claim(key, flow, self.now())
             }
 
             #[inline(always)]
             fn remove_flow(&self, key: &FlowKey<$addr>) {
                 // That it was not there is what was wanted.
-                let _ = <$family>::remove(key);
+                let _ = Table::<$family>::remove(key);
             }
 
             #[inline(always)]

@@ -68,8 +68,8 @@ where
 
     /// The status of an entry that a half lies in.
     fn live(&self, number: u32) -> Option<Status> {
-        let FlowEntry { epoch, mtu, version, state, flags, .. } = self.entries.read(number)?;
-        Some(Status { epoch, mtu, version, state, flags }).filter(|status| status.is_live())
+        let status = Status::of(&self.entries.read(number)?);
+        status.is_live().then_some(status)
     }
 }
 

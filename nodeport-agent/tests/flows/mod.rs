@@ -10,7 +10,7 @@ use nodeport_common::abi::{
 };
 use nodeport_common::core::family::V4;
 use nodeport_common::core::flow::{partner, partner_key};
-use nodeport_common::core::table::half::{key_hash, pack, status, unpack};
+use nodeport_common::core::table::half::{key_hash, put, status, unpack};
 use nodeport_common::core::table::slot::{Place, Slot};
 
 use crate::world::{World, in_own_world, until};
@@ -68,13 +68,14 @@ impl Table {
         };
         half.hop.exit = (1..64).find(is_exit).unwrap_or(0);
         let status = status(&half, key.protocol);
-        let entry = FlowEntry4 {
+        let mut entry = FlowEntry4 {
             epoch: status.epoch,
             mtu: status.mtu,
             state: status.state,
             flags: status.flags,
-            ..pack(key, &half)
+            ..FlowEntry4::default()
         };
+        put(&mut entry, key, &half);
         self.flows.set(number, Wire(entry), 0).unwrap();
         let details = FlowDetails { service: half.service, created: half.created };
         self.details.set(number, Wire(details), 0).unwrap();

@@ -75,7 +75,7 @@ impl Memory {
             unsafe { memory.as_mut_ptr().write_bytes(0, memory.len()) };
         }
         let (first, lines) = (u64::from(ENTRIES - entries), lines - 1);
-        let heap = Heap { first, seed: SEED, lines, entries: ENTRIES, pad: [0; 5] };
+        let heap = Heap { first, seed: SEED, lines, entries: ENTRIES, ..Heap::default() };
         // SAFETY: as above.
         unsafe { self.heap().write_volatile(heap) };
     }
@@ -88,6 +88,10 @@ struct Shared<'a>(&'a AtomicU64);
 impl Word for Shared<'_> {
     fn load(&self) -> u64 {
         self.0.load(Ordering::SeqCst)
+    }
+
+    fn store(&self, new: u64) {
+        self.0.store(new, Ordering::SeqCst);
     }
 
     fn swap(&self, old: u64, new: u64) -> bool {
@@ -135,11 +139,11 @@ impl<A: Copy + PartialEq> Entry for SharedEntry<'_, A> {
     }
 
     fn write(&self, key: &FlowKey<A>, flow: &Flow<A>) {
-        let new: Half<A> = half::pack(key, flow);
         // SAFETY: as in `has_key`; the entry is ours, and so is its status.
         unsafe {
-            let Half { epoch, mtu, version, state, flags, .. } = self.entry.read_volatile();
-            self.entry.write_volatile(Half { epoch, mtu, version, state, flags, ..new });
+            let mut entry = self.entry.read_volatile();
+            half::put(&mut entry, key, flow);
+            self.entry.write_volatile(entry);
             let details = FlowDetails { service: flow.service, created: flow.created };
             self.details.write_volatile(details);
         }

@@ -112,6 +112,8 @@ plain!(Exit = 4, 6, 6);
 pub struct Heap {
     /// Number of the first free entry, and above 32 bits a count of all changes.
     pub first: u64,
+    /// Zero; what changes with each flow has a cache line of its own.
+    pub pad: [u64; 7],
     /// Key of the hash, random.
     pub seed: u64,
     /// Number of lines of the index less one; a power of two less one.
@@ -119,6 +121,6 @@ pub struct Heap {
     /// Number of entries.
     pub entries: u32,
     /// Zero; fills the cache line.
-    pub pad: [u64; 5],
+    pub pad2: [u64; 6],
 }
-plain!(Heap = 8, 8, 4, 4, 40);
+plain!(Heap = 8, 56, 8, 4, 4, 48);

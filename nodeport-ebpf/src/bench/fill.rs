@@ -16,7 +16,7 @@ use nodeport_common::core::work::Work;
 
 use super::fresh::{ENTRIES, FRONTEND_PORT, IFINDEX, LINES, NODE4, NODE6, config};
 use crate::maps;
-use crate::table::InMaps;
+use crate::table::{InMaps, Table};
 
 /// What a look-up in the kernel's own hash map costs, if it holds the same flows.
 #[btf_map(name = "lookup4")]
@@ -115,6 +115,8 @@ pub(crate) trait Fill: InMaps {
     fn work() -> Option<*mut Work<Self::Addr>>;
     /// Stores a half in the map that look-ups are measured in.
     fn store(key: &FlowKey<Self::Addr>, flow: &Flow<Self::Addr>) -> Option<()>;
+    /// Stores a half in its table.
+    fn put(key: &FlowKey<Self::Addr>, flow: &Flow<Self::Addr>, now: u32) -> Inserted;
 }
 
 impl Fill for V4 {
@@ -133,6 +135,11 @@ impl Fill for V4 {
     #[inline(always)]
     fn store(key: &FlowKey<Addr4>, flow: &Flow<Addr4>) -> Option<()> {
         LOOKUP4.insert(key, flow, BPF_ANY as u64).ok()
+    }
+
+    #[inline(always)]
+    fn put(key: &FlowKey<Addr4>, flow: &Flow<Addr4>, now: u32) -> Inserted {
+        Table::<V4>::claim(key, flow, now)
     }
 }
 
@@ -153,6 +160,11 @@ impl Fill for V6 {
     fn store(key: &FlowKey<Addr6>, flow: &Flow<Addr6>) -> Option<()> {
         LOOKUP6.insert(key, flow, BPF_ANY as u64).ok()
     }
+
+    #[inline(always)]
+    fn put(key: &FlowKey<Addr6>, flow: &Flow<Addr6>, now: u32) -> Inserted {
+        Table::<V6>::claim(key, flow, now)
+    }
 }
 
 /// Stores both halves of an established flow, in the table and in the map that look-ups are
@@ -167,8 +179,8 @@ pub(crate) fn flow<F: Fill>(key: &FlowKey<F::Addr>, number: u32, now: u32) -> Op
     track::make_partner(work);
     F::store(&work.key, &work.flow)?;
     F::store(&work.other_key, &work.other)?;
-    let forward = F::claim(&work.key, &work.flow, now);
-    let reply = F::claim(&work.other_key, &work.other, now);
+    let forward = F::put(&work.key, &work.flow, now);
+    let reply = F::put(&work.other_key, &work.other, now);
     (forward == Inserted::Done && reply == Inserted::Done).then_some(())
 }
 

@@ -13,7 +13,7 @@ use nodeport_common::core::family::{V4, V6};
 use crate::env::{CALLED, Kernel};
 use crate::packet::xdp::Frame;
 use crate::route::RouteContext;
-use crate::table::{InMaps, MapFlow, Table};
+use crate::table::{InMaps, MapFlow};
 
 /// Entries that one run looks at, at most: the kernel's limit for its loops is 2^23.
 const MOST: u32 = 1 << 20;
@@ -83,7 +83,7 @@ where
     Kernel<Nothing, CALLED>: World<F>,
 {
     let number = sweep.request.first.wrapping_add(index);
-    let Some(half) = Table::<F>::at(number) else { return 1 };
+    let Some(half) = MapFlow::<F>::at(number) else { return 1 };
     sweep.any_used |= half.was_used();
     if half.take_up_or_refresh(sweep.epoch) && looks_over::<F>(&half, &sweep.request.limits) {
         sweep.ended += end::<F>(number, &sweep.request.limits) as u32;
@@ -111,7 +111,7 @@ where
 {
     let world = Kernel::<Nothing, CALLED> { context: Nothing };
     let ended = world.with_work(|work| {
-        Table::<F>::at(number).is_some_and(|half| half.key_into(&mut work.key))
+        MapFlow::<F>::at(number).is_some_and(|half| half.key_into(&mut work.key))
             && expiry::end::<F, _>(&world, work, limits)
     });
     ended.unwrap_or(false)

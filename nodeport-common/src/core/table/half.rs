@@ -2,8 +2,8 @@
 
 use super::status::Status;
 use crate::abi::{
-    BACKEND_BITS, EXIT_BITS, FLOW_UDP, Flow, FlowDetails, FlowEntry, FlowKey, GENERATION_BITS,
-    IPPROTO_TCP, IPPROTO_UDP, NextHop,
+    BACKEND_BITS, EXIT_BITS, Exit, FLOW_UDP, Flow, FlowDetails, FlowEntry, FlowKey,
+    GENERATION_BITS, IPPROTO_TCP, IPPROTO_UDP, NextHop,
 };
 use crate::core::family::Family;
 use crate::core::hash;
@@ -49,49 +49,46 @@ pub fn status<A>(flow: &Flow<A>, protocol: u8) -> Status {
     Status { epoch, mtu, version: 0, state: flow.state + 1, flags: flow.flags | udp }
 }
 
-/// What lies in the entry, but for the fields of its status, which are zero.
+/// Writes a half into its entry. The word of its status stays as it is.
 #[inline(always)]
-pub fn pack<A: Copy, P: Default>(key: &FlowKey<A>, flow: &Flow<A>) -> FlowEntry<A, P> {
-    FlowEntry {
-        src: key.src,
-        dst: key.dst,
-        ports: key.ports,
-        new_ports: flow.new_ports,
-        new_src: flow.new_src,
-        new_dst: flow.new_dst,
-        address_diff: flow.address_diff,
-        port_diff: flow.port_diff,
-        backend: backend_word(flow.backend, flow.generation),
-        dst_mac: flow.hop.dst_mac,
-        exit: exit_word(&flow.hop),
-        epoch: 0,
-        mtu: 0,
-        version: 0,
-        state: 0,
-        flags: 0,
-        last_seen: flow.last_seen,
-        packets: flow.packets as u32,
-        bytes: flow.bytes,
-        pad: P::default(),
-    }
+pub fn put<A: Copy, P>(entry: &mut FlowEntry<A, P>, key: &FlowKey<A>, flow: &Flow<A>) {
+    entry.src = key.src;
+    entry.dst = key.dst;
+    entry.ports = key.ports;
+    entry.new_ports = flow.new_ports;
+    entry.new_src = flow.new_src;
+    entry.new_dst = flow.new_dst;
+    entry.address_diff = flow.address_diff;
+    entry.port_diff = flow.port_diff;
+    entry.backend = backend_word(flow.backend, flow.generation);
+    entry.dst_mac = flow.hop.dst_mac;
+    entry.exit = exit_word(&flow.hop);
+    entry.last_seen = flow.last_seen;
+    entry.packets = flow.packets as u32;
+    entry.bytes = flow.bytes;
 }
 
-/// The half that lies in an entry. Interface and source address of its next hop are those of its
-/// exit, and not filled in.
+/// The key of the half that lies in an entry with these flags.
 #[inline(always)]
-pub fn unpack<A: Copy, P>(entry: &FlowEntry<A, P>, details: &FlowDetails) -> (FlowKey<A>, Flow<A>) {
-    let key = FlowKey::new(entry.src, entry.dst, entry.ports, protocol(entry.flags));
+pub fn key<A: Copy, P>(entry: &FlowEntry<A, P>, flags: u8) -> FlowKey<A> {
+    FlowKey::new(entry.src, entry.dst, entry.ports, protocol(flags))
+}
+
+/// The half that lies in an entry of this status, but for what is in its details. `exit` is the
+/// element of `exits` that it names (see [`exit_index`]).
+#[inline(always)]
+pub fn get<A: Copy, P>(entry: &FlowEntry<A, P>, status: Status, exit: Exit) -> Flow<A> {
     let hop = NextHop {
-        ifindex: 0,
+        ifindex: exit.ifindex,
         dst_mac: entry.dst_mac,
-        src_mac: [0; 6],
-        mtu: entry.mtu,
-        epoch: entry.epoch,
-        exit: entry.exit & ((1 << EXIT_BITS) - 1),
+        src_mac: exit.mac,
+        mtu: status.mtu,
+        epoch: status.epoch,
+        exit: exit_index(entry.exit),
         kind: (entry.exit >> EXIT_BITS) as u8,
         pad: 0,
     };
-    let flow = Flow {
+    Flow {
         new_src: entry.new_src,
         new_dst: entry.new_dst,
         new_ports: entry.new_ports,
@@ -100,14 +97,28 @@ pub fn unpack<A: Copy, P>(entry: &FlowEntry<A, P>, details: &FlowDetails) -> (Fl
         hop,
         backend: entry.backend & ((1 << BACKEND_BITS) - 1),
         generation: entry.backend >> BACKEND_BITS,
-        service: details.service,
+        service: 0,
         last_seen: entry.last_seen,
-        created: details.created,
-        state: entry.state.wrapping_sub(1),
-        flags: entry.flags & !FLOW_UDP,
+        created: 0,
+        state: status.state.wrapping_sub(1),
+        flags: status.flags & !FLOW_UDP,
         pad: 0,
         packets: entry.packets as u64,
         bytes: entry.bytes,
-    };
-    (key, flow)
+    }
+}
+
+/// The index in `exits` that an entry's word for its next hop holds.
+#[inline(always)]
+pub const fn exit_index(word: u16) -> u16 {
+    word & ((1 << EXIT_BITS) - 1)
+}
+
+/// The half in a copy of an entry and its details. Interface and source address of its next hop
+/// are those of its exit, and not filled in.
+pub fn unpack<A: Copy, P>(entry: &FlowEntry<A, P>, details: &FlowDetails) -> (FlowKey<A>, Flow<A>) {
+    let status = Status::of(entry);
+    let flow = get(entry, status, Exit::default());
+    let FlowDetails { service, created } = *details;
+    (key(entry, status.flags), Flow { service, created, ..flow })
 }

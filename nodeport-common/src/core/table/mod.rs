@@ -17,30 +17,32 @@
 //! - Newcomers are pushed out where there is no room, the one that came first, first; those that
 //!   have proved themselves never are.
 
+mod claim;
 pub mod half;
+mod heap;
+mod room;
 pub mod slot;
 pub mod status;
 
-use super::env::Inserted;
-use crate::abi::{FLOW_PROVED, SLOTS_OF_LINE};
-use slot::{Place, Slot, following};
-use status::{STRAY, Status};
+pub use claim::{claim, remove};
+pub use heap::{retire, take_up};
+pub use room::{evict, oldest, push_out};
+
+use crate::abi::SLOTS_OF_LINE;
+use slot::{Place, Slot};
+use status::Status;
 
 /// Slots in which a key may be.
 const CHOICES: u32 = 2 * SLOTS_OF_LINE as u32;
-/// How often a word that others change as well is tried to be changed.
-const TRIES: u32 = 16;
-
-/// How often one that another CPU changes in the same instant is looked for again.
-const PICKS: u32 = 3;
-/// Places where a newcomer is looked for when no entry is free. If newcomers have a tenth of a
-/// table that is half full of slots, all these are without one in 1 of 60 cases.
-const NEARBY: u32 = 5;
+/// No entry, no slot. (An `Option` would not be returned in one register.)
+const NONE: u32 = u32::MAX;
 
 /// A word that CPUs share.
 pub trait Word {
     /// Reads it.
     fn load(&self) -> u64;
+    /// Writes it, after all that this CPU has written before.
+    fn store(&self, new: u64);
     /// Writes `new` if it is `old`; whether it was. Orders all that this CPU reads and writes
     /// before and after it.
     fn swap(&self, old: u64, new: u64) -> bool;
@@ -53,6 +55,17 @@ pub trait Line: Copy {
     /// The tag that stands in slot `place`, whatever else does.
     fn tag(self, place: usize) -> u16 {
         Slot::from_word(self.slot(place).load()).tag()
+    }
+    /// The slots with that tag, a bit each.
+    #[inline(always)]
+    fn tagged(self, tag: u16) -> u32 {
+        let mut tagged = 0;
+        for place in 0..SLOTS_OF_LINE {
+            if self.tag(place) == tag {
+                tagged |= 1 << place;
+            }
+        }
+        tagged
     }
 }
 
@@ -94,30 +107,27 @@ pub trait Store: Copy {
     fn names(self, slot: Slot, key: &Self::Key) -> bool {
         names(self, slot, key)
     }
-    /// [`push_out`].
+    /// The slot of a key, as [`find`] finds it; empty if there is none.
+    fn search(self, key: &Self::Key, place: Place) -> Slot {
+        find(self, key, place).map_or(Slot::EMPTY, |(_, slot)| slot)
+    }
+    /// [`room::push_out`].
     fn push_out(self, place: Place, now: u32) -> u32 {
-        push_out(self, place, now)
+        room::push_out(self, place, now)
     }
-    /// [`age`].
-    fn age(self, place: Place, number: u32, now: u32) -> u32 {
-        age(self, place, number, now)
+    /// [`room::oldest`].
+    fn oldest(self, place: Place, now: u32) -> u32 {
+        room::oldest(self, place, now)
     }
-    /// [`evict`].
+    /// [`room::evict`].
     fn evict(self, place: Place, number: u32) -> bool {
-        evict(self, place, number)
+        room::evict(self, place, number)
     }
-    /// [`allocate`].
-    fn allocate(self) -> u32 {
-        allocate(self)
-    }
-    /// [`retire`].
+    /// [`heap::retire`].
     fn retire(self, slot: Slot) {
-        retire(self, slot);
+        heap::retire(self, slot);
     }
 }
-
-/// No entry, no slot. (An `Option` would not be returned in one register.)
-const NONE: u32 = u32::MAX;
 
 /// The slot where a key is likely: the first in its first line that has its tag. Whether the entry
 /// is the key's, [`is_of`] tells.
@@ -142,13 +152,30 @@ pub fn is_of<E: Entry>(entry: &E, slot: Slot, key: &E::Key) -> bool {
 /// Finds the slot of a key: which of its sixteen it is, and what is in it.
 #[inline(always)]
 pub fn find<S: Store>(store: S, key: &S::Key, place: Place) -> Option<(u32, Slot)> {
-    let mut number = 0;
-    while number < CHOICES {
-        let slot = slot_at(store, place, number);
-        if slot.is_found_by(place.tag()) && store.names(slot, key) {
-            return Some((number, slot));
+    if let Some((at, slot)) = find_in(store, key, place, place.first()) {
+        return Some((at, slot));
+    }
+    let (at, slot) = find_in(store, key, place, place.second())?;
+    Some((at + SLOTS_OF_LINE as u32, slot))
+}
+
+/// Finds the slot of a key in a line.
+#[inline(always)]
+fn find_in<S: Store>(store: S, key: &S::Key, place: Place, line: u32) -> Option<(u32, Slot)> {
+    let line = store.line(line)?;
+    let tagged = line.tagged(place.tag());
+    if tagged == 0 {
+        return None;
+    }
+    let mut at = 0;
+    while at < SLOTS_OF_LINE {
+        if tagged >> at & 1 != 0 {
+            let slot = Slot::from_word(line.slot(at).load());
+            if slot.is_found_by(place.tag()) && store.names(slot, key) {
+                return Some((at as u32, slot));
+            }
         }
-        number += 1;
+        at += 1;
     }
     None
 }
@@ -171,244 +198,4 @@ fn swap<S: Store>(store: S, place: Place, number: u32, old: Slot, new: Slot) -> 
 #[inline(always)]
 pub fn names<S: Store>(store: S, slot: Slot, key: &S::Key) -> bool {
     store.entry(slot.entry()).is_some_and(|entry| is_of(&entry, slot, key))
-}
-
-/// Puts a half into the table, if its key is free. `status` is that of the half, without version.
-#[inline(always)]
-pub fn claim<S: Store>(
-    store: S,
-    key: &S::Key,
-    body: &S::Body,
-    place: Place,
-    status: Status,
-    now: u32,
-) -> Inserted {
-    if find(store, key, place).is_some() {
-        return Inserted::Taken;
-    }
-    let mut number = store.allocate();
-    if number == NONE {
-        number = make_room(store, place, now);
-    }
-    let Some(entry) = store.entry(number) else { return Inserted::Full };
-    entry.write(key, body);
-    let free = entry.status().load();
-    let version = Status::from_word(free).version;
-    let slot = Slot::new(number, place.tag(), version);
-    let slot = if status.flags & FLOW_PROVED == 0 { slot.newcomer(now) } else { slot };
-    if !entry.status().swap(free, Status { version, ..status }.word()) {
-        return Inserted::Full;
-    }
-    let at = publish(store, place, slot.pending(), now);
-    if at == NONE {
-        store.retire(slot);
-        return Inserted::Full;
-    }
-    if is_alone(store, key, place, slot.pending()) && swap(store, place, at, slot.pending(), slot) {
-        return Inserted::Done;
-    }
-    // A rival may have cleared the slot; the entry is ours to give back.
-    swap(store, place, at, slot.pending(), Slot::EMPTY);
-    store.retire(slot);
-    Inserted::Taken
-}
-
-/// Puts a slot into one of its key's places; which of the sixteen it is.
-#[inline(always)]
-fn publish<S: Store>(store: S, place: Place, slot: Slot, now: u32) -> u32 {
-    let mut number = 0;
-    while number < CHOICES {
-        if slot_at(store, place, number).is_empty() && swap(store, place, number, Slot::EMPTY, slot)
-        {
-            return number;
-        }
-        number += 1;
-    }
-    let number = store.push_out(place, now);
-    if number != NONE && swap(store, place, number, Slot::EMPTY, slot) { number } else { NONE }
-}
-
-/// Whether no other slot names this key. Those that are being claimed as well are ended.
-#[inline(always)]
-fn is_alone<S: Store>(store: S, key: &S::Key, place: Place, own: Slot) -> bool {
-    let mut number = 0;
-    while number < CHOICES {
-        let slot = slot_at(store, place, number);
-        let is_rival = slot.has_tag(place.tag()) && slot != own && store.names(slot, key);
-        // A rival that was confirmed meanwhile cannot be ended.
-        if is_rival && (!slot.is_pending() || !swap(store, place, number, slot, Slot::EMPTY)) {
-            return false;
-        }
-        number += 1;
-    }
-    true
-}
-
-/// Takes the half of a key out; whether it was there.
-#[inline(always)]
-pub fn remove<S: Store>(store: S, key: &S::Key, place: Place) -> bool {
-    let mut tries = 0;
-    while tries < PICKS {
-        let Some((number, slot)) = find(store, key, place) else { return false };
-        if swap(store, place, number, slot, Slot::EMPTY) {
-            store.retire(slot);
-            return true;
-        }
-        // Another CPU has removed it, or noted in its slot that it has proved itself.
-        tries += 1;
-    }
-    false
-}
-
-/// Pushes the newcomer out that came first; which of the sixteen slots it had.
-#[inline(always)]
-pub fn push_out<S: Store>(store: S, place: Place, now: u32) -> u32 {
-    let mut tries = 0;
-    while tries < PICKS {
-        let number = oldest(store, place, now);
-        if number == NONE {
-            return NONE;
-        }
-        if store.evict(place, number) {
-            return number;
-        }
-        tries += 1;
-    }
-    NONE
-}
-
-/// The slot of the newcomer that came first.
-#[inline(always)]
-fn oldest<S: Store>(store: S, place: Place, now: u32) -> u32 {
-    // Its age, and below that its number: one word to compare and to keep.
-    let mut oldest = 0;
-    let mut number = 0;
-    while number < CHOICES {
-        let age = store.age(place, number, now);
-        let candidate = age << 8 | number;
-        if age != 0 && candidate > oldest {
-            oldest = candidate;
-        }
-        number += 1;
-    }
-    if oldest == 0 { NONE } else { oldest & (CHOICES - 1) }
-}
-
-/// How old the newcomer in slot `number` of a place is (see [`Slot::age_of_newcomer`]).
-#[inline(always)]
-pub fn age<S: Store>(store: S, place: Place, number: u32, now: u32) -> u32 {
-    slot_at(store, place, number).age_of_newcomer(now)
-}
-
-/// Ends the newcomer in slot `number` of a place; whether it was one. Of one that has proved
-/// itself since it came, that is noted in its slot.
-#[inline(always)]
-pub fn evict<S: Store>(store: S, place: Place, number: u32) -> bool {
-    let slot = slot_at(store, place, number);
-    if slot.age_of_newcomer(0) == 0 {
-        return false;
-    }
-    let Some(entry) = store.entry(slot.entry()) else { return false };
-    let old = entry.status().load();
-    let status = Status::from_word(old);
-    if status.version != slot.version() || !status.is_live() {
-        return false;
-    }
-    if status.flags & FLOW_PROVED != 0 {
-        swap(store, place, number, slot, slot.proved());
-        return false;
-    }
-    // The status first: from then on it can prove itself no more.
-    if !entry.status().swap(old, ended(status).word()) {
-        return false;
-    }
-    swap(store, place, number, slot, Slot::EMPTY);
-    take_up(store, slot.entry());
-    true
-}
-
-/// The status of an entry whose half has ended, and that no list holds yet.
-#[inline(always)]
-const fn ended(status: Status) -> Status {
-    Status { epoch: 0, mtu: 0, version: following(status.version), state: STRAY, flags: 0 }
-}
-
-/// Frees an entry where there is none, and takes it: that of a newcomer here, or nearby.
-#[inline(always)]
-fn make_room<S: Store>(store: S, place: Place, now: u32) -> u32 {
-    let mut distance = 0;
-    while distance < NEARBY {
-        if store.push_out(place.nearby(distance), now) != NONE {
-            return store.allocate();
-        }
-        distance += 1;
-    }
-    NONE
-}
-
-/// Takes a free entry.
-#[inline(always)]
-pub fn allocate<S: Store>(store: S) -> u32 {
-    let Some(heap) = store.heap() else { return NONE };
-    let mut tries = 0;
-    while tries < TRIES {
-        let head = heap.load();
-        let number = head as u32;
-        let Some(entry) = store.entry(number) else { return NONE };
-        let next = number.wrapping_add(1).wrapping_add(entry.link());
-        if heap.swap(head, counted(head, next)) {
-            return number;
-        }
-        tries += 1;
-    }
-    NONE
-}
-
-/// The begin of the list, changed once more.
-#[inline(always)]
-const fn counted(head: u64, first: u32) -> u64 {
-    ((head >> 32) + 1) << 32 | first as u64
-}
-
-/// Gives the entry back that a slot named. Readers that have it still are told by its version; so is
-/// whoever comes here after another has given it back, and it may have another half since.
-#[inline(always)]
-pub fn retire<S: Store>(store: S, slot: Slot) {
-    let Some(entry) = store.entry(slot.entry()) else { return };
-    let mut tries = 0;
-    while tries < TRIES {
-        let old = entry.status().load();
-        let status = Status::from_word(old);
-        if status.version != slot.version() || !status.is_live() {
-            return;
-        }
-        if entry.status().swap(old, ended(status).word()) {
-            take_up(store, slot.entry());
-            return;
-        }
-        tries += 1;
-    }
-}
-
-/// Puts an entry that nobody has into the list of free ones; if the list's begin is too contended,
-/// the sweep tries again.
-#[inline(always)]
-pub fn take_up<S: Store>(store: S, number: u32) {
-    let (Some(entry), Some(heap)) = (store.entry(number), store.heap()) else { return };
-    let stray = Status::from_word(entry.status().load());
-    if stray.state != STRAY
-        || !entry.status().swap(stray.word(), Status { state: 0, ..stray }.word())
-    {
-        return;
-    }
-    let mut tries = 0;
-    while tries < TRIES {
-        let head = heap.load();
-        entry.set_link((head as u32).wrapping_sub(number).wrapping_sub(1));
-        if heap.swap(head, counted(head, number)) {
-            return;
-        }
-        tries += 1;
-    }
-    entry.status().swap(Status { state: 0, ..stray }.word(), stray.word());
 }

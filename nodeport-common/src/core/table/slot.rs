@@ -144,7 +144,9 @@ impl Place {
         // Lines are told by bits 0 to 23 and 24 to 47 of the hash, the tag by the others.
         let (first, second) = (hash as u32 & mask, (hash >> LINE_BITS) as u32 & mask);
         let second = if second == first { (first ^ 1) & mask } else { second };
-        Self::of(first, second, (hash >> (2 * LINE_BITS)) as u16)
+        // An empty slot has tag 0, and must not look like one of the key's.
+        let tag = (hash >> (2 * LINE_BITS)) as u16;
+        Self::of(first, second, if tag == 0 { 1 } else { tag })
     }
 
     const fn of(first: u32, second: u32, tag: u16) -> Self {

@@ -1,7 +1,7 @@
 //! The word of an entry that changes as a whole: whose next hop it has, whose it is, how its flow
 //! stands.
 
-use crate::abi::{FLOW_PROVED, FLOW_SETTLED, FlowState};
+use crate::abi::{FLOW_PROVED, FLOW_SETTLED, FlowEntry, FlowState};
 use crate::core::state;
 
 /// `epoch`, `mtu`, `version`, `state` and `flags` of an entry, as one word.
@@ -24,6 +24,12 @@ pub struct Status {
 pub const STRAY: u8 = 0xff;
 
 impl Status {
+    /// That of a copy of an entry.
+    pub const fn of<A, P>(entry: &FlowEntry<A, P>) -> Self {
+        let FlowEntry { epoch, mtu, version, state, flags, .. } = *entry;
+        Self { epoch, mtu, version, state, flags }
+    }
+
     /// From the word that lies in the entry.
     #[inline(always)]
     pub const fn from_word(word: u64) -> Self {

@@ -1,0 +1,87 @@
+//! Where there is no room, newcomers make it: the one that came first, first.
+
+use super::heap::{allocate, ended, take_up};
+use super::slot::{Place, Slot};
+use super::status::Status;
+use super::{CHOICES, Entry as _, NONE, Store, Word as _, slot_at, swap};
+use crate::abi::FLOW_PROVED;
+
+/// How often another newcomer is picked, if the first was gone or had proved itself.
+const PICKS: u32 = 3;
+/// Places where a newcomer is looked for when no entry is free. If newcomers have a tenth of a
+/// table that is half full of slots, all these are without one in 1 of 60 cases.
+const NEARBY: u32 = 5;
+
+/// Pushes the newcomer out that came first; which of the sixteen slots it had.
+#[inline(always)]
+pub fn push_out<S: Store>(store: S, place: Place, now: u32) -> u32 {
+    let mut tries = 0;
+    while tries < PICKS {
+        let number = store.oldest(place, now);
+        if number == NONE {
+            return NONE;
+        }
+        if store.evict(place, number) {
+            return number;
+        }
+        tries += 1;
+    }
+    NONE
+}
+
+/// The slot of the newcomer that came first: which of the sixteen it is.
+#[inline(always)]
+pub fn oldest<S: Store>(store: S, place: Place, now: u32) -> u32 {
+    // Its age, and below that its number: one word to compare and to keep.
+    let mut oldest = 0;
+    let mut number = 0;
+    while number < CHOICES {
+        let age = slot_at(store, place, number).age_of_newcomer(now);
+        let candidate = age << 8 | number;
+        if age != 0 && candidate > oldest {
+            oldest = candidate;
+        }
+        number += 1;
+    }
+    if oldest == 0 { NONE } else { oldest & (CHOICES - 1) }
+}
+
+/// Ends the newcomer in slot `number` of a place; whether it was one. Of one that has proved
+/// itself since it came, that is noted in its slot.
+#[inline(always)]
+pub fn evict<S: Store>(store: S, place: Place, number: u32) -> bool {
+    let slot = slot_at(store, place, number);
+    if slot.age_of_newcomer(0) == 0 {
+        return false;
+    }
+    let Some(entry) = store.entry(slot.entry()) else { return false };
+    let old = entry.status().load();
+    let status = Status::from_word(old);
+    if status.version != slot.version() || !status.is_live() {
+        return false;
+    }
+    if status.flags & FLOW_PROVED != 0 {
+        swap(store, place, number, slot, slot.proved());
+        return false;
+    }
+    // The status first: from then on it can prove itself no more.
+    if !entry.status().swap(old, ended(status).word()) {
+        return false;
+    }
+    swap(store, place, number, slot, Slot::EMPTY);
+    take_up(store, slot.entry());
+    true
+}
+
+/// Frees an entry where there is none, and takes it: that of a newcomer here, or nearby.
+#[inline(always)]
+pub(super) fn make_room<S: Store>(store: S, place: Place, now: u32) -> u32 {
+    let mut distance = 0;
+    while distance < NEARBY {
+        if store.push_out(place.nearby(distance), now) != NONE {
+            return allocate(store);
+        }
+        distance += 1;
+    }
+    NONE
+}

@@ -1,0 +1,286 @@
+//! The operations that are long, as functions that the kernel verifies once and not at every call
+//! ("global" ones). What they are given may be anything that has the right size; what they return
+//! may be anything.
+
+use nodeport_common::abi::{Addr4, Addr6, Flow, FlowKey, FlowState, NextHop};
+use nodeport_common::core::env::{Inserted, Step, Stepped};
+use nodeport_common::core::family::{V4, V6};
+use nodeport_common::core::table::slot::{Place, Slot};
+use nodeport_common::core::table::{self, Entry, Line, Store, Word};
+
+use super::Table;
+use super::half::MapFlow;
+use super::memory::{InMaps, MapEntry, MapLine, MapWord};
+use nodeport_common::core::table::half;
+
+/// There is no such half.
+const GONE: u32 = 0xff;
+/// The half's state stays as it is.
+const SAME: u32 = 0xfe;
+
+macro_rules! table {
+    ($family:ty, $addr:ty,
+     $read:ident, $step:ident, $merge:ident, $search:ident, $claim:ident, $remove:ident,
+     $names:ident, $push_out:ident, $oldest:ident, $evict:ident, $retire:ident) => {
+        /// See [`table::names`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $names(slot: u64, key: *const FlowKey<$addr>) -> u32 {
+            // SAFETY: the kernel has checked that it is null or a key.
+            let Some(key) = (unsafe { key.as_ref() }) else { return 0 };
+            table::names(<$family>::TABLE, Slot::from_word(slot), key) as u32
+        }
+
+        /// See [`table::push_out`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $push_out(place: u64, now: u32) -> u32 {
+            table::push_out(<$family>::TABLE, Place::from_word(place), now)
+        }
+
+        /// See [`table::oldest`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $oldest(place: u64, now: u32) -> u32 {
+            table::oldest(<$family>::TABLE, Place::from_word(place), now)
+        }
+
+        /// See [`table::evict`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $evict(place: u64, number: u32) -> u32 {
+            table::evict(<$family>::TABLE, Place::from_word(place), number) as u32
+        }
+
+        /// See [`table::retire`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $retire(slot: u64) -> u32 {
+            table::retire(<$family>::TABLE, Slot::from_word(slot));
+            0
+        }
+
+        /// See [`table::find`]: the slot's word, 0 if there is none.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $search(key: *const FlowKey<$addr>, place: u64) -> u64 {
+            // SAFETY: as above.
+            let Some(key) = (unsafe { key.as_ref() }) else { return 0 };
+            let found = table::find(<$family>::TABLE, key, Place::from_word(place));
+            found.map_or(0, |(_, slot)| slot.word())
+        }
+
+        /// Reads all of a half: 1 if there is one.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $read(key: *const FlowKey<$addr>, to: *mut Flow<$addr>) -> u32 {
+            // SAFETY: as above.
+            let (Some(key), Some(to)) = (unsafe { key.as_ref() }, unsafe { to.as_mut() }) else {
+                return 0;
+            };
+            match Table::<$family>::search(key) {
+                Some(half) => half.read_into(to) as u32,
+                None => 0,
+            }
+        }
+
+        /// Takes a half one step further: [`GONE`], [`SAME`], or the state that it is in.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $step(
+            key: *const FlowKey<$addr>,
+            now: u32,
+            bytes: u32,
+            hop: *const NextHop,
+            state: u32,
+        ) -> u32 {
+            use nodeport_common::core::env::FlowRef as _;
+            // SAFETY: as above.
+            let Some(key) = (unsafe { key.as_ref() }) else { return GONE };
+            let Some(mut half) = Table::<$family>::search(key) else { return GONE };
+            half.touch(now, bytes);
+            // SAFETY: as above.
+            if let Some(hop) = unsafe { hop.as_ref() } {
+                half.set_hop(hop);
+            }
+            if state == SAME {
+                return SAME;
+            }
+            half.merge_state(FlowState::from_u8(state as u8)).map_or(GONE, |state| state as u32)
+        }
+
+        /// Merges a half's state: [`GONE`], or the state that it is in.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $merge(key: *const FlowKey<$addr>, state: u32) -> u32 {
+            // SAFETY: as above.
+            let Some(key) = (unsafe { key.as_ref() }) else { return GONE };
+            let Some(half) = Table::<$family>::search(key) else { return GONE };
+            half.merge_state(FlowState::from_u8(state as u8)).map_or(GONE, |state| state as u32)
+        }
+
+        /// See [`table::claim`]: 0 if it is done, 1 if the key is taken, 2 if there is no room.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $claim(
+            key: *const FlowKey<$addr>,
+            flow: *const Flow<$addr>,
+            now: u32,
+        ) -> u32 {
+            // SAFETY: as above.
+            let (Some(key), Some(flow)) = (unsafe { key.as_ref() }, unsafe { flow.as_ref() })
+            else {
+                return 2;
+            };
+            let Some(place) = Table::<$family>::place(key) else { return 2 };
+            let status = half::status(flow, key.protocol);
+            match table::claim(<$family>::TABLE, key, flow, place, status, now) {
+                Inserted::Done => 0,
+                Inserted::Taken => 1,
+                Inserted::Full => 2,
+            }
+        }
+
+        /// See [`table::remove`]: 1 if it was there.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $remove(key: *const FlowKey<$addr>) -> u32 {
+            // SAFETY: as above.
+            let Some(key) = (unsafe { key.as_ref() }) else { return 0 };
+            let Some(place) = Table::<$family>::place(key) else { return 0 };
+            table::remove(<$family>::TABLE, key, place) as u32
+        }
+
+        impl Store for Table<$family> {
+            type Key = FlowKey<$addr>;
+            type Body = Flow<$addr>;
+
+            #[inline(always)]
+            fn heap(&self) -> Option<impl Word> {
+                // SAFETY: the field is a word of its own.
+                <$family>::heap().map(|heap| MapWord(unsafe { &raw mut (*heap).first }))
+            }
+
+            #[inline(always)]
+            fn line(&self, number: u32) -> Option<impl Line> {
+                <$family>::line(number).map(MapLine)
+            }
+
+            #[inline(always)]
+            fn entry(&self, number: u32) -> Option<impl Entry<Key = Self::Key, Body = Self::Body>> {
+                MapEntry::<$family>::of(number)
+            }
+
+            #[inline(always)]
+            fn names(self, slot: Slot, key: &Self::Key) -> bool {
+                $names(slot.word(), key) != 0
+            }
+
+            #[inline(always)]
+            fn search(self, key: &Self::Key, place: Place) -> Slot {
+                Slot::from_word($search(key, place.word()))
+            }
+
+            #[inline(always)]
+            fn push_out(self, place: Place, now: u32) -> u32 {
+                $push_out(place.word(), now)
+            }
+
+            #[inline(always)]
+            fn oldest(self, place: Place, now: u32) -> u32 {
+                $oldest(place.word(), now)
+            }
+
+            #[inline(always)]
+            fn evict(self, place: Place, number: u32) -> bool {
+                $evict(place.word(), number) != 0
+            }
+
+            #[inline(always)]
+            fn retire(self, slot: Slot) {
+                $retire(slot.word());
+            }
+        }
+
+        impl Table<$family> {
+            /// Looks a half up in all its places.
+            #[inline(always)]
+            fn search(key: &FlowKey<$addr>) -> Option<MapFlow<$family>> {
+                MapFlow::of(<$family>::TABLE.search(key, Self::place(key)?))
+            }
+
+            /// Reads all of a half; false if there is none.
+            #[inline(always)]
+            pub(crate) fn read(key: &FlowKey<$addr>, to: &mut Flow<$addr>) -> bool {
+                $read(key, to) != 0
+            }
+
+            /// Takes a half one step further.
+            #[inline(always)]
+            pub(crate) fn step(key: &FlowKey<$addr>, step: Step<'_>) -> Stepped {
+                let hop = step.hop.map_or(core::ptr::null(), core::ptr::from_ref);
+                let state = step.state.map_or(SAME, |state| state as u32);
+                match $step(key, step.now, step.bytes, hop, state) {
+                    GONE => Stepped::Gone,
+                    SAME => Stepped::Done,
+                    state => Stepped::Merged(FlowState::from_u8(state as u8)),
+                }
+            }
+
+            /// Puts a half into a state, merged with its own.
+            #[inline(always)]
+            pub(crate) fn merge(key: &FlowKey<$addr>, to: FlowState) -> Option<FlowState> {
+                match $merge(key, to as u32) {
+                    GONE => None,
+                    state => Some(FlowState::from_u8(state as u8)),
+                }
+            }
+
+            /// Puts a half into the table, if its key is free.
+            #[inline(always)]
+            pub(crate) fn claim(key: &FlowKey<$addr>, flow: &Flow<$addr>, now: u32) -> Inserted {
+                match $claim(key, flow, now) {
+                    0 => Inserted::Done,
+                    1 => Inserted::Taken,
+                    _ => Inserted::Full,
+                }
+            }
+
+            /// Removes a half, if it is there.
+            #[inline(always)]
+            pub(crate) fn remove(key: &FlowKey<$addr>) -> bool {
+                $remove(key) != 0
+            }
+        }
+    };
+}
+table!(
+    V4,
+    Addr4,
+    flow4_read,
+    flow4_step,
+    flow4_merge,
+    flow4_search,
+    flow4_claim,
+    flow4_remove,
+    flow4_names,
+    flow4_push_out,
+    flow4_oldest,
+    flow4_evict,
+    flow4_retire
+);
+table!(
+    V6,
+    Addr6,
+    flow6_read,
+    flow6_step,
+    flow6_merge,
+    flow6_search,
+    flow6_claim,
+    flow6_remove,
+    flow6_names,
+    flow6_push_out,
+    flow6_oldest,
+    flow6_evict,
+    flow6_retire
+);

@@ -1,0 +1,167 @@
+//! A half of a flow where it lies.
+
+use core::sync::atomic::{Ordering, compiler_fence};
+
+use nodeport_common::abi::{Flow, FlowKey, FlowState, NextHop};
+use nodeport_common::core::env::FlowRef;
+use nodeport_common::core::state;
+use nodeport_common::core::table::half;
+use nodeport_common::core::table::slot::Slot;
+use nodeport_common::core::table::status::Status;
+use nodeport_common::core::table::{self, Word as _};
+
+use super::memory::{InMaps, MapEntry};
+
+/// How often a status that others change as well is tried to be changed.
+const TRIES: u32 = 4;
+
+/// A half in its entry: it is gone when the entry has another version.
+pub(crate) struct MapFlow<F: InMaps> {
+    entry: MapEntry<F>,
+    version: u16,
+}
+
+impl<F: InMaps> MapFlow<F> {
+    /// What lies in the entry of that number now; `None` beyond the last.
+    #[inline(always)]
+    pub(crate) fn at(number: u32) -> Option<Self> {
+        let entry = MapEntry::of(number)?;
+        let version = entry.load_status().version;
+        Some(Self { entry, version })
+    }
+
+    /// What a slot names.
+    #[inline(always)]
+    pub(super) fn of(slot: Slot) -> Option<Self> {
+        Some(Self { entry: MapEntry::of(slot.entry())?, version: slot.version() })
+    }
+
+    /// The same, if the key is that one's.
+    #[inline(always)]
+    pub(super) fn of_key(slot: Slot, key: &FlowKey<F::Addr>) -> Option<Self> {
+        let this = Self::of(slot)?;
+        table::is_of(&this.entry, slot, key).then_some(this)
+    }
+
+    /// Whether a half lies here. If none does, but the entry is in no list, it is put into that
+    /// of the free ones; if the half's next hop is of another epoch than `epoch`, it is forgotten.
+    #[inline(always)]
+    pub(crate) fn take_up_or_refresh(&self, epoch: u16) -> bool {
+        let word = self.entry.status_word();
+        let old = word.load();
+        let status = Status::from_word(old);
+        if !status.is_live() {
+            table::take_up(F::TABLE, self.entry.number);
+            return false;
+        }
+        if status.epoch != epoch && status.epoch != 0 {
+            // If it changes in this instant, the next sweep sees it.
+            word.swap(old, Status { epoch: 0, ..status }.word());
+        }
+        true
+    }
+
+    /// Whether a half lies here, or ever did.
+    #[inline(always)]
+    pub(crate) fn was_used(&self) -> bool {
+        let status = self.entry.load_status();
+        status.version != 0 || status.state != 0
+    }
+
+    /// The half's protocol.
+    #[inline(always)]
+    pub(crate) fn protocol(&self) -> u8 {
+        half::protocol(self.entry.load_status().flags)
+    }
+
+    /// Copies all of it; false if it ends in this instant.
+    #[inline(always)]
+    pub(super) fn read_into(&self, to: &mut Flow<F::Addr>) -> bool {
+        *to = self.entry.copy();
+        if let Some(details) = F::details(self.entry.number) {
+            // SAFETY: an element of an array map, of which every bit pattern is a value.
+            unsafe { (to.service, to.created) = ((*details).service, (*details).created) };
+        }
+        self.is_intact()
+    }
+
+    /// Copies the half's key; false if it ends in this instant.
+    #[inline(always)]
+    pub(crate) fn key_into(&self, key: &mut FlowKey<F::Addr>) -> bool {
+        *key = self.entry.key();
+        self.is_intact()
+    }
+
+    #[inline(always)]
+    fn is_intact(&self) -> bool {
+        compiler_fence(Ordering::SeqCst);
+        self.entry.load_status().version == self.version
+    }
+
+    /// Merges the half's state; the state that it is in then. `None` if it has ended.
+    #[inline(always)]
+    pub(super) fn merge_state(&self, to: FlowState) -> Option<FlowState> {
+        let word = self.entry.status_word();
+        for _ in 0..TRIES {
+            let old = word.load();
+            let status = Status::from_word(old);
+            if status.version != self.version || !status.is_live() {
+                return None;
+            }
+            let merged = state::merge(status.flow_state(), to);
+            if word.swap(old, status.with_state(merged).word()) {
+                return Some(merged);
+            }
+        }
+        None
+    }
+
+    /// Gives the half another next hop, unless it has ended.
+    #[inline(always)]
+    pub(super) fn set_hop(&self, hop: &NextHop) {
+        let entry = self.entry.at;
+        if !self.is_intact() {
+            return;
+        }
+        let mut bytes = [0; 8];
+        bytes[..6].copy_from_slice(&hop.dst_mac);
+        bytes[6..].copy_from_slice(&half::exit_word(hop).to_ne_bytes());
+        // SAFETY: an element of an array map; eight bytes at a multiple of eight. Who reads them
+        // with the old epoch looks the way up as well.
+        unsafe {
+            (&raw mut (*entry).dst_mac).cast::<u64>().write_volatile(u64::from_ne_bytes(bytes));
+        }
+        let word = self.entry.status_word();
+        for _ in 0..TRIES {
+            let old = word.load();
+            let status = Status::from_word(old);
+            // If the entry was given to another half in between, that one looks its way up again.
+            let (epoch, mtu) =
+                if status.version == self.version { (hop.epoch, hop.mtu) } else { (0, status.mtu) };
+            if word.swap(old, Status { epoch, mtu, ..status }.word()) {
+                return;
+            }
+        }
+    }
+}
+
+impl<F: InMaps> FlowRef<F::Addr> for MapFlow<F> {
+    #[inline(always)]
+    fn read(&self) -> Option<Flow<F::Addr>> {
+        let flow = self.entry.copy();
+        self.is_intact().then_some(flow)
+    }
+
+    #[inline(always)]
+    fn touch(&mut self, now: u32, bytes: u32) {
+        let entry = self.entry.at;
+        // SAFETY: an element of an array map. A count that another CPU adds in the same instant may
+        // be lost, as one may be added to a half that was given the entry a moment ago: statistics
+        // can bear both, and a lock they cannot.
+        unsafe {
+            (*entry).last_seen = now;
+            (*entry).packets = (*entry).packets.wrapping_add(1);
+            (*entry).bytes = (*entry).bytes.wrapping_add(bytes as u64);
+        }
+    }
+}
