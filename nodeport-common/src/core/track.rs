@@ -10,6 +10,7 @@ use super::verdict::Verdict;
 use super::work::Work;
 use super::{open, walk};
 use crate::abi::{FLOW_LOCAL, FlowState, HOP_STACK, HOP_UNRESOLVED, IPPROTO_TCP, NextHop, Reason};
+use open::Prepared;
 
 /// Decides on `work.parsed`, a packet whose port concerns us and that is not routine.
 #[inline(never)]
@@ -19,8 +20,13 @@ pub fn track<F: Family, P: Packet, W: World<F>>(
     work: &mut Work<F::Addr>,
 ) -> Verdict {
     work.key = work.parsed.key;
+    // A flow that seems new is made while the memory that tells whether it is comes in.
+    let may_open = may_open(work.key.protocol, work.parsed.tcp_flags);
+    let early = may_open && !world.seems_known(&work.key);
+    let prepared = if early { open::prepare::<F, W>(world, work) } else { Prepared::NotOurs };
     if !find::<F, W>(world, work) {
-        return open::open::<F, P, W>(packet, world, work);
+        let prepared = if early { prepared } else { open::prepare::<F, W>(world, work) };
+        return open::open::<F, P, W>(packet, world, work, prepared);
     }
     if is_met_leaving(&work.flow) != (W::HOOK == Hook::Egress) {
         return Verdict::PASS;
@@ -30,8 +36,9 @@ pub fn track<F: Family, P: Packet, W: World<F>>(
         return follow::<F, P, W>(packet, world, work, partner);
     }
     forget::<F, W>(world, work, partner);
-    if may_open(work.parsed.key.protocol, work.parsed.tcp_flags) {
-        return open::open::<F, P, W>(packet, world, work);
+    if may_open {
+        let prepared = open::prepare::<F, W>(world, work);
+        return open::open::<F, P, W>(packet, world, work, prepared);
     }
     if partner == Partner::Another {
         walk::count_passed::<F, W>(world, Reason::NoFlow);

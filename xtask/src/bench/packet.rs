@@ -23,6 +23,9 @@ const FRONTEND_PORT: u16 = 30_007;
 /// So many flows must begin for the time that one takes to be told.
 const FEWEST_NEW: u32 = 1_024;
 
+/// So many established flows leave room for newcomers that push each other out.
+const MOST_BESIDE_NEW: u32 = 16_384;
+
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -63,6 +66,8 @@ impl Kind {
         match self {
             Self::BareLookup | Self::Established => true,
             Self::NewFlow => flows >= FEWEST_NEW,
+            // Where most of the table is the established ones', there is no room for newcomers.
+            Self::NewFlowFull => flows == fewest && flows <= MOST_BESIDE_NEW,
             _ => flows == fewest,
         }
     }
