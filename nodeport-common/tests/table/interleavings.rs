@@ -9,7 +9,7 @@ use crate::memory::in_loom::Memory;
 use crate::memory::{Audit, UNIT, body_of};
 
 /// Changes from one thread to the other that are not forced.
-const CHANGES: usize = 2;
+const CHANGES: usize = 3;
 
 fn model(check: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
