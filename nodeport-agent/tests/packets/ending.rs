@@ -1,10 +1,8 @@
 //! Flows ended by the program that the agent runs for it.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use libtest_mimic::Trial;
 use nodeport_common::abi::SWEEP_ANY_USED;
 use nodeport_common::core::env::Hook;
 use nodeport_common::core::expiry::Limits;
@@ -16,30 +14,16 @@ use crate::kernel::Kernel;
 use crate::state::*;
 use crate::step::Twins;
 use crate::table::ENTRIES;
+use crate::trials::Trials;
 
 /// The tests.
-pub(crate) fn trials(twins: &Option<Arc<Mutex<Twins>>>) -> Vec<Trial> {
-    let trial = |name: &str, run: fn(&mut Twins)| {
-        let twins = twins.clone();
-        let skipped = twins.is_none();
-        let run = move || {
-            if let Some(twins) = twins {
-                let mut twins = twins.lock().unwrap_or_else(PoisonError::into_inner);
-                twins.reset(State::new());
-                run(&mut twins);
-            }
-            Ok(())
-        };
-        Trial::test(format!("ending::{name}"), run).with_ignored_flag(skipped)
-    };
-    vec![
-        trial("ipv4::those_over_end", those_over_end::<V4>),
-        trial("ipv6::those_over_end", those_over_end::<V6>),
-        trial("ipv4::those_without_backend_end", those_without_backend_end::<V4>),
-        trial("ipv6::those_without_backend_end", those_without_backend_end::<V6>),
-        trial("ipv4::old_ways_are_forgotten", old_ways_are_forgotten::<V4>),
-        trial("ipv6::old_ways_are_forgotten", old_ways_are_forgotten::<V6>),
-    ]
+pub(crate) fn add(trials: &mut Trials) {
+    trials.add("ending::ipv4::those_over_end", those_over_end::<V4>);
+    trials.add("ending::ipv6::those_over_end", those_over_end::<V6>);
+    trials.add("ending::ipv4::those_without_backend_end", those_without_backend_end::<V4>);
+    trials.add("ending::ipv6::those_without_backend_end", those_without_backend_end::<V6>);
+    trials.add("ending::ipv4::old_ways_are_forgotten", old_ways_are_forgotten::<V4>);
+    trials.add("ending::ipv6::old_ways_are_forgotten", old_ways_are_forgotten::<V6>);
 }
 
 /// Longer than any test takes.

@@ -1,9 +1,7 @@
 //! Where there is no room left in the table of flows.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
 
-use libtest_mimic::Trial;
 use nodeport_common::abi::{
     FLOW_PROVED, FLOW_SETTLED, Flow, FlowKey, FlowState, IPPROTO_TCP, NextHop, Reason,
 };
@@ -16,40 +14,31 @@ use nodeport_common::frames::{Net, View, key, tcp};
 use crate::kernel::Kernel;
 use crate::network::{MTU, mac, own_mac};
 use crate::state::*;
-use crate::step::Twins;
 use crate::table::LINES;
+use crate::trials::Trials;
 
 /// What XDP says of a packet that it drops, and of one that it sends.
 const DROP: i32 = 1;
 const REDIRECT: i32 = 4;
 
 /// The tests.
-pub(crate) fn trials(twins: &Option<Arc<Mutex<Twins>>>) -> Vec<Trial> {
-    let trial = |name: &str, run: fn(&Kernel)| {
-        let twins = twins.clone();
-        let skipped = twins.is_none();
-        let run = move || {
-            if let Some(twins) = twins {
-                let mut twins = twins.lock().unwrap_or_else(PoisonError::into_inner);
-                twins.reset(State::new());
-                run(twins.kernel());
-            }
-            Ok(())
-        };
-        Trial::test(format!("full::{name}"), run).with_ignored_flag(skipped)
-    };
-    vec![
-        trial("ipv4::the_proved_stay", the_proved_stay::<V4>),
-        trial("ipv6::the_proved_stay", the_proved_stay::<V6>),
-        trial("ipv4::the_oldest_newcomer_goes", the_oldest_newcomer_goes::<V4>),
-        trial("ipv6::the_oldest_newcomer_goes", the_oldest_newcomer_goes::<V6>),
-        trial("ipv4::the_second_line_serves", the_second_line_serves::<V4>),
-        trial("ipv6::the_second_line_serves", the_second_line_serves::<V6>),
-        trial("ipv4::a_flood_ends_no_connection", a_flood_ends_no_connection::<V4>),
-        trial("ipv6::a_flood_ends_no_connection", a_flood_ends_no_connection::<V6>),
-        trial("ipv4::nor_does_it_where_entries_are_few", nor_does_it_where_entries_are_few::<V4>),
-        trial("ipv6::nor_does_it_where_entries_are_few", nor_does_it_where_entries_are_few::<V6>),
-    ]
+pub(crate) fn add(trials: &mut Trials) {
+    trials.on_kernel("full::ipv4::the_proved_stay", the_proved_stay::<V4>);
+    trials.on_kernel("full::ipv6::the_proved_stay", the_proved_stay::<V6>);
+    trials.on_kernel("full::ipv4::the_oldest_newcomer_goes", the_oldest_newcomer_goes::<V4>);
+    trials.on_kernel("full::ipv6::the_oldest_newcomer_goes", the_oldest_newcomer_goes::<V6>);
+    trials.on_kernel("full::ipv4::the_second_line_serves", the_second_line_serves::<V4>);
+    trials.on_kernel("full::ipv6::the_second_line_serves", the_second_line_serves::<V6>);
+    trials.on_kernel("full::ipv4::a_flood_ends_no_connection", a_flood_ends_no_connection::<V4>);
+    trials.on_kernel("full::ipv6::a_flood_ends_no_connection", a_flood_ends_no_connection::<V6>);
+    trials.on_kernel(
+        "full::ipv4::nor_does_it_where_entries_are_few",
+        nor_does_it_where_entries_are_few::<V4>,
+    );
+    trials.on_kernel(
+        "full::ipv6::nor_does_it_where_entries_are_few",
+        nor_does_it_where_entries_are_few::<V6>,
+    );
 }
 
 fn frontend_key<F: Net>(client: SocketAddr) -> FlowKey<F::Addr> {

@@ -17,15 +17,16 @@ mod state;
 mod step;
 mod stress;
 mod table;
+mod trials;
 
 use std::env;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
 
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::Arguments;
 use nodeport_common::core::family::{V4, V6};
 
-use step::{Case, Twins};
+use step::Twins;
+use trials::Trials;
 
 /// Names the object.
 const OBJECT: &str = "NODEPORT_BPF_OBJECT";
@@ -37,38 +38,20 @@ fn main() -> ExitCode {
         eprintln!("packets: skipped, since {OBJECT} is not set (`cargo xtask test` sets it)");
     }
     let listed = arguments.list || object.is_none();
-    let twins = match object.filter(|_| !listed) {
-        Some(object) => {
-            network::isolate();
-            let bytes =
-                std::fs::read(&object).unwrap_or_else(|error| panic!("{object:?}: {error}"));
-            Some(Arc::new(Mutex::new(Twins::new(&bytes))))
-        }
-        None => None,
-    };
-    let mut trials: Vec<Trial> = cases::all::<V4>()
-        .into_iter()
-        .chain(cases::all::<V6>())
-        .map(|case| trial(case, twins.clone()))
-        .collect();
-    trials.extend(random::trials(&twins));
-    trials.extend(complete::trials(&twins));
-    trials.extend(ending::trials(&twins));
-    trials.extend(full::trials(&twins));
-    trials.extend(race::trials(&twins));
-    trials.extend(stress::trials(&twins));
-    libtest_mimic::run(&arguments, trials).exit_code()
-}
-
-fn trial(case: Case, twins: Option<Arc<Mutex<Twins>>>) -> Trial {
-    let skipped = twins.is_none();
-    let name = case.name.clone();
-    let run = move || {
-        if let Some(twins) = twins {
-            // A case that failed leaves nothing that the next does not clear away.
-            twins.lock().unwrap_or_else(PoisonError::into_inner).run(&case);
-        }
-        Ok(())
-    };
-    Trial::test(name, run).with_ignored_flag(skipped)
+    let twins = object.filter(|_| !listed).map(|object| {
+        network::isolate();
+        let bytes = std::fs::read(&object).unwrap_or_else(|error| panic!("{object:?}: {error}"));
+        Twins::new(&bytes)
+    });
+    let mut trials = Trials::new(twins);
+    for case in cases::all::<V4>().into_iter().chain(cases::all::<V6>()) {
+        trials.add(case.name.clone(), move |twins| twins.run(&case));
+    }
+    random::add(&mut trials);
+    complete::add(&mut trials);
+    ending::add(&mut trials);
+    full::add(&mut trials);
+    race::add(&mut trials);
+    stress::add(&mut trials);
+    libtest_mimic::run(&arguments, trials.into_all()).exit_code()
 }

@@ -4,10 +4,8 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use libtest_mimic::Trial;
 use nodeport_common::abi::{Flow, FlowKey, FlowState};
 use nodeport_common::core::env::Hook;
 use nodeport_common::core::family::{V4, V6};
@@ -17,8 +15,8 @@ use nodeport_common::frames::{Net, View, tcp};
 
 use crate::kernel::Kernel;
 use crate::state::*;
-use crate::step::Twins;
 use crate::table::ENTRIES;
+use crate::trials::Trials;
 
 /// Connections of a test.
 const CLIENTS: u16 = 2_000;
@@ -26,26 +24,11 @@ const CLIENTS: u16 = 2_000;
 const FIRST: u16 = 10_000;
 
 /// The tests.
-pub(crate) fn trials(twins: &Option<Arc<Mutex<Twins>>>) -> Vec<Trial> {
-    let trial = |name: &str, run: fn(&Kernel)| {
-        let twins = twins.clone();
-        let skipped = twins.is_none();
-        let run = move || {
-            if let Some(twins) = twins {
-                let mut twins = twins.lock().unwrap_or_else(PoisonError::into_inner);
-                twins.reset(State::new());
-                run(twins.kernel());
-            }
-            Ok(())
-        };
-        Trial::test(format!("race::{name}"), run).with_ignored_flag(skipped)
-    };
-    vec![
-        trial("ipv4::handshakes", handshakes::<V4>),
-        trial("ipv6::handshakes", handshakes::<V6>),
-        trial("ipv4::ends", ends::<V4>),
-        trial("ipv6::ends", ends::<V6>),
-    ]
+pub(crate) fn add(trials: &mut Trials) {
+    trials.on_kernel("race::ipv4::handshakes", handshakes::<V4>);
+    trials.on_kernel("race::ipv6::handshakes", handshakes::<V6>);
+    trials.on_kernel("race::ipv4::ends", ends::<V4>);
+    trials.on_kernel("race::ipv6::ends", ends::<V6>);
 }
 
 /// A client's packet; returns where it went.

@@ -2,9 +2,7 @@
 //! Both twins must come to the same, whatever that is. The seeds are fixed.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
 
-use libtest_mimic::Trial;
 use nodeport_common::core::env::Hook;
 use nodeport_common::core::family::{V4, V6};
 use nodeport_common::core::hash;
@@ -14,6 +12,7 @@ use nodeport_common::frames::{Draft, Icmp, Net, tcp, udp};
 
 use crate::state::*;
 use crate::step::Twins;
+use crate::trials::Trials;
 
 /// Sequences, each a test of its own.
 const SEQUENCES: u32 = 8;
@@ -21,19 +20,10 @@ const SEQUENCES: u32 = 8;
 const PACKETS: u32 = 800;
 
 /// The tests.
-pub(crate) fn trials(twins: &Option<Arc<Mutex<Twins>>>) -> Vec<Trial> {
-    let trial = |seed: u32| {
-        let twins = twins.clone();
-        let skipped = twins.is_none();
-        let run = move || {
-            if let Some(twins) = twins {
-                sequence(&mut twins.lock().unwrap_or_else(PoisonError::into_inner), seed);
-            }
-            Ok(())
-        };
-        Trial::test(format!("random::sequence_{seed}"), run).with_ignored_flag(skipped)
-    };
-    (0..SEQUENCES).map(trial).collect()
+pub(crate) fn add(trials: &mut Trials) {
+    for seed in 0..SEQUENCES {
+        trials.add(format!("random::sequence_{seed}"), move |twins| sequence(twins, seed));
+    }
 }
 
 /// Numbers that look random.
@@ -53,7 +43,6 @@ impl Random {
 fn sequence(twins: &mut Twins, seed: u32) {
     let mut random = Random(seed << 20);
     let mut state = State::new();
-    twins.reset(state.clone());
     let mut sent = 0;
     for number in 0..PACKETS {
         if random.below(50) == 0 {

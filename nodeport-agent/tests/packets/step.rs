@@ -107,9 +107,8 @@ impl Twins {
         self.state = state;
     }
 
-    /// Runs a case.
+    /// Runs a case, which begins with what [`Twins::reset`] leaves.
     pub(crate) fn run(&mut self, case: &Case) {
-        self.reset(State::new());
         for (index, event) in case.events.iter().enumerate() {
             match event {
                 Event::Write(change) => {

@@ -3,11 +3,9 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use libtest_mimic::Trial;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use nodeport_common::abi::{
@@ -27,6 +25,7 @@ use crate::random::Random;
 use crate::state::*;
 use crate::step::Twins;
 use crate::table::{ENTRIES, LINES};
+use crate::trials::Trials;
 
 /// How long each test goes on.
 const DURATION: Duration = Duration::from_secs(2);
@@ -40,28 +39,13 @@ const FIRST: u16 = 10_000;
 const SNATS: u16 = 12;
 
 /// The tests.
-pub(crate) fn trials(twins: &Option<Arc<Mutex<Twins>>>) -> Vec<Trial> {
-    let trial = |name: &str, run: fn(&Kernel)| {
-        let twins = twins.clone();
-        let skipped = twins.is_none();
-        let run = move || {
-            if let Some(twins) = twins {
-                let mut twins = twins.lock().unwrap_or_else(PoisonError::into_inner);
-                twins.reset(state());
-                run(twins.kernel());
-            }
-            Ok(())
-        };
-        Trial::test(format!("stress::{name}"), run).with_ignored_flag(skipped)
-    };
-    vec![
-        trial("ipv4::with_room", |kernel| stress::<V4>(kernel, ENTRIES, LINES)),
-        trial("ipv6::with_room", |kernel| stress::<V6>(kernel, ENTRIES, LINES)),
-        trial("ipv4::few_lines", |kernel| stress::<V4>(kernel, 512, 8)),
-        trial("ipv6::few_lines", |kernel| stress::<V6>(kernel, 512, 8)),
-        trial("ipv4::few_entries", |kernel| stress::<V4>(kernel, 48, 64)),
-        trial("ipv6::few_entries", |kernel| stress::<V6>(kernel, 48, 64)),
-    ]
+pub(crate) fn add(trials: &mut Trials) {
+    trials.add("stress::ipv4::with_room", |twins| stress::<V4>(twins, ENTRIES, LINES));
+    trials.add("stress::ipv6::with_room", |twins| stress::<V6>(twins, ENTRIES, LINES));
+    trials.add("stress::ipv4::few_lines", |twins| stress::<V4>(twins, 512, 8));
+    trials.add("stress::ipv6::few_lines", |twins| stress::<V6>(twins, 512, 8));
+    trials.add("stress::ipv4::few_entries", |twins| stress::<V4>(twins, 48, 64));
+    trials.add("stress::ipv6::few_entries", |twins| stress::<V6>(twins, 48, 64));
 }
 
 fn state() -> State {
@@ -73,7 +57,9 @@ fn state() -> State {
     state
 }
 
-fn stress<F: Net>(kernel: &Kernel, entries: u32, lines: u32) {
+fn stress<F: Net>(twins: &mut Twins, entries: u32, lines: u32) {
+    twins.write(state());
+    let kernel = twins.kernel();
     kernel.clear_tables(entries, lines);
     let processors = thread::available_parallelism().map_or(1, usize::from);
     let over = AtomicBool::new(false);
