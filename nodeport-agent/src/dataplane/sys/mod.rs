@@ -4,7 +4,6 @@
 mod bpf;
 mod jiffies;
 mod memory;
-mod read_only;
 mod table;
 mod test_run;
 pub(crate) mod wire;
@@ -13,8 +12,7 @@ pub(crate) use bpf::{
     LinkKind, get_pinned, link_create, link_detach, link_info, link_update, pin, program_info,
 };
 pub(crate) use jiffies::Jiffies;
-pub(crate) use memory::SharedArray;
-pub(crate) use read_only::ReadOnlyArray;
+pub(crate) use memory::{ReadOnlyArray, SharedArray};
 pub(crate) use table::{Batch, Cursor, look_up_batch, program_in};
 pub(crate) use test_run::run_program;
 
