@@ -13,12 +13,11 @@ use nodeport_common::abi::{
 
 use super::control::Control;
 use super::counters::Counters;
-use super::expiry::Sweeper;
-use super::follow::Follower;
 use super::maps::{Hash, hash, shared};
 use super::pins::{Lock, Pins};
 use super::sys::{self, SharedArray};
 use super::wire::Wire;
+use super::worker::Worker;
 use super::{Dataplane, Failure, Observed, Op};
 
 /// The maps that the control side reads and writes. While it lives, interfaces are followed and
@@ -27,8 +26,7 @@ use super::{Dataplane, Failure, Observed, Op};
 pub struct Bpf {
     tables: Tables,
     // In this order: threads end before others may have the maps.
-    follower: Follower,
-    sweeper: Sweeper,
+    workers: [Worker; 2],
     _lock: Lock,
 }
 
@@ -47,8 +45,8 @@ pub(super) struct Tables {
 }
 
 impl Bpf {
-    pub(super) fn new(tables: Tables, follower: Follower, sweeper: Sweeper, lock: Lock) -> Self {
-        Self { tables, follower, sweeper, _lock: lock }
+    pub(super) fn new(tables: Tables, workers: [Worker; 2], lock: Lock) -> Self {
+        Self { tables, workers, _lock: lock }
     }
 }
 
@@ -66,8 +64,7 @@ impl Dataplane for Bpf {
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        ensure!(self.follower.is_alive(), "the network is followed no more: start the agent again");
-        ensure!(self.sweeper.is_alive(), "flows expire no more: start the agent again");
+        self.workers.iter().try_for_each(Worker::check)?;
         Ok(())
     }
 

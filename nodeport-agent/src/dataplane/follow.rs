@@ -1,13 +1,12 @@
 //! Follows the node's network: attaches to interfaces that come, forgets those that went, tells
 //! the programs about all of them, and makes flows look for new next hops when a way changed.
 //!
-//! One thread, which ends when its [`Follower`] is dropped. What is attached stays attached.
+//! One thread. When it ends, what is attached stays attached.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, PipeReader, PipeWriter, Write as _};
+use std::io::{self, PipeReader};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -22,6 +21,7 @@ use super::maps::{Hash, is_full};
 use super::net::{self, Change, Changes, Heard, Interface, Listener};
 use super::status::{self, Attached, DeviceMode, DeviceStatus};
 use super::wire::Wire;
+use super::worker::{Worker, has_ended};
 use crate::config::Devices;
 
 /// How long changes are gathered: one interface that comes up says a dozen things.
@@ -31,14 +31,7 @@ const REGULARLY: Duration = Duration::from_secs(30);
 /// Pause before the socket is opened anew.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
-/// The thread that follows the network.
-#[derive(Debug)]
-pub(super) struct Follower {
-    stop: Option<PipeWriter>,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// What the thread works with.
+/// What the thread that follows the network works with.
 pub(super) struct Following {
     pub(super) attacher: Attacher,
     pub(super) control: Arc<Control>,
@@ -327,6 +320,11 @@ impl Following {
         served.chain(unfit).chain(absent).collect()
     }
 
+    /// Begins to follow, in this thread's network namespace.
+    pub(super) fn start(self, listener: Listener) -> anyhow::Result<Worker> {
+        Worker::start("follow", "the network is followed no more", |stop| self.run(listener, stop))
+    }
+
     /// Follows until told to stop, whatever happens to the socket.
     fn run(mut self, listener: Listener, stop: &PipeReader) -> anyhow::Result<()> {
         let mut listener = Ok(listener);
@@ -334,7 +332,7 @@ impl Following {
             let outcome = listener.and_then(|listener| self.listen(&listener, stop));
             let Err(error) = outcome else { return Ok(()) };
             tracing::warn!("following the network: {error:#}; beginning anew");
-            if has_paused(stop, AFTER_FAILURE)? {
+            if has_ended(stop, AFTER_FAILURE)? {
                 return Ok(());
             }
             listener = Listener::open();
@@ -345,7 +343,7 @@ impl Following {
         let (mut changes, mut pending) = (Changes::default(), Change::ALL);
         let mut due = Instant::now() + GATHERING;
         loop {
-            if has_ended(listener, stop, due)? {
+            if has_ended_before(due, listener, stop)? {
                 return Ok(());
             }
             let change = hear(listener, &mut changes)?;
@@ -374,16 +372,6 @@ impl Following {
     }
 }
 
-/// Pauses; true if it is time to end.
-fn has_paused(stop: &PipeReader, pause: Duration) -> anyhow::Result<bool> {
-    let pause = Timespec::try_from(pause)?;
-    match poll(&mut [PollFd::new(stop, PollFlags::IN)], Some(&pause)) {
-        Ok(ready) => Ok(ready > 0),
-        Err(rustix::io::Errno::INTR) => Ok(false),
-        Err(error) => Err(error).context("pausing"),
-    }
-}
-
 /// Whether it failed because there is no such interface any more.
 fn is_gone(error: &anyhow::Error) -> bool {
     error
@@ -404,7 +392,7 @@ fn served_first(devices: &BTreeMap<u32, Device>) -> Vec<(u32, Device)> {
 }
 
 /// Waits for something to hear, until `due`; true if it is time to end.
-fn has_ended(listener: &Listener, stop: &PipeReader, due: Instant) -> anyhow::Result<bool> {
+fn has_ended_before(due: Instant, listener: &Listener, stop: &PipeReader) -> anyhow::Result<bool> {
     let wait = Timespec::try_from(due.saturating_duration_since(Instant::now()))?;
     let mut sources = [PollFd::new(listener, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
     match poll(&mut sources, Some(&wait)) {
@@ -420,40 +408,6 @@ fn hear(listener: &Listener, changes: &mut Changes) -> anyhow::Result<Change> {
         match listener.hear()? {
             Heard::Silence => return Ok(change),
             heard => change = change.and(changes.learn(&heard)),
-        }
-    }
-}
-
-impl Follower {
-    /// Begins to follow, in this thread's network namespace.
-    pub(super) fn start(following: Following, listener: Listener) -> anyhow::Result<Self> {
-        let (reader, writer) = std::io::pipe().context("making a pipe")?;
-        let run = move || {
-            if let Err(error) = following.run(listener, &reader) {
-                tracing::error!("the network is followed no more: {error:#}; restart the agent");
-            }
-        };
-        let thread = std::thread::Builder::new()
-            .name("follow".to_owned())
-            .spawn(run)
-            .context("starting the thread that follows the network")?;
-        Ok(Self { stop: Some(writer), thread: Some(thread) })
-    }
-
-    /// Whether the thread still runs.
-    pub(super) fn is_alive(&self) -> bool {
-        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
-    }
-}
-
-impl Drop for Follower {
-    fn drop(&mut self) {
-        if let Some(mut stop) = self.stop.take() {
-            // Closing the pipe says the same.
-            let _ = stop.write_all(&[0]);
-        }
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
         }
     }
 }

@@ -22,6 +22,7 @@ mod preflight;
 pub mod status;
 #[expect(unsafe_code, reason = "system calls, and memory shared with the kernel")]
 pub(crate) mod sys;
+mod worker;
 
 pub use bpf::Bpf;
 pub use cleanup::cleanup;

@@ -10,9 +10,9 @@ use super::attach::Attacher;
 use super::bpf::{Bpf, Tables};
 use super::control::{self, Control};
 use super::exits::Exits;
-use super::expiry::{Sweeper, Sweeping, limits};
+use super::expiry::{Sweeping, limits};
 use super::filters::Filters;
-use super::follow::{Follower, Following};
+use super::follow::Following;
 use super::load::{load, load_expire};
 use super::maps::{Hash, hash};
 use super::net::Listener;
@@ -21,6 +21,7 @@ use super::overload::Overload;
 use super::pins::{self, Pins};
 use super::preflight::{self, Kernel};
 use super::sys::Jiffies;
+use super::worker::Worker;
 use crate::config::Config;
 
 /// Loads the programs, takes over what is pinned, attaches to the interfaces, and begins to follow
@@ -47,7 +48,7 @@ pub fn open_on(config: &Config, kernel: Kernel) -> anyhow::Result<Bpf> {
     let lock = pins.lock()?;
     let is_new = pins.make()?;
     match assemble(config, kernel, &pins) {
-        Ok((tables, follower, sweeper)) => Ok(Bpf::new(tables, follower, sweeper, lock)),
+        Ok((tables, workers)) => Ok(Bpf::new(tables, workers, lock)),
         Err(error) if is_new => {
             if let Err(error) = pins.remove_new() {
                 tracing::warn!("what was pinned stays: {error:#}; `nodeport-agent cleanup`");
@@ -58,9 +59,7 @@ pub fn open_on(config: &Config, kernel: Kernel) -> anyhow::Result<Bpf> {
     }
 }
 
-type Parts = (Tables, Follower, Sweeper);
-
-fn assemble(config: &Config, kernel: Kernel, pins: &Pins) -> anyhow::Result<Parts> {
+fn assemble(config: &Config, kernel: Kernel, pins: &Pins) -> anyhow::Result<(Tables, [Worker; 2])> {
     control::check_local_ports(config.snat_ports);
     let clock = Jiffies::load().context("loading the program that reads the clock")?;
     let mut ebpf = load(pins, &config.sizes)?;
@@ -87,9 +86,9 @@ fn assemble(config: &Config, kernel: Kernel, pins: &Pins) -> anyhow::Result<Part
     let mut following = following(config, pins, attacher, control)?;
     following.begin()?;
     pins.remove_other_layouts()?;
-    let sweeper = Sweeper::start(sweeping)?;
-    let follower = Follower::start(following, listener)?;
-    Ok((tables, follower, sweeper))
+    let sweeper = sweeping.start()?;
+    let follower = following.start(listener)?;
+    Ok((tables, [follower, sweeper]))
 }
 
 fn following(

@@ -1,20 +1,17 @@
 //! Takes flows out of the table when they have been silent for too long, or when their backend
 //! is gone.
 //!
-//! One thread has a program go through the table in steps of bounded length, with pauses that keep its share
-//! of a CPU small. The agent's absence ends no flow, only this.
+//! One thread has a program go through the table in steps of bounded length, with pauses that keep
+//! its share of a CPU small. While the agent is away flows go on, and none expires.
 
 mod decide;
 mod sweep;
 
-use std::io::{PipeReader, PipeWriter, Write as _};
+use std::io::PipeReader;
 use std::os::fd::OwnedFd;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use nodeport_common::abi::{Heap, maps};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 pub(super) use decide::limits;
 use nodeport_common::core::expiry::Limits;
@@ -24,6 +21,7 @@ use super::maps::shared;
 use super::overload::Overload;
 use super::pins::Pins;
 use super::sys::SharedArray;
+use super::worker::{Worker, has_ended};
 
 /// After each step the thread rests for so many times what the step took: looking costs a tenth
 /// of a CPU at most.
@@ -38,14 +36,7 @@ const LONG_STEP: Duration = Duration::from_millis(20);
 /// Pause after a table could not be read.
 const AFTER_FAILURE: Duration = Duration::from_secs(10);
 
-/// The thread that takes flows out.
-#[derive(Debug)]
-pub(super) struct Sweeper {
-    stop: Option<PipeWriter>,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// What the thread works with.
+/// What the thread that takes flows out works with.
 pub(super) struct Sweeping {
     family4: Family,
     family6: Family,
@@ -67,6 +58,11 @@ impl Sweeping {
         let family4 = Family::new(program.try_clone()?, 4, entries(0));
         let family6 = Family::new(program, 6, entries(1));
         Ok(Self { family4, family6, is_at_6: false, limits, overload })
+    }
+
+    /// Starts the thread.
+    pub(super) fn start(self) -> anyhow::Result<Worker> {
+        Worker::start("expiry", "flows expire no more", |stop| self.run(stop))
     }
 
     /// Takes one step; a round is through both families.
@@ -110,49 +106,6 @@ fn rest_after(step: &anyhow::Result<Step>, took: Duration) -> Duration {
         Err(error) => {
             tracing::warn!("looking for flows that are over: {error:#}; trying again");
             AFTER_FAILURE
-        }
-    }
-}
-
-/// Rests; true if it is time to end.
-fn has_ended(stop: &PipeReader, rest: Duration) -> anyhow::Result<bool> {
-    let rest = Timespec::try_from(rest)?;
-    match poll(&mut [PollFd::new(stop, PollFlags::IN)], Some(&rest)) {
-        Ok(ready) => Ok(ready > 0),
-        Err(rustix::io::Errno::INTR) => Ok(false),
-        Err(error) => Err(error).context("resting between two steps"),
-    }
-}
-
-impl Sweeper {
-    pub(super) fn start(sweeping: Sweeping) -> anyhow::Result<Self> {
-        let (reader, writer) = std::io::pipe().context("making a pipe")?;
-        let run = move || {
-            if let Err(error) = sweeping.run(&reader) {
-                tracing::error!("flows expire no more: {error:#}; restart the agent");
-            }
-        };
-        let thread = std::thread::Builder::new()
-            .name("expiry".to_owned())
-            .spawn(run)
-            .context("starting the thread that lets flows expire")?;
-        Ok(Self { stop: Some(writer), thread: Some(thread) })
-    }
-
-    /// Whether the thread still runs.
-    pub(super) fn is_alive(&self) -> bool {
-        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
-    }
-}
-
-impl Drop for Sweeper {
-    fn drop(&mut self) {
-        if let Some(mut stop) = self.stop.take() {
-            // Closing the pipe says the same.
-            let _ = stop.write_all(&[0]);
-        }
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
         }
     }
 }
