@@ -16,19 +16,9 @@ mod bench {
     pub(crate) mod program;
 }
 mod env;
+mod every;
 mod maps;
 mod packet;
 mod route;
 mod table;
 mod verdict;
-
-/// The kernel offers some helpers only to programs under a licence that goes with the GPL.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
-
-/// Nothing here can panic: see `main.rs`.
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}

@@ -3,6 +3,8 @@
 #![no_std]
 #![no_main]
 
+mod every;
+
 use aya_ebpf::bindings::xdp_action::XDP_PASS;
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_OK};
 use aya_ebpf::helpers::generated::bpf_skb_vlan_push;
@@ -41,15 +43,4 @@ fn tag(context: TcContext, tag: u16) -> i32 {
         let _ = unsafe { bpf_skb_vlan_push(context.skb.skb, 0x8100_u16.to_be(), tag) };
     }
     TC_ACT_OK as i32
-}
-
-/// The licence of the other programs.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
-
-/// Nothing here can panic: see `main.rs`.
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
 }
