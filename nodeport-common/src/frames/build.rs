@@ -9,7 +9,7 @@ use etherparse::{
     UdpHeader,
 };
 
-use super::{NODE_MAC, PEER_MAC};
+use super::{NODE_MAC, PEER_MAC, Pair, by_family};
 use crate::core::state::{ACK, FIN, RST, SYN};
 
 /// An ICMP message's type, code and the word behind its checksum.
@@ -139,17 +139,13 @@ impl Draft {
     /// The frame's bytes.
     pub fn build(&self) -> Vec<u8> {
         let (protocol, message) = self.message();
+        let header = by_family(
+            self.pair(),
+            |src, dst| self.ipv4(src, dst, protocol, message.len()).to_bytes().to_vec(),
+            |src, dst| self.ipv6(src, dst, protocol, message.len()),
+        );
         let mut frame = self.ethernet();
-        match (self.src.ip(), self.dst.ip()) {
-            (IpAddr::V4(src), IpAddr::V4(dst)) => {
-                let header = self.ipv4(src.octets(), dst.octets(), protocol, message.len());
-                frame.extend_from_slice(&header.to_bytes());
-            }
-            (IpAddr::V6(src), IpAddr::V6(dst)) => {
-                frame.extend(self.ipv6(src.octets(), dst.octets(), protocol, message.len()));
-            }
-            _ => panic!("{} and {} are of two families", self.src, self.dst),
-        }
+        frame.extend_from_slice(&header);
         frame.extend_from_slice(&message);
         frame
     }
@@ -224,6 +220,10 @@ impl Draft {
         }
     }
 
+    const fn pair(&self) -> Pair {
+        (self.src.ip(), self.dst.ip())
+    }
+
     fn tcp(&self, flags: u8) -> Vec<u8> {
         let mut header = TcpHeader::new(self.src.port(), self.dst.port(), 0x0102_0304, 0x1000);
         header.acknowledgment_number = 0x0506_0708;
@@ -231,15 +231,11 @@ impl Draft {
         header.ack = flags & ACK != 0;
         header.fin = flags & FIN != 0;
         header.rst = flags & RST != 0;
-        header.checksum = match (self.src.ip(), self.dst.ip()) {
-            (IpAddr::V4(src), IpAddr::V4(dst)) => {
-                header.calc_checksum_ipv4_raw(src.octets(), dst.octets(), &self.payload)
-            }
-            (IpAddr::V6(src), IpAddr::V6(dst)) => {
-                header.calc_checksum_ipv6_raw(src.octets(), dst.octets(), &self.payload)
-            }
-            _ => panic!("{} and {} are of two families", self.src, self.dst),
-        }
+        header.checksum = by_family(
+            self.pair(),
+            |src, dst| header.calc_checksum_ipv4_raw(src, dst, &self.payload),
+            |src, dst| header.calc_checksum_ipv6_raw(src, dst, &self.payload),
+        )
         .expect("fits");
         [&header.to_bytes(), self.payload.as_slice()].concat()
     }
@@ -252,15 +248,11 @@ impl Draft {
             checksum: 0,
         };
         if summed {
-            header.checksum = match (self.src.ip(), self.dst.ip()) {
-                (IpAddr::V4(src), IpAddr::V4(dst)) => {
-                    header.calc_checksum_ipv4_raw(src.octets(), dst.octets(), &self.payload)
-                }
-                (IpAddr::V6(src), IpAddr::V6(dst)) => {
-                    header.calc_checksum_ipv6_raw(src.octets(), dst.octets(), &self.payload)
-                }
-                _ => panic!("{} and {} are of two families", self.src, self.dst),
-            }
+            header.checksum = by_family(
+                self.pair(),
+                |src, dst| header.calc_checksum_ipv4_raw(src, dst, &self.payload),
+                |src, dst| header.calc_checksum_ipv6_raw(src, dst, &self.payload),
+            )
             .expect("fits");
         }
         [&header.to_bytes(), self.payload.as_slice()].concat()
@@ -268,18 +260,18 @@ impl Draft {
 
     fn icmp_message(&self, Icmp { kind, code, word }: Icmp) -> (IpNumber, Vec<u8>) {
         let mut bytes = [&[kind, code, 0, 0], word.as_slice(), &self.payload].concat();
-        let (protocol, sum) = match (self.src.ip(), self.dst.ip()) {
-            (IpAddr::V4(_), IpAddr::V4(_)) => (IpNumber::ICMP, Sum16BitWords::new()),
-            (IpAddr::V6(src), IpAddr::V6(dst)) => (
-                IpNumber::IPV6_ICMP,
-                Sum16BitWords::new()
-                    .add_16bytes(src.octets())
-                    .add_16bytes(dst.octets())
+        let (protocol, sum) = by_family(
+            self.pair(),
+            |_, _| (IpNumber::ICMP, Sum16BitWords::new()),
+            |src, dst| {
+                let sum = Sum16BitWords::new()
+                    .add_16bytes(src)
+                    .add_16bytes(dst)
                     .add_4bytes((bytes.len() as u32).to_be_bytes())
-                    .add_2bytes([0, IpNumber::IPV6_ICMP.0]),
-            ),
-            _ => panic!("{} and {} are of two families", self.src, self.dst),
-        };
+                    .add_2bytes([0, IpNumber::IPV6_ICMP.0]);
+                (IpNumber::IPV6_ICMP, sum)
+            },
+        );
         let checksum = sum.add_slice(&bytes).ones_complement();
         bytes[2..4].copy_from_slice(&checksum.to_ne_bytes());
         (protocol, bytes)

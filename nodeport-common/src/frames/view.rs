@@ -11,6 +11,7 @@ use etherparse::{
     UdpHeader,
 };
 
+use super::{Pair, by_family};
 use crate::core::state::{ACK, FIN, RST, SYN};
 
 /// What a frame says.
@@ -81,8 +82,6 @@ fn ip_faults(packet: &[u8]) -> Vec<String> {
 }
 
 /// The addresses, for the pseudo-header.
-type Pair = (IpAddr, IpAddr);
-
 impl View {
     /// Takes a frame apart.
     ///
@@ -170,15 +169,11 @@ impl View {
         {
             self.flags |= if set { bit } else { 0 };
         }
-        let right = match pair {
-            (IpAddr::V4(a), IpAddr::V4(b)) => {
-                header.calc_checksum_ipv4_raw(a.octets(), b.octets(), payload)
-            }
-            (IpAddr::V6(a), IpAddr::V6(b)) => {
-                header.calc_checksum_ipv6_raw(a.octets(), b.octets(), payload)
-            }
-            _ => unreachable!("both come from one header"),
-        }
+        let right = by_family(
+            pair,
+            |src, dst| header.calc_checksum_ipv4_raw(src, dst, payload),
+            |src, dst| header.calc_checksum_ipv6_raw(src, dst, payload),
+        )
         .map_err(text("TCP length"))?;
         if header.checksum != right {
             self.faults.push(format!("TCP checksum {:#06x}, not {right:#06x}", header.checksum));
@@ -191,15 +186,11 @@ impl View {
         let (header, payload) = UdpHeader::from_slice(message).map_err(text("UDP"))?;
         self.src.set_port(header.source_port);
         self.dst.set_port(header.destination_port);
-        let right = match pair {
-            (IpAddr::V4(a), IpAddr::V4(b)) => {
-                header.calc_checksum_ipv4_raw(a.octets(), b.octets(), payload)
-            }
-            (IpAddr::V6(a), IpAddr::V6(b)) => {
-                header.calc_checksum_ipv6_raw(a.octets(), b.octets(), payload)
-            }
-            _ => unreachable!("both come from one header"),
-        }
+        let right = by_family(
+            pair,
+            |src, dst| header.calc_checksum_ipv4_raw(src, dst, payload),
+            |src, dst| header.calc_checksum_ipv6_raw(src, dst, payload),
+        )
         .map_err(text("UDP length"))?;
         self.udp_checksum = Some(header.checksum);
         let none = header.checksum == 0;
