@@ -102,7 +102,7 @@ fn a_restart_puts_new_programs_into_the_same_links() {
         let error = dataplane::open(&config).unwrap_err().to_string();
         assert!(error.contains("another agent runs"), "{error}");
         drop(first);
-        assert!(ip(&["-d", "link", "show", "n0"]).contains("prog/xdp"), "stays attached");
+        assert!(ip("-d link show n0").contains("prog/xdp"), "stays attached");
 
         let _second = dataplane::open(&config).unwrap();
         let after = world.links("a");
@@ -122,7 +122,7 @@ fn an_interface_that_vanishes_is_served_again_when_it_comes_back() {
         let config = world.config("a", &["n0"]);
         let agent = dataplane::open(&config).unwrap();
         let before = world.links("a");
-        ip(&["link", "delete", "n0"]);
+        ip("link delete n0");
         let absent = Some((DeviceMode::None, "absent".to_owned()));
         until("n0 is gone", || world.mode("a", "n0") == absent && world.links("a").is_empty());
         world.veth("n0", [10, 9, 0, 1].into());
@@ -131,7 +131,7 @@ fn an_interface_that_vanishes_is_served_again_when_it_comes_back() {
         drop(agent);
 
         // The same while the agent is away, and with nobody to come back.
-        ip(&["link", "delete", "n0"]);
+        ip("link delete n0");
         let agent = dataplane::open(&config).unwrap();
         assert_eq!(world.mode("a", "n0"), absent);
         drop(agent);
@@ -151,13 +151,13 @@ fn what_others_detach_is_attached_again() {
             let pin = world.pins("a").join("links").join(name);
             run("bpftool", &["link", "detach", "pinned", &pin.to_string_lossy()]);
         }
-        ip(&["link", "set", "n0", "mtu", "1400"]);
+        ip("link set n0 mtu 1400");
         until("all is attached anew", || {
             let now = world.links("a");
             let is_new = |(a, b): (&(_, u32, u32), &(_, u32, u32))| a.1 != b.1;
             now.len() == before.len() && now.iter().zip(&before).all(is_new)
         });
-        assert!(ip(&["-d", "link", "show", "n0"]).contains("prog/xdp"));
+        assert!(ip("-d link show n0").contains("prog/xdp"));
     });
 }
 
@@ -176,34 +176,14 @@ fn every_change_of_the_way_raises_the_epoch() {
             "link set n0 mtu 1400",
             "rule add from 10.1.0.0/16 table 100",
         ] {
-            ip(&change.split(' ').collect::<Vec<_>>());
+            ip(change);
             until(change, || epoch(world) > last);
             last = settled_epoch(world);
         }
-        ip(&[
-            "neighbour",
-            "add",
-            "10.9.0.2",
-            "lladdr",
-            "02:00:00:00:00:02",
-            "dev",
-            "n0",
-            "nud",
-            "reachable",
-        ]);
+        ip("neighbour add 10.9.0.2 lladdr 02:00:00:00:00:02 dev n0 nud reachable");
         until("the neighbour is known", || epoch(world) > last);
         last = settled_epoch(world);
-        ip(&[
-            "neighbour",
-            "change",
-            "10.9.0.2",
-            "lladdr",
-            "02:00:00:00:00:02",
-            "dev",
-            "n0",
-            "nud",
-            "stale",
-        ]);
+        ip("neighbour change 10.9.0.2 lladdr 02:00:00:00:00:02 dev n0 nud stale");
         std::thread::sleep(std::time::Duration::from_millis(200));
         assert_eq!(epoch(world), last, "a neighbour that stays usable changes nothing");
     });
@@ -264,7 +244,7 @@ fn filters_that_vanish_are_attached_again() {
             |hook| run("tc", &["filter", "show", "dev", "n0", hook]).matches("nodeport_").count();
         let before = [count("ingress"), count("egress")];
         run("tc", &["qdisc", "delete", "dev", "n0", "clsact"]);
-        ip(&["link", "set", "n0", "mtu", "1400"]);
+        ip("link set n0 mtu 1400");
         until("the filters are back", || {
             let is_there = run("tc", &["qdisc", "show", "dev", "n0"]).contains("clsact");
             is_there && [count("ingress"), count("egress")] == before
@@ -326,7 +306,7 @@ fn another_xdp_program_is_named_and_respected() {
         assert_eq!(world.mode("other", "n0"), xdp());
         drop(other);
         dataplane::cleanup(&world.instance("other")).unwrap();
-        ip(&["link", "set", "n0", "mtu", "1400"]);
+        ip("link set n0 mtu 1400");
         until("the better hook is taken", || world.mode("a", "n0") == xdp());
     });
 }
@@ -339,7 +319,7 @@ fn what_fails_leaves_nothing_half_attached() {
         let mut config = world.config("a", &["n0", "n1"]);
         config.mode = Mode::Xdp;
         dataplane::open(&config).unwrap_err();
-        assert!(!ip(&["-d", "link", "show", "n0"]).contains("xdp"));
+        assert!(!ip("-d link show n0").contains("xdp"));
         assert!(!run("bpftool", &["net", "show"]).contains("n0("));
         assert!(!world.pins("a").exists());
 
@@ -358,7 +338,7 @@ fn a_change_of_the_mode_is_followed_by_a_restart() {
         drop(dataplane::open(&config).unwrap());
         assert_eq!(world.mode("a", "n0"), Some((DeviceMode::Tc, "chosen".to_owned())));
         assert_eq!(world.links("a").len(), 2);
-        assert!(!ip(&["-d", "link", "show", "n0"]).contains("xdp"));
+        assert!(!ip("-d link show n0").contains("xdp"));
         world.veth("n1", [10, 8, 0, 1].into());
         config.devices = nodeport_agent::config::Devices::Named(vec!["n1".to_owned()]);
         drop(dataplane::open(&config).unwrap());
@@ -379,7 +359,7 @@ fn cleanup_leaves_nothing_and_may_be_repeated() {
         let left = names(&world.bpffs()).into_iter().filter(|name| !name.ends_with(".debug"));
         assert_eq!(left.collect::<Vec<_>>(), Vec::<String>::new());
         assert!(!world.run_dir("a").exists());
-        assert!(!ip(&["-d", "link", "show", "n0"]).contains("xdp"));
+        assert!(!ip("-d link show n0").contains("xdp"));
         assert!(!run("bpftool", &["net", "show"]).contains("nodeport"));
         assert_eq!(dataplane::cleanup(&world.instance("a")).unwrap(), Vec::<String>::new());
     });

@@ -46,10 +46,10 @@ impl World {
 
     /// A veth with an address, whose other end has the same name with a `p`.
     pub(crate) fn veth(&self, name: &str, address: Ipv4Addr) {
-        ip(&["link", "add", name, "type", "veth", "peer", "name", &format!("{name}p")]);
-        ip(&["address", "add", &format!("{address}/24"), "dev", name]);
-        ip(&["link", "set", name, "up"]);
-        ip(&["link", "set", &format!("{name}p"), "up"]);
+        ip(&format!("link add {name} type veth peer name {name}p"));
+        ip(&format!("address add {address}/24 dev {name}"));
+        ip(&format!("link set {name} up"));
+        ip(&format!("link set {name}p up"));
     }
 
     pub(crate) fn bpffs(&self) -> PathBuf {
@@ -123,8 +123,9 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-pub(crate) fn ip(arguments: &[&str]) -> String {
-    run("ip", arguments)
+/// Runs `ip` with these arguments in this thread's namespaces.
+pub(crate) fn ip(arguments: &str) -> String {
+    run("ip", &arguments.split_whitespace().collect::<Vec<_>>())
 }
 
 /// Runs a command in this thread's namespaces.
