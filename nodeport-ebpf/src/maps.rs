@@ -9,7 +9,7 @@ use nodeport_common::abi::{
 };
 use nodeport_common::core::work::Work;
 
-/// The agent writes these through memory, without a system call.
+/// The agent reads and writes these through memory, without a system call.
 const SHARED: usize = BPF_F_MMAPABLE as usize;
 
 #[btf_map(name = "heap")]

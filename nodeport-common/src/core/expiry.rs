@@ -1,9 +1,9 @@
 //! Has a flow been silent for too long?
 //!
-//! The agent goes through the tables and finds those that may be over; the end of each is decided
-//! once more in the kernel ([`end`]), in the instant in which it is removed. Between a look of the
-//! agent's and a removal of the agent's lie system calls, and on a busy machine milliseconds: time
-//! enough for a client to open a new connection on the same ports.
+//! A program that the agent calls goes through the table. What looks over there is decided on once
+//! more with its partner ([`end`]), in the instant in which it is removed. The agent itself could
+//! not: between a look of its own and a removal lie system calls, and on a busy machine
+//! milliseconds: time enough for a client to open a new connection on the same ports.
 
 use super::env::World;
 use super::family::Family;

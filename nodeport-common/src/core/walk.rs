@@ -28,8 +28,8 @@ pub fn walk<P: Packet, W: World<V4> + World<V6>>(packet: &mut P, world: &W) -> V
 /// Decides on what is routine or none of our business: the straight line. `None`, and the frame as
 /// it came, for all else, which [`thorough`] decides on.
 ///
-/// It calls nothing: where the kernel guards returns against speculation, each costs as much as a
-/// tenth of all this.
+/// It calls nothing, but for packets that the kernel has joined: where it guards returns against
+/// speculation, each costs as much as a tenth of all this.
 #[inline(always)]
 pub fn quick<P: Packet, W: World<V4> + World<V6>>(packet: &mut P, world: &W) -> Option<Verdict> {
     let kind = match packet.window::<ETHERNET>(0) {

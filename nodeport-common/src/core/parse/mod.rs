@@ -66,8 +66,8 @@ pub enum Kind {
     Other,
 }
 
-/// EtherType of the frame, as it lies in memory, and offset of what follows, behind at most two VLAN tags (IEEE
-/// 802.1Q, 802.1ad).
+/// EtherType of the frame, as it lies in memory, and offset of what follows, behind at most two
+/// VLAN tags (IEEE 802.1Q, 802.1ad).
 #[inline(always)]
 pub fn ethernet<P: Packet>(packet: &mut P) -> Option<(u16, usize)> {
     let kind = packet.window::<ETHERNET>(0)?.load::<u16, 12>();
