@@ -1,12 +1,47 @@
-//! The README says what the code says.
+//! README.md and ARCHITECTURE.md say what the code says.
 
 use std::fs;
 
-use nodeport_common::abi::Reason;
+use nodeport_common::abi::{LAYOUT_VERSION, Reason, maps};
 use xtask::workspace;
 
+fn read(name: &str) -> String {
+    fs::read_to_string(workspace::root().join(name)).expect(name)
+}
+
 fn readme() -> String {
-    fs::read_to_string(workspace::root().join("README.md")).expect("README.md")
+    read("README.md")
+}
+
+#[test]
+fn maps_are_where_it_says() {
+    let readme = readme();
+    let paths: Vec<_> = readme.split("/sys/fs/bpf/nodeport/").skip(1).collect();
+    assert!(!paths.is_empty(), "README.md names no map");
+    for path in paths {
+        let path: Vec<_> = path.split([' ', '`']).next().expect("a path").split('/').collect();
+        let [_, layout, map] = path[..] else { panic!("{path:?} is not INSTANCE/vLAYOUT/MAP") };
+        assert_eq!(layout, format!("v{LAYOUT_VERSION}"), "README.md: {path:?}");
+        assert!(maps::ALL.contains(&map), "README.md: {path:?}");
+    }
+}
+
+#[test]
+fn every_map_has_its_row() {
+    let text = read("ARCHITECTURE.md");
+    let table = text.split("## Maps").nth(1).expect("the maps").split("\n## ").next();
+    let rows = table.expect("a table").lines().filter_map(|line| line.strip_prefix("| `"));
+    let names: Vec<_> = rows
+        .flat_map(|row| row.split('|').next().unwrap_or_default().split(['`', ',', ' ']))
+        .filter(|name| !name.is_empty())
+        .collect();
+    for map in maps::ALL {
+        assert!(names.contains(&map), "ARCHITECTURE.md lacks {map}");
+    }
+    for name in names {
+        let is_map = maps::ALL.contains(&name) || matches!(name, "work4" | "work6");
+        assert!(is_map, "ARCHITECTURE.md has {name}, which is no map");
+    }
 }
 
 #[test]
