@@ -11,7 +11,7 @@ use nodeport_common::core::state::{ACK, SYN};
 use nodeport_common::core::table::slot::Place;
 use nodeport_common::frames::{Net, View, key, tcp};
 
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, jiffies};
 use crate::network::{MTU, mac, own_mac};
 use crate::state::*;
 use crate::table::LINES;
@@ -56,6 +56,8 @@ fn half<F: Net>(flags: u8) -> Flow<F::Addr> {
 /// Fills lines of the index with halves of other flows; their keys.
 fn fill<F: Net>(kernel: &Kernel, lines: &[u32], flags: u8) -> Vec<FlowKey<F::Addr>> {
     let table = kernel.table::<F>();
+    // Born long ago, they would count as young again for some of the time.
+    let now = jiffies();
     let mut keys = Vec::new();
     for number in 1..=u16::MAX {
         let stranger = SocketAddr::new(F::party(66, 1), number);
@@ -63,7 +65,7 @@ fn fill<F: Net>(kernel: &Kernel, lines: &[u32], flags: u8) -> Vec<FlowKey<F::Add
         let line = table.place(&key).first();
         let has_room = table.slots(line).iter().any(|slot| slot.is_empty());
         if lines.contains(&line) && has_room {
-            assert_eq!(table.claim(&key, &half::<F>(flags)), Inserted::Done);
+            assert_eq!(table.claim(&key, &half::<F>(flags), now), Inserted::Done);
             keys.push(key);
         }
     }

@@ -303,3 +303,10 @@ pub(crate) fn skb_context(gso_size: u16) -> Vec<u8> {
     bytes[176..180].copy_from_slice(&u32::from(gso_size).to_ne_bytes());
     bytes
 }
+
+/// Jiffies (low 32 bits), the clock of the programs.
+pub(crate) fn jiffies() -> u32 {
+    let text = std::fs::read_to_string("/proc/timer_list").expect("needs root");
+    let jiffies = text.lines().find_map(|line| line.strip_prefix("jiffies: "));
+    jiffies.expect("a line of jiffies").parse::<u64>().expect("a number") as u32
+}

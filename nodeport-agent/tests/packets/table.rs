@@ -215,9 +215,9 @@ impl<'a, F: Net> Table<'a, F> {
         table::remove(self, key, self.place(key))
     }
 
-    /// Puts a half in.
-    pub(crate) fn claim(self, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>) -> Inserted {
-        table::claim(self, key, flow, self.place(key), half::status(flow, key.protocol), 0)
+    /// Puts a half in, at `now` by the kernel's clock.
+    pub(crate) fn claim(self, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>, now: u32) -> Inserted {
+        table::claim(self, key, flow, self.place(key), half::status(flow, key.protocol), now)
     }
 
     /// The slots of a line.
