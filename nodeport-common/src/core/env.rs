@@ -191,7 +191,7 @@ pub trait Tables<F: Family> {
     /// Says that a half with this key will be looked for: what is looked at then is fetched from
     /// now on.
     fn foresee_flow(&self, key: &FlowKey<F::Addr>);
-    /// Reads all of a half; false if there is none.
+    /// Reads all of a half; false if there is none: then `to` may be anything.
     fn read_flow(&self, key: &FlowKey<F::Addr>, to: &mut Flow<F::Addr>) -> bool;
     /// Takes a half one step further.
     fn step_flow(&self, key: &FlowKey<F::Addr>, step: Step<'_>) -> Stepped;

@@ -6,6 +6,7 @@ use nodeport_common::abi::{Addr4, Addr6, Flow, FlowKey, FlowState, NextHop};
 use nodeport_common::core::env::{Inserted, Step, Stepped};
 use nodeport_common::core::family::{V4, V6};
 use nodeport_common::core::table::slot::{Place, Slot};
+use nodeport_common::core::table::status::Status;
 use nodeport_common::core::table::{self, Entry, Line, Store, Word};
 
 use super::Table;
@@ -13,6 +14,10 @@ use super::half::MapFlow;
 use super::memory::{InMaps, MapEntry, MapLine, MapWord};
 use nodeport_common::core::table::half;
 
+/// [`Inserted`], as numbers.
+const DONE: u32 = 0;
+const TAKEN: u32 = 1;
+const FULL: u32 = 2;
 /// There is no such half.
 const GONE: u32 = 0xff;
 /// The half's state stays as it is.
@@ -20,7 +25,7 @@ const SAME: u32 = 0xfe;
 
 macro_rules! table {
     ($family:ty, $addr:ty,
-     $read:ident, $step:ident, $merge:ident, $search:ident, $claim:ident, $remove:ident,
+     $read:ident, $step:ident, $merge:ident, $search:ident, $claim:ident, $make_room:ident, $remove:ident,
      $names:ident, $push_out:ident, $oldest:ident, $evict:ident, $retire:ident) => {
         /// See [`table::names`].
         #[unsafe(no_mangle)]
@@ -119,26 +124,33 @@ macro_rules! table {
             half.merge_state(FlowState::from_u8(state as u8)).map_or(GONE, |state| state as u32)
         }
 
-        /// See [`table::claim`]: 0 if it is done, 1 if the key is taken, 2 if there is no room.
+        /// See [`table::try_claim`]: an [`Inserted`] as a number.
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $claim(
             key: *const FlowKey<$addr>,
             flow: *const Flow<$addr>,
+            place: u64,
             now: u32,
         ) -> u32 {
             // SAFETY: as above.
             let (Some(key), Some(flow)) = (unsafe { key.as_ref() }, unsafe { flow.as_ref() })
             else {
-                return 2;
+                return FULL;
             };
-            let Some(place) = Table::<$family>::place(key) else { return 2 };
-            let status = half::status(flow, key.protocol);
-            match table::claim(<$family>::TABLE, key, flow, place, status, now) {
-                Inserted::Done => 0,
-                Inserted::Taken => 1,
-                Inserted::Full => 2,
+            let (place, status) = (Place::from_word(place), half::status(flow, key.protocol));
+            match table::try_claim(<$family>::TABLE, key, flow, place, status, now) {
+                Inserted::Done => DONE,
+                Inserted::Taken => TAKEN,
+                Inserted::Full => FULL,
             }
+        }
+
+        /// See [`table::make_room`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $make_room(place: u64, now: u32) -> u32 {
+            table::make_room(<$family>::TABLE, Place::from_word(place), now) as u32
         }
 
         /// See [`table::remove`]: 1 if it was there.
@@ -179,6 +191,27 @@ macro_rules! table {
             #[inline(always)]
             fn search(self, key: &Self::Key, place: Place) -> Slot {
                 Slot::from_word($search(key, place.word()))
+            }
+
+            #[inline(always)]
+            fn try_claim(
+                self,
+                key: &Self::Key,
+                flow: &Self::Body,
+                place: Place,
+                _: Status,
+                now: u32,
+            ) -> Inserted {
+                match $claim(key, flow, place.word(), now) {
+                    DONE => Inserted::Done,
+                    TAKEN => Inserted::Taken,
+                    _ => Inserted::Full,
+                }
+            }
+
+            #[inline(always)]
+            fn make_room(self, place: Place, now: u32) -> bool {
+                $make_room(place.word(), now) != 0
             }
 
             #[inline(always)]
@@ -239,11 +272,9 @@ macro_rules! table {
             /// Puts a half into the table, if its key is free.
             #[inline(always)]
             pub(crate) fn claim(key: &FlowKey<$addr>, flow: &Flow<$addr>, now: u32) -> Inserted {
-                match $claim(key, flow, now) {
-                    0 => Inserted::Done,
-                    1 => Inserted::Taken,
-                    _ => Inserted::Full,
-                }
+                let Some(place) = Self::place(key) else { return Inserted::Full };
+                let status = half::status(flow, key.protocol);
+                table::claim(<$family>::TABLE, key, flow, place, status, now)
             }
 
             /// Removes a half, if it is there.
@@ -262,6 +293,7 @@ table!(
     flow4_merge,
     flow4_search,
     flow4_claim,
+    flow4_make_room,
     flow4_remove,
     flow4_names,
     flow4_push_out,
@@ -277,6 +309,7 @@ table!(
     flow6_merge,
     flow6_search,
     flow6_claim,
+    flow6_make_room,
     flow6_remove,
     flow6_names,
     flow6_push_out,

@@ -74,7 +74,7 @@ impl<F: InMaps> MapFlow<F> {
         half::protocol(self.entry.load_status().flags)
     }
 
-    /// Copies all of it; false if it ends in this instant.
+    /// Copies all of it; false, and `to` may be anything, if it ends in this instant.
     #[inline(always)]
     pub(super) fn read_into(&self, to: &mut Flow<F::Addr>) -> bool {
         *to = self.entry.copy();

@@ -51,7 +51,7 @@ impl<F: InMaps> Table<F> {
     pub(crate) fn seems_known(key: &FlowKey<F::Addr>) -> bool {
         let Some(place) = Self::place(key) else { return false };
         fetch::<F>(place.second());
-        F::line(place.first()).is_some_and(|line| MapLine(line).tagged(place.tag()) != 0)
+        F::line(place.first()).is_some_and(|line| MapLine(line).has_tag(place.tag()))
     }
 
     /// Fetches the lines where a half may be.

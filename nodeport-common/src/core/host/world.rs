@@ -200,7 +200,8 @@ impl<F: OnHost, const HOOK: u8> Tables<F> for At<'_, HOOK> {
 
     fn read_flow(&self, key: &FlowKey<F::Addr>, to: &mut Flow<F::Addr>) -> bool {
         let found = F::maps(self.world).flows.entry(key).and_then(|entry| entry.read());
-        *to = found.unwrap_or(*to);
+        // As in the kernel, where a half that ends while it is read leaves anything.
+        *to = found.unwrap_or_default();
         found.is_some()
     }
 

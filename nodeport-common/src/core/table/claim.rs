@@ -1,7 +1,6 @@
 //! How a half comes into the table, and goes.
 
 use super::heap::allocate;
-use super::room::make_room;
 use super::slot::{Place, Slot};
 use super::status::Status;
 use super::{Entry as _, Line as _, NONE, Store, Word as _, find, swap};
@@ -11,9 +10,27 @@ use crate::core::env::Inserted;
 /// How often a half is looked for again that another CPU changes in the same instant.
 const TRIES: u32 = 3;
 
-/// Puts a half into the table, if its key is free. `status` is that of the half, without version.
+/// Puts a half into the table, if its key is free; newcomers make room for it. `status` is that of
+/// the half, without version.
 #[inline(always)]
 pub fn claim<S: Store>(
+    store: S,
+    key: &S::Key,
+    body: &S::Body,
+    place: Place,
+    status: Status,
+    now: u32,
+) -> Inserted {
+    let claimed = store.try_claim(key, body, place, status, now);
+    if claimed != Inserted::Full || !store.make_room(place, now) {
+        return claimed;
+    }
+    store.try_claim(key, body, place, status, now)
+}
+
+/// Puts a half into the table, if its key is free and there is room.
+#[inline(always)]
+pub fn try_claim<S: Store>(
     store: S,
     key: &S::Key,
     body: &S::Body,
@@ -24,10 +41,7 @@ pub fn claim<S: Store>(
     if find(store, key, place).is_some() {
         return Inserted::Taken;
     }
-    let mut number = allocate(store);
-    if number == NONE {
-        number = make_room(store, place, now);
-    }
+    let number = allocate(store);
     let Some(entry) = store.entry(number) else { return Inserted::Full };
     entry.write(key, body);
     let version = Status::from_word(entry.status().load()).version;
@@ -35,7 +49,7 @@ pub fn claim<S: Store>(
     let slot = if status.flags & FLOW_PROVED == 0 { slot.newcomer(now) } else { slot };
     // Nobody else writes it: no slot names the entry, and no list holds it.
     entry.status().store(Status { version, ..status }.word());
-    let at = publish(store, place, slot.pending(), now);
+    let at = publish(store, place, slot.pending());
     if at == NONE {
         store.retire(slot);
         return Inserted::Full;
@@ -51,17 +65,13 @@ pub fn claim<S: Store>(
 
 /// Puts a slot into one of its key's places; which of the sixteen it is.
 #[inline(always)]
-fn publish<S: Store>(store: S, place: Place, slot: Slot, now: u32) -> u32 {
+fn publish<S: Store>(store: S, place: Place, slot: Slot) -> u32 {
     let at = publish_in(store, place.first(), slot);
     if at != NONE {
         return at;
     }
     let at = publish_in(store, place.second(), slot);
-    if at != NONE {
-        return at + SLOTS_OF_LINE as u32;
-    }
-    let number = store.push_out(place, now);
-    if number != NONE && swap(store, place, number, Slot::EMPTY, slot) { number } else { NONE }
+    if at != NONE { at + SLOTS_OF_LINE as u32 } else { NONE }
 }
 
 /// Puts a slot into the first empty place of a line.
@@ -89,10 +99,9 @@ fn is_alone<S: Store>(store: S, key: &S::Key, place: Place, own: Slot) -> bool {
 #[inline(always)]
 fn is_alone_in<S: Store>(store: S, key: &S::Key, place: Place, line: u32, own: Slot) -> bool {
     let Some(line) = store.line(line) else { return true };
-    let tagged = line.tagged(place.tag());
     let mut at = 0;
     while at < SLOTS_OF_LINE {
-        if tagged >> at & 1 != 0 {
+        if line.tag(at) == place.tag() {
             let slot = Slot::from_word(line.slot(at).load());
             let is_rival = slot != own && slot.has_tag(place.tag()) && store.names(slot, key);
             // A rival that was confirmed meanwhile cannot be ended.

@@ -24,10 +24,11 @@ mod room;
 pub mod slot;
 pub mod status;
 
-pub use claim::{claim, remove};
+pub use claim::{claim, remove, try_claim};
 pub use heap::{retire, take_up};
-pub use room::{evict, oldest, push_out};
+pub use room::{evict, make_room, oldest, push_out};
 
+use super::env::Inserted;
 use crate::abi::SLOTS_OF_LINE;
 use slot::{Place, Slot};
 use status::Status;
@@ -56,16 +57,10 @@ pub trait Line: Copy {
     fn tag(self, place: usize) -> u16 {
         Slot::from_word(self.slot(place).load()).tag()
     }
-    /// The slots with that tag, a bit each.
+    /// Whether any slot has that tag.
     #[inline(always)]
-    fn tagged(self, tag: u16) -> u32 {
-        let mut tagged = 0;
-        for place in 0..SLOTS_OF_LINE {
-            if self.tag(place) == tag {
-                tagged |= 1 << place;
-            }
-        }
-        tagged
+    fn has_tag(self, tag: u16) -> bool {
+        (0..SLOTS_OF_LINE).any(|place| self.tag(place) == tag)
     }
 }
 
@@ -111,21 +106,36 @@ pub trait Store: Copy {
     fn search(self, key: &Self::Key, place: Place) -> Slot {
         find(self, key, place).map_or(Slot::EMPTY, |(_, slot)| slot)
     }
-    /// [`room::push_out`].
+    /// [`try_claim`].
+    fn try_claim(
+        self,
+        key: &Self::Key,
+        body: &Self::Body,
+        place: Place,
+        status: Status,
+        now: u32,
+    ) -> Inserted {
+        try_claim(self, key, body, place, status, now)
+    }
+    /// [`make_room`].
+    fn make_room(self, place: Place, now: u32) -> bool {
+        make_room(self, place, now)
+    }
+    /// [`push_out`].
     fn push_out(self, place: Place, now: u32) -> u32 {
-        room::push_out(self, place, now)
+        push_out(self, place, now)
     }
-    /// [`room::oldest`].
+    /// [`oldest`].
     fn oldest(self, place: Place, now: u32) -> u32 {
-        room::oldest(self, place, now)
+        oldest(self, place, now)
     }
-    /// [`room::evict`].
+    /// [`evict`].
     fn evict(self, place: Place, number: u32) -> bool {
-        room::evict(self, place, number)
+        evict(self, place, number)
     }
-    /// [`heap::retire`].
+    /// [`retire`].
     fn retire(self, slot: Slot) {
-        heap::retire(self, slot);
+        retire(self, slot);
     }
 }
 
@@ -163,13 +173,9 @@ pub fn find<S: Store>(store: S, key: &S::Key, place: Place) -> Option<(u32, Slot
 #[inline(always)]
 fn find_in<S: Store>(store: S, key: &S::Key, place: Place, line: u32) -> Option<(u32, Slot)> {
     let line = store.line(line)?;
-    let tagged = line.tagged(place.tag());
-    if tagged == 0 {
-        return None;
-    }
     let mut at = 0;
     while at < SLOTS_OF_LINE {
-        if tagged >> at & 1 != 0 {
+        if line.tag(at) == place.tag() {
             let slot = Slot::from_word(line.slot(at).load());
             if slot.is_found_by(place.tag()) && store.names(slot, key) {
                 return Some((at as u32, slot));

@@ -1,14 +1,14 @@
-//! Where there is no room, newcomers make it: the one that came first, first.
+//! Where there is no room, newcomers make it: of those in a place the one that came first.
 
-use super::heap::{allocate, ended, take_up};
+use super::heap::{ended, take_up};
 use super::slot::{Place, Slot};
 use super::status::Status;
-use super::{CHOICES, Entry as _, NONE, Store, Word as _, slot_at, swap};
-use crate::abi::FLOW_PROVED;
+use super::{CHOICES, Entry as _, Line, NONE, Store, Word as _, slot_at, swap};
+use crate::abi::{FLOW_PROVED, SLOTS_OF_LINE};
 
 /// How often another newcomer is picked, if the first was gone or had proved itself.
 const PICKS: u32 = 3;
-/// Places where a newcomer is looked for when no entry is free. If newcomers have a tenth of a
+/// Places where a newcomer is looked for. If newcomers have a tenth of a
 /// table that is half full of slots, all these are without one in 1 of 60 cases.
 const NEARBY: u32 = 5;
 
@@ -32,18 +32,28 @@ pub fn push_out<S: Store>(store: S, place: Place, now: u32) -> u32 {
 /// The slot of the newcomer that came first: which of the sixteen it is.
 #[inline(always)]
 pub fn oldest<S: Store>(store: S, place: Place, now: u32) -> u32 {
-    // Its age, and below that its number: one word to compare and to keep.
-    let mut oldest = 0;
-    let mut number = 0;
-    while number < CHOICES {
-        let age = slot_at(store, place, number).age_of_newcomer(now);
-        let candidate = age << 8 | number;
-        if age != 0 && candidate > oldest {
-            oldest = candidate;
-        }
-        number += 1;
+    let (Some(first), Some(second)) = (store.line(place.first()), store.line(place.second()))
+    else {
+        return NONE;
+    };
+    let oldest = oldest_in(second, SLOTS_OF_LINE, now, oldest_in(first, 0, now, 0));
+    if oldest >> 8 == 0 { NONE } else { oldest as u32 & (CHOICES - 1) }
+}
+
+/// The oldest of a line's newcomers and the one so far: its age, and below that its number, which
+/// begins at `number` here. One word to compare and to keep, and without a branch (see
+/// [`Slot::age_of_newcomer`]).
+#[inline(always)]
+fn oldest_in<L: Line>(line: L, number: usize, now: u32, so_far: i64) -> i64 {
+    let mut oldest = so_far;
+    let mut at = 0;
+    while at < SLOTS_OF_LINE {
+        let age = Slot::from_word(line.slot(at).load()).age_of_newcomer(now) as i64;
+        let ahead = (age << 8 | (number + at) as i64) - oldest;
+        oldest += ahead & !(ahead >> 63);
+        at += 1;
     }
-    if oldest == 0 { NONE } else { oldest & (CHOICES - 1) }
+    oldest
 }
 
 /// Ends the newcomer in slot `number` of a place; whether it was one. Of one that has proved
@@ -73,15 +83,15 @@ pub fn evict<S: Store>(store: S, place: Place, number: u32) -> bool {
     true
 }
 
-/// Frees an entry where there is none, and takes it: that of a newcomer here, or nearby.
+/// Pushes a newcomer out here, or nearby: a slot or an entry is missing. Whether one was.
 #[inline(always)]
-pub(super) fn make_room<S: Store>(store: S, place: Place, now: u32) -> u32 {
+pub fn make_room<S: Store>(store: S, place: Place, now: u32) -> bool {
     let mut distance = 0;
     while distance < NEARBY {
         if store.push_out(place.nearby(distance), now) != NONE {
-            return allocate(store);
+            return true;
         }
         distance += 1;
     }
-    NONE
+    false
 }
