@@ -126,16 +126,6 @@ macro_rules! tables {
             }
 
             #[inline(always)]
-            fn seems_known(&self, key: &FlowKey<$addr>) -> bool {
-                Table::<$family>::seems_known(key)
-            }
-
-            #[inline(always)]
-            fn foresee_flow(&self, key: &FlowKey<$addr>) {
-                Table::<$family>::foresee(key);
-            }
-
-            #[inline(always)]
             fn read_flow(&self, key: &FlowKey<$addr>, to: &mut Flow<$addr>) -> bool {
                 Table::<$family>::read(key, to)
             }

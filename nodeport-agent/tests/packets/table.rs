@@ -90,10 +90,6 @@ impl Word for Shared<'_> {
         self.0.load(Ordering::SeqCst)
     }
 
-    fn store(&self, new: u64) {
-        self.0.store(new, Ordering::SeqCst);
-    }
-
     fn swap(&self, old: u64, new: u64) -> bool {
         self.0.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }

@@ -185,13 +185,7 @@ pub trait Tables<F: Family> {
     /// Looks a half up where it is found at once. One that is elsewhere may be missed; whoever
     /// needs to know calls [`Tables::read_flow`].
     fn flow(&self, key: &FlowKey<F::Addr>) -> Option<Self::Flow<'_>>;
-    /// Whether a half with this key may be where it is found at once. What else has to be looked at
-    /// to know is fetched from now on.
-    fn seems_known(&self, key: &FlowKey<F::Addr>) -> bool;
-    /// Says that a half with this key will be looked for: what is looked at then is fetched from
-    /// now on.
-    fn foresee_flow(&self, key: &FlowKey<F::Addr>);
-    /// Reads all of a half; false if there is none: then `to` may be anything.
+    /// Reads all of a half; false if there is none.
     fn read_flow(&self, key: &FlowKey<F::Addr>, to: &mut Flow<F::Addr>) -> bool;
     /// Takes a half one step further.
     fn step_flow(&self, key: &FlowKey<F::Addr>, step: Step<'_>) -> Stepped;

@@ -12,8 +12,8 @@ use super::verdict::Verdict;
 use super::walk;
 use super::work::Work;
 use crate::abi::{
-    BACKEND_LOCAL, BACKEND_USABLE, Control, FLOW_LOCAL, FLOW_PROVED, FlowKey, FlowState,
-    FrontendKey, HOP_STACK, HOP_UNRESOLVED, Ports, Reason,
+    BACKEND_LOCAL, BACKEND_USABLE, FLOW_LOCAL, FLOW_PROVED, Flow, FlowKey, FlowState, FrontendKey,
+    HOP_STACK, HOP_UNRESOLVED, Port, Ports, Reason,
 };
 
 /// Slots that are tried before a service counts as having no backend: a slot may name one that
@@ -28,35 +28,22 @@ const PORT_TRIES: u32 = 16;
 /// above all ports, so that no range is a multiple of it.
 const PORT_STRIDE: u32 = 104_729;
 
-/// What a packet that may open a flow comes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Prepared {
-    /// It is for no frontend.
-    NotOurs,
-    /// It opens none, for this reason.
-    Refused(Reason),
-    /// Its forward half is in `work.flow`, and the key of the other half in `work.other_key`.
-    Ready,
-}
-
-/// Opens a flow if the packet is for a frontend and may. `prepared` is what [`prepare`] came to.
+/// Opens a flow if the packet is for a frontend and may.
 #[inline(never)]
 pub fn open<F: Family, P: Packet, W: World<F>>(
     packet: &mut P,
     world: &W,
     work: &mut Work<F::Addr>,
-    prepared: Prepared,
 ) -> Verdict {
-    match prepared {
-        Prepared::NotOurs => return Verdict::PASS,
-        Prepared::Refused(reason) => {
-            walk::count_passed::<F, W>(world, reason);
-            if reason == Reason::NoBackend && W::HOOK != Hook::Xdp {
-                world.service_stats(work.frontend.service, |stats| stats.no_backend += 1);
-            }
-            return Verdict::PASS;
+    if W::HOOK == Hook::Egress || !find_frontend::<F, W>(world, work) {
+        return Verdict::PASS;
+    }
+    if let Err(reason) = prepare::<F, W>(world, work) {
+        walk::count_passed::<F, W>(world, reason);
+        if reason == Reason::NoBackend && W::HOOK != Hook::Xdp {
+            world.service_stats(work.frontend.service, |stats| stats.no_backend += 1);
         }
-        Prepared::Ready => {}
+        return Verdict::PASS;
     }
     let verdict = match track::way_on::<F, P, W>(packet, world, work) {
         Ok(verdict) => verdict,
@@ -65,19 +52,6 @@ pub fn open<F: Family, P: Packet, W: World<F>>(
     match claim::<F, W>(world, work) {
         Ok(()) => walk::deliver::<F, P, W>(packet, world, &work.parsed, &work.flow, verdict),
         Err(reason) => refuse::<F, W>(world, work.frontend.service, reason),
-    }
-}
-
-/// Makes the forward half of the flow that the packet would open. Nothing is stored or counted:
-/// there may be a flow that it belongs to.
-#[inline(never)]
-pub fn prepare<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Prepared {
-    if W::HOOK == Hook::Egress || !find_frontend::<F, W>(world, work) {
-        return Prepared::NotOurs;
-    }
-    match make::<F, W>(world, work) {
-        Ok(()) => Prepared::Ready,
-        Err(reason) => Prepared::Refused(reason),
     }
 }
 
@@ -154,7 +128,7 @@ pub fn flow_hash<F: Family>(key: &FlowKey<F::Addr>, seed: u32) -> u32 {
 /// A backend on this node sees the client's address, and so does one that is reached through an
 /// interface that we do not watch: its answers would come back to the node unseen.
 #[inline(always)]
-fn make<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Result<(), Reason> {
+fn prepare<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Result<(), Reason> {
     admit::<F, W>(world, work)?;
     let remote = work.backend.flags & BACKEND_LOCAL == 0;
     let hides_client = remote && find_source::<F, W>(world, work)?;
@@ -164,25 +138,7 @@ fn make<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Result<(
     } else {
         refresh_hop::<F, W>(world, work);
     }
-    first_port::<F, W>(world, work);
     Ok(())
-}
-
-/// Picks the first source port to try. Where the answers' half will lie is fetched from now on.
-#[inline(always)]
-fn first_port<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) {
-    work.candidate = hash::index(world.random(), ports(&work.control));
-    if work.flow.flags & FLOW_LOCAL == 0 {
-        set_source_port(work);
-    }
-    work.other_key = partner_key(&work.key, &work.flow);
-    world.foresee_flow(&work.other_key);
-}
-
-/// Number of ports in the SNAT range; 1 if there are none, which are tried in vain.
-#[inline(always)]
-fn ports(control: &Control) -> u32 {
-    (control.snat_count as u32).max(1)
 }
 
 #[inline(never)]
@@ -221,10 +177,14 @@ fn find_source<F: Family, W: World<F>>(
 /// has, and stores both halves.
 #[inline(never)]
 fn claim<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Result<(), Reason> {
+    let keeps_port = work.flow.flags & FLOW_LOCAL != 0;
+    let count = (work.control.snat_count as u32).max(1);
+    let mut candidate = hash::index(world.random(), count);
     for attempt in 0..PORT_TRIES {
-        if attempt > 0 {
-            work.candidate = (work.candidate + PORT_STRIDE) % ports(&work.control);
-            set_source_port(work);
+        if attempt > 0 || !keeps_port {
+            candidate = (candidate + PORT_STRIDE) % count;
+            let port = work.control.snat_first.wrapping_add(candidate as u16);
+            set_source_port(&work.key, &mut work.flow, port.to_be_bytes());
         }
         if claim_answers::<F, W>(world, work)? {
             return insert_forward::<F, W>(world, work);
@@ -266,13 +226,11 @@ fn end_newcomer<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) {
     world.remove_flow(&work.other_key);
 }
 
-/// Gives the forward half the candidate as its source port.
 #[inline(always)]
-fn set_source_port<A>(work: &mut Work<A>) {
-    let port = work.control.snat_first.wrapping_add(work.candidate as u16);
-    work.flow.new_ports.src = port.to_be_bytes();
-    let (old, new) = (work.key.ports.word(), work.flow.new_ports.word());
-    work.flow.port_diff = checksum::difference(&[old], &[new]);
+fn set_source_port<A>(key: &FlowKey<A>, flow: &mut Flow<A>, port: Port) {
+    flow.new_ports.src = port;
+    let (old, new) = (key.ports.word(), flow.new_ports.word());
+    flow.port_diff = checksum::difference(&[old], &[new]);
 }
 
 /// Puts the reply half into the table; false if a flow has that key.

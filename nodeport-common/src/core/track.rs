@@ -19,49 +19,24 @@ pub fn track<F: Family, P: Packet, W: World<F>>(
     work: &mut Work<F::Addr>,
 ) -> Verdict {
     work.key = work.parsed.key;
-    let may_open = may_open(work.key.protocol, work.parsed.tcp_flags);
-    let mut prepared = None;
-    if may_open && !world.seems_known(&work.key) {
-        // What tells whether the flow is there comes in while the flow is made that would be new.
-        prepared = Some(open::prepare::<F, W>(world, work));
+    if !find::<F, W>(world, work) {
+        return open::open::<F, P, W>(packet, world, work);
     }
-    if find::<F, W>(world, work) {
-        if let Some(verdict) = go_on::<F, P, W>(packet, world, work, may_open) {
-            return verdict;
-        }
-        prepared = None;
-    }
-    let prepared = match prepared {
-        Some(prepared) => prepared,
-        None => open::prepare::<F, W>(world, work),
-    };
-    open::open::<F, P, W>(packet, world, work, prepared)
-}
-
-/// Decides on a packet whose half is `work.flow`. `None` if the flow is over, and the packet may
-/// open another.
-#[inline(always)]
-fn go_on<F: Family, P: Packet, W: World<F>>(
-    packet: &mut P,
-    world: &W,
-    work: &mut Work<F::Addr>,
-    may_open: bool,
-) -> Option<Verdict> {
     if is_met_leaving(&work.flow) != (W::HOOK == Hook::Egress) {
-        return Some(Verdict::PASS);
+        return Verdict::PASS;
     }
     let partner = find_partner::<F, W>(world, work);
     if partner != Partner::Another && !is_over::<F, W>(world, work) {
-        return Some(follow::<F, P, W>(packet, world, work, partner));
+        return follow::<F, P, W>(packet, world, work, partner);
     }
     forget::<F, W>(world, work, partner);
-    if may_open {
-        return None;
+    if may_open(work.parsed.key.protocol, work.parsed.tcp_flags) {
+        return open::open::<F, P, W>(packet, world, work);
     }
     if partner == Partner::Another {
         walk::count_passed::<F, W>(world, Reason::NoFlow);
     }
-    Some(Verdict::PASS)
+    Verdict::PASS
 }
 
 /// What stands in the place of a half's partner.
@@ -87,14 +62,10 @@ fn find_partner<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> 
     if mutual { Partner::There } else { Partner::Another }
 }
 
-/// Reads the half of `work.key` into `work.flow`; false, and what was there stays, if there is none.
+/// Reads the half of `work.key` into `work.flow`; false if there is none.
 #[inline(never)]
 pub fn find<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> bool {
-    let found = world.read_flow(&work.key, &mut work.other);
-    if found {
-        work.flow = work.other;
-    }
-    found
+    world.read_flow(&work.key, &mut work.flow)
 }
 
 /// Whether the flow has ended: its backend is gone, or its client begins anew on its ports.

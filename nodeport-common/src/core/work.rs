@@ -30,8 +30,6 @@ pub struct Work<A> {
     pub backend: Backend<A>,
     /// Its index.
     pub backend_index: u32,
-    /// The source port that is tried, counted from the first of the SNAT range.
-    pub candidate: u32,
     /// The way to where the packet goes.
     pub way: Route<A>,
     /// The packet's IP header.

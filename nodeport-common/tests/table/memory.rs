@@ -77,10 +77,6 @@ macro_rules! memory {
                 self.0.load(Ordering::Acquire)
             }
 
-            fn store(&self, new: u64) {
-                self.0.store(new, Ordering::Release);
-            }
-
             fn swap(&self, old: u64, new: u64) -> bool {
                 fence(Ordering::SeqCst);
                 let found = self.0.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst);

@@ -6,7 +6,6 @@ use nodeport_common::abi::{Addr4, Addr6, Flow, FlowKey, FlowState, NextHop};
 use nodeport_common::core::env::{Inserted, Step, Stepped};
 use nodeport_common::core::family::{V4, V6};
 use nodeport_common::core::table::slot::{Place, Slot};
-use nodeport_common::core::table::status::Status;
 use nodeport_common::core::table::{self, Entry, Line, Store, Word};
 
 use super::Table;
@@ -23,10 +22,20 @@ const GONE: u32 = 0xff;
 /// The half's state stays as it is.
 const SAME: u32 = 0xfe;
 
+/// What a number says that a claim has returned.
+#[inline(always)]
+fn inserted(number: u32) -> Inserted {
+    match number {
+        DONE => Inserted::Done,
+        TAKEN => Inserted::Taken,
+        _ => Inserted::Full,
+    }
+}
+
 macro_rules! table {
     ($family:ty, $addr:ty,
-     $read:ident, $step:ident, $merge:ident, $search:ident, $claim:ident, $make_room:ident, $remove:ident,
-     $names:ident, $push_out:ident, $oldest:ident, $evict:ident, $retire:ident) => {
+     $read:ident, $step:ident, $merge:ident, $search:ident, $claim:ident, $remove:ident,
+     $names:ident, $push_out:ident, $age:ident, $evict:ident, $allocate:ident, $retire:ident) => {
         /// See [`table::names`].
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -36,6 +45,13 @@ macro_rules! table {
             table::names(<$family>::TABLE, Slot::from_word(slot), key) as u32
         }
 
+        /// See [`table::allocate`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $allocate() -> u32 {
+            table::allocate(<$family>::TABLE)
+        }
+
         /// See [`table::push_out`].
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -43,11 +59,11 @@ macro_rules! table {
             table::push_out(<$family>::TABLE, Place::from_word(place), now)
         }
 
-        /// See [`table::oldest`].
+        /// See [`table::age`].
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $oldest(place: u64, now: u32) -> u32 {
-            table::oldest(<$family>::TABLE, Place::from_word(place), now)
+        extern "C" fn $age(place: u64, number: u32, now: u32) -> u32 {
+            table::age(<$family>::TABLE, Place::from_word(place), number, now)
         }
 
         /// See [`table::evict`].
@@ -65,14 +81,14 @@ macro_rules! table {
             0
         }
 
-        /// See [`table::find`]: the slot's word, 0 if there is none.
+        /// Looks in all places of a key: the slot's word, 0 if there is none.
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $search(key: *const FlowKey<$addr>, place: u64) -> u64 {
+        extern "C" fn $search(key: *const FlowKey<$addr>) -> u64 {
             // SAFETY: as above.
             let Some(key) = (unsafe { key.as_ref() }) else { return 0 };
-            let found = table::find(<$family>::TABLE, key, Place::from_word(place));
-            found.map_or(0, |(_, slot)| slot.word())
+            let Some(place) = Table::<$family>::place(key) else { return 0 };
+            table::find(<$family>::TABLE, key, place).map_or(0, |(_, slot)| slot.word())
         }
 
         /// Reads all of a half: 1 if there is one.
@@ -124,13 +140,12 @@ macro_rules! table {
             half.merge_state(FlowState::from_u8(state as u8)).map_or(GONE, |state| state as u32)
         }
 
-        /// See [`table::try_claim`]: an [`Inserted`] as a number.
+        /// See [`table::claim`]: an [`Inserted`] as a number.
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $claim(
             key: *const FlowKey<$addr>,
             flow: *const Flow<$addr>,
-            place: u64,
             now: u32,
         ) -> u32 {
             // SAFETY: as above.
@@ -138,19 +153,13 @@ macro_rules! table {
             else {
                 return FULL;
             };
-            let (place, status) = (Place::from_word(place), half::status(flow, key.protocol));
-            match table::try_claim(<$family>::TABLE, key, flow, place, status, now) {
+            let Some(place) = Table::<$family>::place(key) else { return FULL };
+            let status = half::status(flow, key.protocol);
+            match table::claim(<$family>::TABLE, key, flow, place, status, now) {
                 Inserted::Done => DONE,
                 Inserted::Taken => TAKEN,
                 Inserted::Full => FULL,
             }
-        }
-
-        /// See [`table::make_room`].
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        extern "C" fn $make_room(place: u64, now: u32) -> u32 {
-            table::make_room(<$family>::TABLE, Place::from_word(place), now) as u32
         }
 
         /// See [`table::remove`]: 1 if it was there.
@@ -189,29 +198,8 @@ macro_rules! table {
             }
 
             #[inline(always)]
-            fn search(self, key: &Self::Key, place: Place) -> Slot {
-                Slot::from_word($search(key, place.word()))
-            }
-
-            #[inline(always)]
-            fn try_claim(
-                self,
-                key: &Self::Key,
-                flow: &Self::Body,
-                place: Place,
-                _: Status,
-                now: u32,
-            ) -> Inserted {
-                match $claim(key, flow, place.word(), now) {
-                    DONE => Inserted::Done,
-                    TAKEN => Inserted::Taken,
-                    _ => Inserted::Full,
-                }
-            }
-
-            #[inline(always)]
-            fn make_room(self, place: Place, now: u32) -> bool {
-                $make_room(place.word(), now) != 0
+            fn allocate(self) -> u32 {
+                $allocate()
             }
 
             #[inline(always)]
@@ -220,8 +208,8 @@ macro_rules! table {
             }
 
             #[inline(always)]
-            fn oldest(self, place: Place, now: u32) -> u32 {
-                $oldest(place.word(), now)
+            fn age(self, place: Place, number: u32, now: u32) -> u32 {
+                $age(place.word(), number, now)
             }
 
             #[inline(always)]
@@ -239,7 +227,7 @@ macro_rules! table {
             /// Looks a half up in all its places.
             #[inline(always)]
             fn search(key: &FlowKey<$addr>) -> Option<MapFlow<$family>> {
-                MapFlow::of(<$family>::TABLE.search(key, Self::place(key)?))
+                MapFlow::of(Slot::from_word($search(key)))
             }
 
             /// Reads all of a half; false if there is none.
@@ -272,9 +260,7 @@ macro_rules! table {
             /// Puts a half into the table, if its key is free.
             #[inline(always)]
             pub(crate) fn claim(key: &FlowKey<$addr>, flow: &Flow<$addr>, now: u32) -> Inserted {
-                let Some(place) = Self::place(key) else { return Inserted::Full };
-                let status = half::status(flow, key.protocol);
-                table::claim(<$family>::TABLE, key, flow, place, status, now)
+                inserted($claim(key, flow, now))
             }
 
             /// Removes a half, if it is there.
@@ -293,12 +279,12 @@ table!(
     flow4_merge,
     flow4_search,
     flow4_claim,
-    flow4_make_room,
     flow4_remove,
     flow4_names,
     flow4_push_out,
-    flow4_oldest,
+    flow4_age,
     flow4_evict,
+    flow4_allocate,
     flow4_retire
 );
 table!(
@@ -309,11 +295,11 @@ table!(
     flow6_merge,
     flow6_search,
     flow6_claim,
-    flow6_make_room,
     flow6_remove,
     flow6_names,
     flow6_push_out,
-    flow6_oldest,
+    flow6_age,
     flow6_evict,
+    flow6_allocate,
     flow6_retire
 );

@@ -26,13 +26,6 @@ impl Word for MapWord {
     }
 
     #[inline(always)]
-    fn store(&self, new: u64) {
-        compiler_fence(Ordering::SeqCst);
-        // SAFETY: as in `load`.
-        unsafe { self.0.write_volatile(new) };
-    }
-
-    #[inline(always)]
     fn swap(&self, old: u64, new: u64) -> bool {
         use core::intrinsics::{AtomicOrdering, atomic_cxchg};
         const SEQUENTIAL: AtomicOrdering = AtomicOrdering::SeqCst;

@@ -8,11 +8,9 @@ use nodeport_common::abi::FlowKey;
 use nodeport_common::core::table;
 use nodeport_common::core::table::half::key_hash;
 use nodeport_common::core::table::slot::Place;
-use nodeport_common::core::table::{Line as _, Word as _};
 
 pub(crate) use half::MapFlow;
 pub(crate) use memory::InMaps;
-use memory::MapLine;
 
 /// The table of one family. Its operations that are long are functions that the kernel verifies by
 /// themselves: see `global`.
@@ -44,29 +42,5 @@ impl<F: InMaps> Table<F> {
     #[inline(always)]
     pub(crate) fn flow(key: &FlowKey<F::Addr>) -> Option<MapFlow<F>> {
         MapFlow::of_key(table::likely(F::TABLE, Self::place(key)?)?, key)
-    }
-
-    /// Whether a half may be where it is likely. The line where it is else is fetched meanwhile.
-    #[inline(always)]
-    pub(crate) fn seems_known(key: &FlowKey<F::Addr>) -> bool {
-        let Some(place) = Self::place(key) else { return false };
-        fetch::<F>(place.second());
-        F::line(place.first()).is_some_and(|line| MapLine(line).has_tag(place.tag()))
-    }
-
-    /// Fetches the lines where a half may be.
-    #[inline(always)]
-    pub(crate) fn foresee(key: &FlowKey<F::Addr>) {
-        let Some(place) = Self::place(key) else { return };
-        fetch::<F>(place.first());
-        fetch::<F>(place.second());
-    }
-}
-
-/// Reads a line for nothing but to have it in the cache: the processor does not wait for it.
-#[inline(always)]
-fn fetch<F: InMaps>(line: u32) {
-    if let Some(line) = F::line(line) {
-        MapLine(line).slot(0).load();
     }
 }

@@ -9,7 +9,7 @@ const TRIES: u32 = 16;
 
 /// Takes a free entry.
 #[inline(always)]
-pub(super) fn allocate<S: Store>(store: S) -> u32 {
+pub fn allocate<S: Store>(store: S) -> u32 {
     let Some(heap) = store.heap() else { return NONE };
     let mut tries = 0;
     while tries < TRIES {

@@ -24,11 +24,10 @@ mod room;
 pub mod slot;
 pub mod status;
 
-pub use claim::{claim, remove, try_claim};
-pub use heap::{retire, take_up};
-pub use room::{evict, make_room, oldest, push_out};
+pub use claim::{claim, remove};
+pub use heap::{allocate, retire, take_up};
+pub use room::{age, evict, push_out};
 
-use super::env::Inserted;
 use crate::abi::SLOTS_OF_LINE;
 use slot::{Place, Slot};
 use status::Status;
@@ -42,8 +41,6 @@ const NONE: u32 = u32::MAX;
 pub trait Word {
     /// Reads it.
     fn load(&self) -> u64;
-    /// Writes it, after all that this CPU has written before.
-    fn store(&self, new: u64);
     /// Writes `new` if it is `old`; whether it was. Orders all that this CPU reads and writes
     /// before and after it.
     fn swap(&self, old: u64, new: u64) -> bool;
@@ -56,11 +53,6 @@ pub trait Line: Copy {
     /// The tag that stands in slot `place`, whatever else does.
     fn tag(self, place: usize) -> u16 {
         Slot::from_word(self.slot(place).load()).tag()
-    }
-    /// Whether any slot has that tag.
-    #[inline(always)]
-    fn has_tag(self, tag: u16) -> bool {
-        (0..SLOTS_OF_LINE).any(|place| self.tag(place) == tag)
     }
 }
 
@@ -102,32 +94,17 @@ pub trait Store: Copy {
     fn names(self, slot: Slot, key: &Self::Key) -> bool {
         names(self, slot, key)
     }
-    /// The slot of a key, as [`find`] finds it; empty if there is none.
-    fn search(self, key: &Self::Key, place: Place) -> Slot {
-        find(self, key, place).map_or(Slot::EMPTY, |(_, slot)| slot)
-    }
-    /// [`try_claim`].
-    fn try_claim(
-        self,
-        key: &Self::Key,
-        body: &Self::Body,
-        place: Place,
-        status: Status,
-        now: u32,
-    ) -> Inserted {
-        try_claim(self, key, body, place, status, now)
-    }
-    /// [`make_room`].
-    fn make_room(self, place: Place, now: u32) -> bool {
-        make_room(self, place, now)
+    /// [`allocate`].
+    fn allocate(self) -> u32 {
+        allocate(self)
     }
     /// [`push_out`].
     fn push_out(self, place: Place, now: u32) -> u32 {
         push_out(self, place, now)
     }
-    /// [`oldest`].
-    fn oldest(self, place: Place, now: u32) -> u32 {
-        oldest(self, place, now)
+    /// [`age`].
+    fn age(self, place: Place, number: u32, now: u32) -> u32 {
+        age(self, place, number, now)
     }
     /// [`evict`].
     fn evict(self, place: Place, number: u32) -> bool {
@@ -162,26 +139,13 @@ pub fn is_of<E: Entry>(entry: &E, slot: Slot, key: &E::Key) -> bool {
 /// Finds the slot of a key: which of its sixteen it is, and what is in it.
 #[inline(always)]
 pub fn find<S: Store>(store: S, key: &S::Key, place: Place) -> Option<(u32, Slot)> {
-    if let Some((at, slot)) = find_in(store, key, place, place.first()) {
-        return Some((at, slot));
-    }
-    let (at, slot) = find_in(store, key, place, place.second())?;
-    Some((at + SLOTS_OF_LINE as u32, slot))
-}
-
-/// Finds the slot of a key in a line.
-#[inline(always)]
-fn find_in<S: Store>(store: S, key: &S::Key, place: Place, line: u32) -> Option<(u32, Slot)> {
-    let line = store.line(line)?;
-    let mut at = 0;
-    while at < SLOTS_OF_LINE {
-        if line.tag(at) == place.tag() {
-            let slot = Slot::from_word(line.slot(at).load());
-            if slot.is_found_by(place.tag()) && store.names(slot, key) {
-                return Some((at as u32, slot));
-            }
+    let mut number = 0;
+    while number < CHOICES {
+        let slot = slot_at(store, place, number);
+        if slot.is_found_by(place.tag()) && store.names(slot, key) {
+            return Some((number, slot));
         }
-        at += 1;
+        number += 1;
     }
     None
 }

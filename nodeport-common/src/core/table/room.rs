@@ -3,8 +3,8 @@
 use super::heap::{ended, take_up};
 use super::slot::{Place, Slot};
 use super::status::Status;
-use super::{CHOICES, Entry as _, Line, NONE, Store, Word as _, slot_at, swap};
-use crate::abi::{FLOW_PROVED, SLOTS_OF_LINE};
+use super::{CHOICES, Entry as _, NONE, Store, Word as _, slot_at, swap};
+use crate::abi::FLOW_PROVED;
 
 /// How often another newcomer is picked, if the first was gone or had proved itself.
 const PICKS: u32 = 3;
@@ -17,7 +17,7 @@ const NEARBY: u32 = 5;
 pub fn push_out<S: Store>(store: S, place: Place, now: u32) -> u32 {
     let mut tries = 0;
     while tries < PICKS {
-        let number = store.oldest(place, now);
+        let number = oldest(store, place, now);
         if number == NONE {
             return NONE;
         }
@@ -31,29 +31,27 @@ pub fn push_out<S: Store>(store: S, place: Place, now: u32) -> u32 {
 
 /// The slot of the newcomer that came first: which of the sixteen it is.
 #[inline(always)]
-pub fn oldest<S: Store>(store: S, place: Place, now: u32) -> u32 {
-    let (Some(first), Some(second)) = (store.line(place.first()), store.line(place.second()))
-    else {
-        return NONE;
-    };
-    let oldest = oldest_in(second, SLOTS_OF_LINE, now, oldest_in(first, 0, now, 0));
-    if oldest >> 8 == 0 { NONE } else { oldest as u32 & (CHOICES - 1) }
+fn oldest<S: Store>(store: S, place: Place, now: u32) -> u32 {
+    // Its age, and below that its number: one word to compare and to keep.
+    let mut oldest = 0;
+    let mut number = 0;
+    while number < CHOICES {
+        let age = store.age(place, number, now);
+        let candidate = age << 8 | number;
+        if age != 0 && candidate > oldest {
+            oldest = candidate;
+        }
+        number += 1;
+    }
+    if oldest == 0 { NONE } else { oldest & (CHOICES - 1) }
 }
 
-/// The oldest of a line's newcomers and the one so far: its age, and below that its number, which
-/// begins at `number` here. One word to compare and to keep, and without a branch (see
-/// [`Slot::age_of_newcomer`]).
+/// How old the newcomer in slot `number` of a place is (see [`Slot::age_of_newcomer`]). A function
+/// of its own: of a number that comes out of one the verifier knows nothing, and does not try every
+/// order of sixteen.
 #[inline(always)]
-fn oldest_in<L: Line>(line: L, number: usize, now: u32, so_far: i64) -> i64 {
-    let mut oldest = so_far;
-    let mut at = 0;
-    while at < SLOTS_OF_LINE {
-        let age = Slot::from_word(line.slot(at).load()).age_of_newcomer(now) as i64;
-        let ahead = (age << 8 | (number + at) as i64) - oldest;
-        oldest += ahead & !(ahead >> 63);
-        at += 1;
-    }
-    oldest
+pub fn age<S: Store>(store: S, place: Place, number: u32, now: u32) -> u32 {
+    slot_at(store, place, number).age_of_newcomer(now)
 }
 
 /// Ends the newcomer in slot `number` of a place; whether it was one. Of one that has proved
@@ -83,15 +81,15 @@ pub fn evict<S: Store>(store: S, place: Place, number: u32) -> bool {
     true
 }
 
-/// Pushes a newcomer out here, or nearby: a slot or an entry is missing. Whether one was.
+/// Frees an entry where there is none, and takes it: that of a newcomer here, or nearby.
 #[inline(always)]
-pub fn make_room<S: Store>(store: S, place: Place, now: u32) -> bool {
+pub(super) fn make_room<S: Store>(store: S, place: Place, now: u32) -> u32 {
     let mut distance = 0;
     while distance < NEARBY {
         if store.push_out(place.nearby(distance), now) != NONE {
-            return true;
+            return store.allocate();
         }
         distance += 1;
     }
-    false
+    NONE
 }

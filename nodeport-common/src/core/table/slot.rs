@@ -18,10 +18,8 @@ const VERSION_MASK: u16 = (1 << VERSION_BITS) - 1;
 const BIRTH_AT: u32 = ENTRY_BITS;
 const TAG_AT: u32 = 32;
 const VERSION_AT: u32 = 48;
-const NEWCOMER_AT: u32 = 62;
-const PENDING_AT: u32 = 63;
-const NEWCOMER: u64 = 1 << NEWCOMER_AT;
-const PENDING: u64 = 1 << PENDING_AT;
+const NEWCOMER: u64 = 1 << 62;
+const PENDING: u64 = 1 << 63;
 
 /// The version after this one.
 #[inline(always)]
@@ -57,15 +55,13 @@ impl Slot {
 
     /// How old a newcomer is at `now`, in units, plus one; it counts as young again after 256 of
     /// them. 0 if it is none, or is still being claimed.
-    ///
-    /// Without a branch: sixteen of them are looked at in a row, and the verifier would try every
-    /// combination.
     #[inline(always)]
     pub const fn age_of_newcomer(self, now: u32) -> u32 {
-        let is_one = (self.0 >> NEWCOMER_AT & !(self.0 >> PENDING_AT) & 1) as u32;
+        if self.0 & (NEWCOMER | PENDING) != NEWCOMER {
+            return 0;
+        }
         let born = (self.0 >> BIRTH_AT) as u8;
-        let age = ((now >> AGE_SHIFT) as u8).wrapping_sub(born) as u32;
-        (age + 1) * is_one
+        ((now >> AGE_SHIFT) as u8).wrapping_sub(born) as u32 + 1
     }
 
     /// The slot of that word.
