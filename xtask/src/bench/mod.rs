@@ -1,11 +1,11 @@
 //! `cargo xtask bench`: what a packet costs.
 
-#[allow(dead_code, reason = "the benches that draw come one by one")]
 mod chart;
 mod frames;
 mod packet;
 mod report;
 mod runner;
+pub mod traffic;
 
 use std::path::PathBuf;
 
@@ -17,6 +17,9 @@ use clap::{Args, Subcommand};
 pub enum Command {
     /// Nanoseconds per packet of the programs alone, by BPF_PROG_TEST_RUN.
     Packet(Options),
+    /// Packets, connections and requests from sockets to sockets, beside plain routing and
+    /// kube-proxy.
+    Traffic(traffic::Options),
 }
 
 /// How to measure.
@@ -52,5 +55,6 @@ pub struct Options {
 pub fn run(command: &Command) -> Result<()> {
     match command {
         Command::Packet(options) => packet::run(options),
+        Command::Traffic(options) => traffic::run(options),
     }
 }

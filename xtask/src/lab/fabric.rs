@@ -245,8 +245,22 @@ impl Lab {
     }
 }
 
-/// A veth pair: `near_device` in `near`, `far_device` in `far`, both like a wire, both up.
+/// A veth pair: `near_device` in `near`, `far_device` in `far`, both like a wire, both up; the far
+/// end can be sent to by XDP.
 pub(super) fn link(
+    near: &Namespace,
+    near_device: &str,
+    far: &Namespace,
+    far_device: &str,
+    mtu: u32,
+) -> Result<()> {
+    wire(near, near_device, far, far_device, mtu)?;
+    near.run(|| ip::takes_xdp_frames(near_device))?
+}
+
+/// The same without a program at either end: a native XDP program on a veth has each packet that a
+/// socket sends copied to a new page.
+pub(super) fn wire(
     near: &Namespace,
     near_device: &str,
     far: &Namespace,
@@ -258,7 +272,7 @@ pub(super) fn link(
         "link add {near_device} mtu {mtu} type veth \
              peer name {far_device} mtu {mtu} netns {far_path}"
     )])?;
-    near.run(|| ip::like_a_wire(near_device).and_then(|()| ip::takes_xdp_frames(near_device)))??;
+    near.run(|| ip::like_a_wire(near_device))??;
     far.run(|| ip::like_a_wire(far_device))??;
     near.ip(&[format!("link set {near_device} up")])?;
     far.ip(&[format!("link set {far_device} up")])

@@ -17,6 +17,7 @@ mod fabric;
 mod folder;
 mod interrupt;
 mod ip;
+mod line;
 mod member;
 mod namespace;
 mod pods;
@@ -34,6 +35,7 @@ use anyhow::{Context as _, Result};
 
 pub use address::Pair;
 pub use agent::{Agent, AgentOptions, Mode};
+pub use line::{BACKENDS, Line, Place};
 pub use member::{Client, Node, Pod};
 pub use namespace::Namespace;
 pub use process::Process;

@@ -1,0 +1,64 @@
+//! What is sent: bounded numbers of packets, requests and connections, every one of which must
+//! arrive.
+
+mod clock;
+mod datagrams;
+mod flows;
+mod one_cpu;
+mod tcp;
+
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+
+use crate::lab::{Line, Namespace};
+
+pub(super) use datagrams::rate;
+pub(super) use flows::Flows;
+pub(super) use one_cpu::{RoundTrips, packets, round_trips};
+pub(super) use tcp::{connections, requests, whole};
+
+use super::cluster::ENDPOINT_PORT;
+
+/// How long to wait for what was sent.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between whom.
+#[derive(Clone, Debug)]
+pub(super) struct Ends {
+    client: Namespace,
+    backend: Namespace,
+    /// Where the client sends to, in turn.
+    targets: Vec<SocketAddrV4>,
+    /// Where it arrives.
+    sinks: Vec<SocketAddrV4>,
+}
+
+impl Ends {
+    /// The ends of a line, whose client sends to `target`, or, without one, to the backend itself.
+    pub(super) fn new(line: &Line, target: Option<SocketAddrV4>) -> Self {
+        let sink = |address| SocketAddrV4::new(address, ENDPOINT_PORT);
+        let sinks: Vec<_> = line.backend_addresses().into_iter().map(sink).collect();
+        Self {
+            client: line.lab().client().namespace().clone(),
+            backend: line.backend().clone(),
+            targets: target.map_or_else(|| sinks.clone(), |target| vec![target]),
+            sinks,
+        }
+    }
+
+    /// The target of the connection or flow of that number.
+    fn target(&self, number: u64) -> SocketAddrV4 {
+        self.targets[(number % self.targets.len() as u64) as usize]
+    }
+}
+
+/// Puts the calling thread on one processor.
+fn pin(cpu: usize) -> Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu).with_context(|| format!("--cpu {cpu}"))?;
+    sched_setaffinity(Pid::from_raw(0), &cpus).with_context(|| format!("run on processor {cpu}"))
+}

@@ -1,0 +1,187 @@
+//! `bench traffic`: packets from sockets to sockets, through a node.
+//!
+//! Every candidate has a client, a node and a backend of its own, and all of them are up from the
+//! beginning. Each round runs every load on every candidate, one after the other, so that a change
+//! of the machine's speed meets all of them alike; figures are ratios to plain routing in the same
+//! round.
+
+mod candidate;
+mod cluster;
+mod figures;
+mod frames;
+mod iptables;
+mod load;
+mod manifests;
+mod measure;
+mod nftables;
+mod probe;
+mod report;
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use self::candidate::Candidate;
+use self::figures::Samples;
+use self::measure::{Setup, Way, place};
+use self::probe::{Counts, Probe};
+use self::report::Report;
+use crate::build;
+use crate::lab::Place;
+use crate::progress::Step;
+
+/// How to measure.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Rounds; in each, every load runs on every candidate, in turn.
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// Numbers of services that the agent serves; the rules of others also get 1,000.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 10_000])]
+    pub services: Vec<u32>,
+    /// New UDP flows in a round.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=4_000))]
+    pub flows: u32,
+    /// Later packets of a flow in a round.
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub packets: u32,
+    /// New connections in a round.
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=8_000))]
+    pub connections: u32,
+    /// Requests on kept connections in a round.
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(8..=10_000_000))]
+    pub requests: u32,
+    /// UDP packets from one processor to another in a round.
+    #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub datagrams: u32,
+    /// Only these loads.
+    #[arg(long, value_delimiter = ',', value_enum)]
+    pub only: Vec<Probe>,
+    /// Only these ways, beside plain routing.
+    #[arg(long, value_delimiter = ',', value_enum)]
+    pub setups: Vec<Setup>,
+    /// The processor of what runs on one.
+    #[arg(long, default_value_t = 1)]
+    pub cpu: usize,
+    /// Do not build: measure the agent as it is.
+    #[arg(long)]
+    pub no_build: bool,
+    /// Write the figures as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write a chart of each measure (SVG) into this folder.
+    #[arg(long, value_name = "DIR")]
+    pub charts: Option<PathBuf>,
+    /// Fail if a goal is missed.
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// Sets up all candidates, measures, prints.
+///
+/// # Errors
+/// If a candidate cannot be set up, if anything sent does not arrive, or with `--check` if a goal
+/// is missed.
+pub(super) fn run(options: &Options) -> Result<()> {
+    if !options.no_build {
+        build::run(&build::Options::default())?;
+    }
+    let report = measure(options)?;
+    report.print();
+    let missed = report.goals();
+    if let Some(path) = &options.json {
+        report.json(path)?;
+    }
+    if let Some(folder) = &options.charts {
+        report.charts(folder)?;
+    }
+    ensure!(!options.check || missed == 0, "{missed} goals are missed");
+    Ok(())
+}
+
+fn measure(options: &Options) -> Result<Report> {
+    let mut candidates = Vec::new();
+    for way in ways(options) {
+        candidates.push(build_candidate(way)?);
+    }
+    let samples = sample(options, &mut candidates)?;
+    Ok(Report { traffic: samples.figures(), frames: Vec::new() })
+}
+
+fn build_candidate(way: Way) -> Result<Candidate> {
+    let name = name(way);
+    let step = Step::start(&name, "a client, a node and a backend of its own");
+    let candidate = Candidate::build(way).with_context(|| format!("set up {name}"))?;
+    step.done();
+    Ok(candidate)
+}
+
+fn name(way: Way) -> String {
+    let (setup, at) = (way.setup.name(), place(way.place));
+    match way.services {
+        0 => format!("{setup} to a {at} backend"),
+        services => format!("{setup}, {services} services, {at} backend"),
+    }
+}
+
+/// What is measured: beside plain routing what was asked for, else everything.
+fn ways(options: &Options) -> Vec<Way> {
+    let wanted = |setup: Setup| options.setups.is_empty() || options.setups.contains(&setup);
+    let mut counts = options.services.clone();
+    counts.sort_unstable();
+    counts.dedup();
+    let mut more = counts.clone();
+    if counts.contains(&1) && counts.contains(&10_000) {
+        more.insert(1, 1_000);
+    }
+    let routing = |place| Way { setup: Setup::Routing, place, services: 0 };
+    let mut ways = vec![routing(Place::Remote)];
+    for (setup, counts) in
+        [(Setup::Nodeport, &counts), (Setup::Nftables, &more), (Setup::Iptables, &more)]
+    {
+        let of = |services: &u32| Way { setup, services: *services, place: Place::Remote };
+        ways.extend(counts.iter().filter(|_| wanted(setup)).map(of));
+    }
+    if wanted(Setup::Nodeport) {
+        ways.push(routing(Place::Local));
+        ways.push(Way { setup: Setup::Nodeport, place: Place::Local, services: 1 });
+    }
+    ways
+}
+
+fn sample(options: &Options, candidates: &mut [Candidate]) -> Result<Samples> {
+    let counts = Counts {
+        cpu: options.cpu,
+        flows: options.flows as usize,
+        packets: options.packets as usize,
+        connections: options.connections.into(),
+        requests: options.requests.into(),
+        datagrams: options.datagrams.into(),
+    };
+    let probes: Vec<Probe> = Probe::ALL
+        .into_iter()
+        .filter(|probe| options.only.is_empty() || options.only.contains(probe))
+        .collect();
+    let steps = u64::from(options.rounds) * (probes.len() * candidates.len()) as u64;
+    let progress = ProgressBar::new(steps)
+        .with_style(ProgressStyle::with_template("{elapsed} {wide_bar} {pos}/{len} {msg}")?);
+    let mut samples = Samples::default();
+    for round in 0..options.rounds {
+        for probe in &probes {
+            for candidate in candidates.iter_mut() {
+                progress.set_message(format!("{}: {}", candidate.way.setup.name(), probe.name()));
+                let found = candidate.sample(*probe, &counts).with_context(|| {
+                    format!("{}, {}, round {}", name(candidate.way), probe.name(), round + 1)
+                })?;
+                for (measure, value) in found {
+                    samples.add(measure, candidate.way, value);
+                }
+                progress.inc(1);
+            }
+        }
+    }
+    progress.finish_and_clear();
+    Ok(samples)
+}

@@ -1,0 +1,258 @@
+//! Figures as tables, as JSON, as charts, and beside their goals.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+use super::super::chart::{Bar, Chart, Group, Tone};
+use super::figures::Figure;
+use super::frames::FrameRate;
+use super::measure::{GOALS, Goal, Measure, Setup, Way, place};
+use crate::lab::Place;
+
+/// All that a run has found.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Report {
+    /// Ways to the backend.
+    pub traffic: Vec<Figure>,
+    /// Frames that XDP sends.
+    pub frames: Vec<FrameRate>,
+}
+
+/// Measures that share a table.
+const TABLES: [(&str, &[Measure]); 3] = [
+    (
+        "packets and rates",
+        &[
+            Measure::FirstPacket,
+            Measure::LaterPacket,
+            Measure::NewConnections,
+            Measure::KeptRequests,
+            Measure::UdpRate,
+        ],
+    ),
+    ("processor time", &[Measure::CpuPerConnection, Measure::CpuPerRequest]),
+    (
+        "round trips",
+        &[
+            Measure::FirstP50,
+            Measure::FirstP99,
+            Measure::FirstP999,
+            Measure::LaterP50,
+            Measure::LaterP99,
+            Measure::LaterP999,
+        ],
+    ),
+];
+
+impl Report {
+    /// Prints everything.
+    pub(super) fn print(&self) {
+        for (title, measures) in TABLES {
+            println!("\n{title}: × plain routing, median (lowest to highest); ~ is unsteady");
+            println!("{}", self.table(measures));
+        }
+        if !self.frames.is_empty() {
+            println!("\nframes that XDP sends over a veth, one processor\n{}", self.frame_table());
+        }
+    }
+
+    fn table(&self, measures: &[Measure]) -> Table {
+        let mut table = Table::new();
+        table.load_preset(presets::NOTHING);
+        let heads = measures.iter().map(|measure| measure.title().to_owned());
+        let fixed = ["backend", "by", "services"].map(str::to_owned);
+        table.set_header(fixed.into_iter().chain(heads));
+        for way in self.ways() {
+            let cells = measures.iter().map(|measure| self.cell(*measure, way));
+            let services =
+                if way.services == 0 { "–".to_owned() } else { way.services.to_string() };
+            let names = [place(way.place).to_owned(), way.setup.name().to_owned(), services];
+            table.add_row(names.into_iter().chain(cells));
+        }
+        for column in table.column_iter_mut().skip(2) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        table
+    }
+
+    fn frame_table(&self) -> Table {
+        let mut table = Table::new();
+        table.load_preset(presets::NOTHING);
+        table.set_header(["program", "frames/s", "× empty"]);
+        for FrameRate { program, value, ratio, unsteady } in &self.frames {
+            let mark = if *unsteady { "~" } else { "" };
+            let ratio = format!("{mark}{:.2} ({:.2}–{:.2})", ratio.median, ratio.low, ratio.high);
+            table.add_row([(*program).to_owned(), format!("{:.2} M", value.median / 1e6), ratio]);
+        }
+        table
+    }
+
+    /// Every way, remote backends first.
+    fn ways(&self) -> Vec<Way> {
+        let ways: BTreeSet<_> =
+            self.traffic.iter().map(|f| (f.way.place, f.way.setup, f.way.services)).collect();
+        ways.into_iter().map(|(place, setup, services)| Way { setup, place, services }).collect()
+    }
+
+    fn cell(&self, measure: Measure, way: Way) -> String {
+        let Some(figure) = self.figure(measure, way) else { return String::new() };
+        if way.setup == Setup::Routing {
+            return in_unit(measure, figure.value.median);
+        }
+        let (mark, ratio) = (if figure.unsteady { "~" } else { "" }, figure.ratio);
+        format!("{mark}{:.2} ({:.2}–{:.2})", ratio.median, ratio.low, ratio.high)
+    }
+
+    fn figure(&self, measure: Measure, way: Way) -> Option<&Figure> {
+        self.traffic.iter().find(|figure| figure.measure == measure && figure.way == way)
+    }
+
+    /// Writes everything as one JSON object.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub(super) fn json(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).context("figures to JSON")?;
+        fs::write(path, text + "\n").with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Prints each goal beside what was measured; returns how many were missed.
+    pub(super) fn goals(&self) -> usize {
+        let mut missed = 0;
+        let mut say = |what: String, ratio: f64, goal: String, met: bool| {
+            missed += usize::from(!met);
+            println!("{what}: {ratio:.3}, goal {goal}: {}", if met { "reached" } else { "MISSED" });
+        };
+        println!();
+        for goal in &GOALS {
+            let Goal { measure, place: at, services, ratio } = goal;
+            let way = Way { setup: Setup::Nodeport, place: *at, services: *services };
+            let Some(figure) = self.figure(*measure, way) else { continue };
+            let what = format!("{}, {} backend, {services} services", measure.title(), place(*at));
+            let sign = if measure.is_rate() { "≥" } else { "≤" };
+            let median = figure.ratio.median;
+            say(what, median, format!("{sign} {ratio} × routing"), goal.met(median));
+        }
+        if let Some(rate) = self.frames.iter().find(|rate| rate.program == FrameRate::OURS) {
+            let (median, least) = (rate.ratio.median, FrameRate::GOAL);
+            say("XDP_TX frames/s".into(), median, format!("≥ {least} × empty"), median >= least);
+        }
+        missed
+    }
+
+    /// Writes a chart for each measure into a folder.
+    ///
+    /// # Errors
+    /// If the folder or a file cannot be written.
+    pub(super) fn charts(&self, folder: &Path) -> Result<()> {
+        fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+        for measure in Measure::ALL {
+            if let Some(chart) = self.chart(measure) {
+                chart.write(&folder.join(format!("traffic-{}.svg", measure.slug())))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn chart(&self, measure: Measure) -> Option<Chart> {
+        let groups: Vec<Group> = [Place::Remote, Place::Local]
+            .into_iter()
+            .filter_map(|at| self.group(measure, at))
+            .collect();
+        let goal = GOALS.iter().find(|goal| goal.measure == measure && goal.place == Place::Remote);
+        let better = if measure.is_rate() { "more is better" } else { "less is better" };
+        (!groups.is_empty()).then(|| Chart {
+            title: format!("{} ({better})", measure.title()),
+            unit: "× plain routing".to_owned(),
+            goal: goal.map(|goal| (goal.ratio, format!("goal {}", goal.ratio))),
+            limit: (!measure.is_rate()).then_some(4.0),
+            groups,
+        })
+    }
+
+    fn group(&self, measure: Measure, at: Place) -> Option<Group> {
+        let figures = self.ways().into_iter().filter(|way| way.place == at);
+        let bars: Vec<Bar> = figures.filter_map(|way| self.figure(measure, way)).map(bar).collect();
+        let name = format!("{} backend", place(at));
+        (!bars.is_empty()).then_some(Group { name, bars })
+    }
+}
+
+fn bar(figure: &Figure) -> Bar {
+    let Way { setup, services, .. } = figure.way;
+    let (name, tone) = match (setup, services) {
+        (Setup::Routing, _) => {
+            let value = in_unit(figure.measure, figure.value.median);
+            (format!("plain routing ({value})"), Tone::Reference)
+        }
+        (Setup::Nodeport, services) => (named(setup, services), Tone::Ours),
+        (_, services) => (named(setup, services), Tone::Peer),
+    };
+    let ratio = figure.ratio;
+    Bar { name, tone, median: ratio.median, low: ratio.low, high: ratio.high }
+}
+
+fn named(setup: Setup, services: u32) -> String {
+    let plural = if services == 1 { "service" } else { "services" };
+    format!("{}, {} {plural}", setup.name(), thousands(services))
+}
+
+/// With a comma between thousands.
+fn thousands(number: u32) -> String {
+    match (number / 1_000, number % 1_000) {
+        (0, rest) => rest.to_string(),
+        (thousands, rest) => format!("{thousands},{rest:03}"),
+    }
+}
+
+/// A value in the unit of its measure.
+fn in_unit(measure: Measure, value: f64) -> String {
+    match measure.is_rate() {
+        true => format!("{:.0} /s", value),
+        false => format!("{:.2} µs", value / 1_000.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::figures::Samples;
+    use super::*;
+
+    fn report(ratio: f64) -> Report {
+        let mut samples = Samples::default();
+        let routing = Way { setup: Setup::Routing, place: Place::Remote, services: 0 };
+        let ours = Way { setup: Setup::Nodeport, services: 1, ..routing };
+        samples.add(Measure::LaterPacket, routing, 4_000.0);
+        samples.add(Measure::LaterPacket, ours, 4_000.0 * ratio);
+        Report { traffic: samples.figures(), frames: Vec::new() }
+    }
+
+    #[test]
+    fn a_goal_is_missed_or_reached_by_the_ratio() {
+        assert_eq!((report(0.96).goals(), report(0.94).goals()), (1, 0));
+    }
+
+    #[test]
+    fn tables_have_the_reference_in_its_unit_and_others_as_ratios() {
+        let text = report(0.94).table(&[Measure::LaterPacket]).to_string();
+        assert!(text.contains("4.00 µs") && text.contains("0.94 (0.94–0.94)"), "{text}");
+    }
+
+    #[test]
+    fn a_chart_has_every_way_and_the_goal() {
+        let chart = report(0.94).chart(Measure::LaterPacket).unwrap();
+        assert_eq!(chart.groups[0].bars.len(), 2);
+        assert_eq!(chart.goal.unwrap().0, 0.95);
+        assert!(report(1.0).chart(Measure::UdpRate).is_none());
+    }
+
+    #[test]
+    fn thousands_have_a_comma() {
+        assert_eq!([1, 999, 1_000, 10_000].map(thousands), ["1", "999", "1,000", "10,000"]);
+    }
+}
