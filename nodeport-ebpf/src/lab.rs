@@ -5,8 +5,8 @@
 
 mod every;
 
-use aya_ebpf::bindings::xdp_action::XDP_PASS;
-use aya_ebpf::bindings::{__sk_buff, TC_ACT_OK};
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_OK, xdp_md};
 use aya_ebpf::helpers::generated::bpf_skb_vlan_push;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::{TcContext, XdpContext};
@@ -15,6 +15,13 @@ use aya_ebpf::programs::{TcContext, XdpContext};
 #[xdp]
 pub(crate) fn pass(_: XdpContext) -> u32 {
     XDP_PASS
+}
+
+/// Takes no frame: the far end of a link on which only the near end is measured. The driver counts.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "drop")]
+extern "C" fn drop_frames(_: *mut xdp_md) -> i32 {
+    XDP_DROP as i32
 }
 
 /// Tags TCP and UDP with a priority alone; what finds neighbours stays as it is.

@@ -34,7 +34,7 @@ pub(super) struct Chart {
 /// Bars that belong together.
 #[derive(Clone, Debug)]
 pub(super) struct Group {
-    /// What they share: `10,000 services`.
+    /// What they share: `10,000 services`. Without it there is no row for it.
     pub name: String,
     /// The bars, from above.
     pub bars: Vec<Bar>,
@@ -125,7 +125,8 @@ impl Chart {
 
     /// One row for each bar and each group's name.
     fn rows(&self) -> u32 {
-        self.groups.iter().map(|group| group.bars.len() as u32 + 1).sum()
+        let rows = |group: &Group| group.bars.len() as u32 + u32::from(!group.name.is_empty());
+        self.groups.iter().map(rows).sum()
     }
 
     /// Where the axis ends.
@@ -159,8 +160,10 @@ impl Chart {
             .draw()?;
         let mut row = 0.0;
         for group in &self.groups {
-            label(area, &plot, row, &group.name, FontStyle::Bold)?;
-            row += 1.0;
+            if !group.name.is_empty() {
+                label(area, &plot, row, &group.name, FontStyle::Bold)?;
+                row += 1.0;
+            }
             for bar in &group.bars {
                 self.draw_bar(area, &mut plot, row, bar)?;
                 row += 1.0;

@@ -1,15 +1,19 @@
 //! Runs the benchmark's programs in the kernel, on one processor, in a network namespace of their
 //! own.
 
+use std::mem::offset_of;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::Array;
-use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
+use aya::programs::{
+    ProgramError, SchedClassifier, TestRun as _, TestRunAttrs, TestRunOptions, Xdp,
+};
 use aya::{Ebpf, EbpfLoader};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::unistd::Pid;
-use nodeport_common::abi::{SLOTS_OF_LINE, maps};
+use nodeport_common::abi::{Exit, SLOTS_OF_LINE, maps};
 
 use crate::{command, workspace};
 
@@ -74,7 +78,7 @@ impl Runner {
         runner.configure(PORT, 30_007)?;
         runner.configure(LINES, u64::from(lines))?;
         runner.configure(ENTRIES, u64::from(entries))?;
-        runner.configure(IFINDEX, u64::from(nix::net::if_::if_nametoindex("bench0")?))?;
+        runner.configure(IFINDEX, u64::from(nix::net::if_::if_nametoindex(DEVICE)?))?;
         runner.expect("settings", Hook::Xdp, &[0; 64], 1, XDP_TX)?;
         for family in [4, 6] {
             runner.fill(family)?;
@@ -156,6 +160,40 @@ impl Runner {
         Ok(timed)
     }
 
+    /// Has the stored flows leave by the device of live frames: in other runs frames come in at,
+    /// and leave by, the loopback.
+    pub(super) fn leave_by_device(&mut self) -> Result<()> {
+        /// The exit that the stored flows have (`nodeport-ebpf/src/bench/fill.rs`).
+        const EXIT: u32 = 1;
+        let map = self.ebpf.map_mut(maps::EXITS).context("no map of exits")?;
+        let mut exits: Array<_, [u8; size_of::<Exit>()]> = Array::try_from(map)?;
+        let mut exit = exits.get(&EXIT, 0).context("read the exit")?;
+        let index = nix::net::if_::if_nametoindex(DEVICE)?;
+        exit[offset_of!(Exit, ifindex)..][..4].copy_from_slice(&index.to_ne_bytes());
+        exits.set(EXIT, exit, 0).context("write the exit")
+    }
+
+    /// Runs a program of XDP on live frames, which the kernel makes, and sends where the program
+    /// says: the wall's time for all of them.
+    pub(super) fn live(&self, name: &str, frame: &[u8], frames: u32) -> Result<Duration> {
+        /// As many as a driver hands over at a time.
+        const BATCH: u32 = 64;
+        let context = live_context(frame.len(), nix::net::if_::if_nametoindex(DEVICE)?);
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&context),
+            repeat: frames,
+            attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
+            ..TestRunOptions::new()
+        };
+        let program =
+            self.ebpf.program(name).with_context(|| format!("{name}: no such program"))?;
+        let program = <&Xdp>::try_from(program)?;
+        let started = Instant::now();
+        program.test_run(options).with_context(|| format!("run {name} on live frames"))?;
+        Ok(started.elapsed())
+    }
+
     fn expect(&self, name: &str, hook: Hook, frame: &[u8], repeat: u32, want: u32) -> Result<()> {
         let (_, verdict) = self.test_run(name, hook, frame, repeat)?;
         ensure!(verdict == want, "{name}: verdict {verdict}, not {want}");
@@ -183,6 +221,17 @@ impl Runner {
         Ok((u64::try_from(result.duration.as_nanos())?, result.return_value))
     }
 }
+
+/// `struct xdp_md` of a frame that comes in at a device: data, data_end, data_meta, device, queue,
+/// and the device that it leaves from.
+fn live_context(length: usize, device: u32) -> Vec<u8> {
+    [0, length as u32, 0, device, 0, 0].into_iter().flat_map(u32::to_ne_bytes).collect()
+}
+
+/// The device that frames come in at.
+const DEVICE: &str = "bench0";
+/// The other end of its link.
+pub(super) const PEER: &str = "bench1";
 
 /// `XDP_TX`.
 pub(super) const XDP_TX: u32 = 3;

@@ -3,6 +3,7 @@
 //! Each case is a function of a [`Mode`] and runs in XDP and in TC, one after the other: cases load
 //! the machine, and two at a time would only disturb each other.
 
+mod bench;
 mod downloads;
 mod lifecycle;
 mod load;
@@ -30,10 +31,15 @@ fn main() -> ExitCode {
     }
     let cases = [paths::CASES, load::CASES, downloads::CASES, lifecycle::CASES].concat();
     let trials = [Mode::Xdp, Mode::Tc].iter().flat_map(|mode| {
-        let trial = |case: &Case| trial(*case, *mode);
+        let kind = if *mode == Mode::Xdp { "xdp" } else { "tc" };
+        let trial = |(name, case): &Case| {
+            let (case, mode) = (*case, *mode);
+            trial(format!("{kind}: {name}"), move || case(mode))
+        };
         cases.iter().map(trial).collect::<Vec<_>>()
     });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    let bench = trial("bench traffic: every row, nothing lost".to_owned(), bench::traffic);
+    libtest_mimic::run(&arguments, trials.chain([bench]).collect()).exit_code()
 }
 
 fn cannot_run() -> Option<&'static str> {
@@ -46,13 +52,10 @@ fn cannot_run() -> Option<&'static str> {
     None
 }
 
-fn trial((name, case): Case, mode: Mode) -> Trial {
-    let kind = if mode == Mode::Xdp { "xdp" } else { "tc" };
-    Trial::test(format!("{kind}: {name}"), move || {
-        match catch_unwind(AssertUnwindSafe(|| case(mode))) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(Failed::from(format!("{error:#}"))),
-            Err(_) => Err(Failed::from("panicked")),
-        }
+fn trial(name: String, case: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
+    Trial::test(name, move || match catch_unwind(AssertUnwindSafe(case)) {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(Failed::from(format!("{error:#}"))),
+        Err(_) => Err(Failed::from("panicked")),
     })
 }

@@ -44,6 +44,11 @@ pub(super) struct Figure {
 /// A middle half of the rounds wider than this share of the median is unsteady.
 const STEADY: f64 = 0.10;
 
+/// Whether rounds differ too much to tell small differences.
+pub(super) fn unsteady(ratio: &Spread) -> bool {
+    ratio.upper - ratio.lower > STEADY * ratio.median
+}
+
 impl Samples {
     /// Adds what a round gave.
     pub(super) fn add(&mut self, measure: Measure, way: Way, value: f64) {
@@ -56,7 +61,7 @@ impl Samples {
             let reference = self.0.get(&(*measure, way.reference()))?;
             let ratios: Vec<f64> = values.iter().zip(reference).map(|(a, b)| a / b).collect();
             let (value, ratio) = (Spread::of(values)?, Spread::of(&ratios)?);
-            let unsteady = ratio.upper - ratio.lower > STEADY * ratio.median;
+            let unsteady = unsteady(&ratio);
             Some(Figure { measure: *measure, way: *way, value, ratio, unsteady })
         };
         self.0.iter().filter_map(figure).collect()
@@ -77,6 +82,11 @@ impl Spread {
             high: at(1.0)?,
         })
     }
+}
+
+/// The middle of some values.
+pub(super) fn median(values: &[f64]) -> Option<f64> {
+    Spread::of(values).map(|spread| spread.median)
 }
 
 /// The value that a share of sorted ones does not exceed, between two of them where it falls there.

@@ -1,5 +1,7 @@
 //! What is measured, and what shall be reached.
 
+use std::fmt;
+
 use clap::ValueEnum;
 use serde::Serialize;
 
@@ -157,6 +159,17 @@ impl Way {
     /// What it is held against.
     pub(super) const fn reference(self) -> Self {
         Self { setup: Setup::Routing, services: 0, ..self }
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { setup, place: at, services } = self;
+        match services {
+            0 => write!(f, "{}, {} backend", setup.name(), place(*at)),
+            1 => write!(f, "{}, 1 service, {} backend", setup.name(), place(*at)),
+            more => write!(f, "{}, {more} services, {} backend", setup.name(), place(*at)),
+        }
     }
 }
 

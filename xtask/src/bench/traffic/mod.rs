@@ -16,16 +16,15 @@ mod measure;
 mod nftables;
 mod probe;
 mod report;
+mod rounds;
 
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use self::candidate::Candidate;
-use self::figures::Samples;
-use self::measure::{Setup, Way, place};
+use self::measure::{Setup, Way};
 use self::probe::{Counts, Probe};
 use self::report::Report;
 use crate::build;
@@ -39,7 +38,7 @@ pub struct Options {
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
     /// Numbers of services that the agent serves; the rules of others also get 1,000.
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 10_000])]
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 10_000], value_parser = clap::value_parser!(u32).range(1..=30_000))]
     pub services: Vec<u32>,
     /// New UDP flows in a round.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=4_000))]
@@ -56,12 +55,18 @@ pub struct Options {
     /// UDP packets from one processor to another in a round.
     #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub datagrams: u32,
+    /// Live frames for XDP to send in a round; 0 leaves that out.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(0..=100_000_000))]
+    pub frames: u32,
     /// Only these loads.
     #[arg(long, value_delimiter = ',', value_enum)]
     pub only: Vec<Probe>,
     /// Only these ways, beside plain routing.
     #[arg(long, value_delimiter = ',', value_enum)]
     pub setups: Vec<Setup>,
+    /// Leave out kube-proxy itself, even if KUBEBUILDER_ASSETS has one.
+    #[arg(long)]
+    pub skip_kube_proxy: bool,
     /// The processor of what runs on one.
     #[arg(long, default_value_t = 1)]
     pub cpu: usize,
@@ -106,24 +111,22 @@ fn measure(options: &Options) -> Result<Report> {
     for way in ways(options) {
         candidates.push(build_candidate(way)?);
     }
-    let samples = sample(options, &mut candidates)?;
-    Ok(Report { traffic: samples.figures(), frames: Vec::new() })
+    let samples = rounds::run(options.rounds, &probes(options), &counts(options), &mut candidates)?;
+    // Their processes and packets are gone before the next measure begins.
+    drop(candidates);
+    let frames = match options.frames {
+        0 => Vec::new(),
+        frames => frames::measure(options.rounds, frames, options.cpu)?,
+    };
+    Ok(Report { traffic: samples.figures(), frames })
 }
 
 fn build_candidate(way: Way) -> Result<Candidate> {
-    let name = name(way);
+    let name = way.to_string();
     let step = Step::start(&name, "a client, a node and a backend of its own");
     let candidate = Candidate::build(way).with_context(|| format!("set up {name}"))?;
     step.done();
     Ok(candidate)
-}
-
-fn name(way: Way) -> String {
-    let (setup, at) = (way.setup.name(), place(way.place));
-    match way.services {
-        0 => format!("{setup} to a {at} backend"),
-        services => format!("{setup}, {services} services, {at} backend"),
-    }
 }
 
 /// What is measured: beside plain routing what was asked for, else everything.
@@ -146,42 +149,29 @@ fn ways(options: &Options) -> Vec<Way> {
     }
     if wanted(Setup::Nodeport) {
         ways.push(routing(Place::Local));
-        ways.push(Way { setup: Setup::Nodeport, place: Place::Local, services: 1 });
+        let of = |services: &u32| Way {
+            setup: Setup::Nodeport,
+            services: *services,
+            place: Place::Local,
+        };
+        ways.extend(counts.iter().map(of));
     }
     ways
 }
 
-fn sample(options: &Options, candidates: &mut [Candidate]) -> Result<Samples> {
-    let counts = Counts {
+/// What is sent: what was asked for, else everything.
+fn probes(options: &Options) -> Vec<Probe> {
+    let wanted = |probe: &Probe| options.only.is_empty() || options.only.contains(probe);
+    Probe::ALL.into_iter().filter(wanted).collect()
+}
+
+fn counts(options: &Options) -> Counts {
+    Counts {
         cpu: options.cpu,
         flows: options.flows as usize,
         packets: options.packets as usize,
         connections: options.connections.into(),
         requests: options.requests.into(),
         datagrams: options.datagrams.into(),
-    };
-    let probes: Vec<Probe> = Probe::ALL
-        .into_iter()
-        .filter(|probe| options.only.is_empty() || options.only.contains(probe))
-        .collect();
-    let steps = u64::from(options.rounds) * (probes.len() * candidates.len()) as u64;
-    let progress = ProgressBar::new(steps)
-        .with_style(ProgressStyle::with_template("{elapsed} {wide_bar} {pos}/{len} {msg}")?);
-    let mut samples = Samples::default();
-    for round in 0..options.rounds {
-        for probe in &probes {
-            for candidate in candidates.iter_mut() {
-                progress.set_message(format!("{}: {}", candidate.way.setup.name(), probe.name()));
-                let found = candidate.sample(*probe, &counts).with_context(|| {
-                    format!("{}, {}, round {}", name(candidate.way), probe.name(), round + 1)
-                })?;
-                for (measure, value) in found {
-                    samples.add(measure, candidate.way, value);
-                }
-                progress.inc(1);
-            }
-        }
     }
-    progress.finish_and_clear();
-    Ok(samples)
 }

@@ -23,6 +23,8 @@ pub(super) struct Report {
     pub frames: Vec<FrameRate>,
 }
 
+const PLACES: [Place; 2] = [Place::Remote, Place::Local];
+
 /// Measures that share a table.
 const TABLES: [(&str, &[Measure]); 3] = [
     (
@@ -53,8 +55,12 @@ impl Report {
     /// Prints everything.
     pub(super) fn print(&self) {
         for (title, measures) in TABLES {
-            println!("\n{title}: × plain routing, median (lowest to highest); ~ is unsteady");
-            println!("{}", self.table(measures));
+            let taken = |measure: &Measure| self.traffic.iter().any(|f| f.measure == *measure);
+            let measures: Vec<Measure> = measures.iter().copied().filter(taken).collect();
+            if !measures.is_empty() {
+                println!("\n{title}: × plain routing, median (lowest to highest); ~ is unsteady");
+                println!("{}", self.table(&measures));
+            }
         }
         if !self.frames.is_empty() {
             println!("\nframes that XDP sends over a veth, one processor\n{}", self.frame_table());
@@ -151,35 +157,47 @@ impl Report {
     /// If the folder or a file cannot be written.
     pub(super) fn charts(&self, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
-        for measure in Measure::ALL {
-            if let Some(chart) = self.chart(measure) {
-                chart.write(&folder.join(format!("traffic-{}.svg", measure.slug())))?;
+        for (measure, at) in Measure::ALL.into_iter().flat_map(|m| PLACES.map(|at| (m, at))) {
+            if let Some(chart) = self.chart(measure, at) {
+                let name = format!("traffic-{}-{}.svg", measure.slug(), place(at));
+                chart.write(&folder.join(name))?;
             }
         }
-        Ok(())
+        self.frame_chart().map_or(Ok(()), |chart| chart.write(&folder.join("traffic-frames.svg")))
     }
 
-    fn chart(&self, measure: Measure) -> Option<Chart> {
-        let groups: Vec<Group> = [Place::Remote, Place::Local]
-            .into_iter()
-            .filter_map(|at| self.group(measure, at))
-            .collect();
-        let goal = GOALS.iter().find(|goal| goal.measure == measure && goal.place == Place::Remote);
+    fn chart(&self, measure: Measure, at: Place) -> Option<Chart> {
+        let figures = self.ways().into_iter().filter(|way| way.place == at);
+        let bars: Vec<Bar> = figures.filter_map(|way| self.figure(measure, way)).map(bar).collect();
+        let goal = GOALS.iter().find(|goal| goal.measure == measure && goal.place == at);
         let better = if measure.is_rate() { "more is better" } else { "less is better" };
-        (!groups.is_empty()).then(|| Chart {
-            title: format!("{} ({better})", measure.title()),
+        (!bars.is_empty()).then(|| Chart {
+            title: format!("{}, {} backend ({better})", measure.title(), place(at)),
             unit: "× plain routing".to_owned(),
             goal: goal.map(|goal| (goal.ratio, format!("goal {}", goal.ratio))),
             limit: (!measure.is_rate()).then_some(4.0),
-            groups,
+            groups: vec![Group { name: String::new(), bars }],
         })
     }
 
-    fn group(&self, measure: Measure, at: Place) -> Option<Group> {
-        let figures = self.ways().into_iter().filter(|way| way.place == at);
-        let bars: Vec<Bar> = figures.filter_map(|way| self.figure(measure, way)).map(bar).collect();
-        let name = format!("{} backend", place(at));
-        (!bars.is_empty()).then_some(Group { name, bars })
+    fn frame_chart(&self) -> Option<Chart> {
+        let bar = |rate: &FrameRate| {
+            let FrameRate { program, value, ratio, .. } = rate;
+            let tone = match *program {
+                FrameRate::OURS => Tone::Ours,
+                _ => Tone::Reference,
+            };
+            let name = format!("{program} ({:.2} M/s)", value.median / 1e6);
+            Bar { name, tone, median: ratio.median, low: ratio.low, high: ratio.high }
+        };
+        let bars: Vec<Bar> = self.frames.iter().map(bar).collect();
+        (!bars.is_empty()).then(|| Chart {
+            title: "frames that XDP sends, one CPU (more is better)".to_owned(),
+            unit: "× empty program".to_owned(),
+            goal: Some((FrameRate::GOAL, format!("goal {}", FrameRate::GOAL))),
+            limit: None,
+            groups: vec![Group { name: String::new(), bars }],
+        })
     }
 }
 
@@ -245,10 +263,10 @@ mod tests {
 
     #[test]
     fn a_chart_has_every_way_and_the_goal() {
-        let chart = report(0.94).chart(Measure::LaterPacket).unwrap();
+        let chart = report(0.94).chart(Measure::LaterPacket, Place::Remote).unwrap();
         assert_eq!(chart.groups[0].bars.len(), 2);
         assert_eq!(chart.goal.unwrap().0, 0.95);
-        assert!(report(1.0).chart(Measure::UdpRate).is_none());
+        assert!(report(1.0).chart(Measure::UdpRate, Place::Remote).is_none());
     }
 
     #[test]
