@@ -43,7 +43,7 @@ impl Candidate {
         let agent = set_up(way.setup, &line, &services)?;
         let node = line.node().address().v4;
         let target = SocketAddrV4::new(node, cluster::measured_port(way.services));
-        let ends = Ends::new(&line, (way.setup != Setup::Routing).then_some(target));
+        let ends = Ends::new(way.short(), &line, (way.setup != Setup::Routing).then_some(target));
         let flows = Flows::new(line.client_addresses());
         let mut candidate = Self { way, _agent: agent, _line: line, ends, flows };
         candidate.wait()?;

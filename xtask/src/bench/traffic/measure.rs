@@ -156,6 +156,12 @@ pub(super) const fn place(place: Place) -> &'static str {
 }
 
 impl Way {
+    /// At most 15 letters, as threads' names may have.
+    pub(super) fn short(self) -> String {
+        let (setup, at) = (self.setup.name(), place(self.place));
+        format!("{:.5}-{at:.3}-{}", setup, self.services)
+    }
+
     /// What it is held against.
     pub(super) const fn reference(self) -> Self {
         Self { setup: Setup::Routing, services: 0, ..self }
@@ -213,6 +219,13 @@ impl Goal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_threads_are_short_and_differ() {
+        let way = |setup, place| Way { setup, place, services: 10_000 }.short();
+        assert_eq!(way(Setup::Nodeport, Place::Remote), "nodep-rem-10000");
+        assert_eq!(way(Setup::KubeProxy, Place::Local), "kube--loc-10000");
+    }
 
     #[test]
     fn rates_must_not_be_lower_and_times_not_longer() {

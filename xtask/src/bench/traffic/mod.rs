@@ -90,6 +90,7 @@ pub struct Options {
 /// If a candidate cannot be set up, if anything sent does not arrive, or with `--check` if a goal
 /// is missed.
 pub(super) fn run(options: &Options) -> Result<()> {
+    check_volume(options)?;
     if !options.no_build {
         build::run(&build::Options::default())?;
     }
@@ -103,6 +104,22 @@ pub(super) fn run(options: &Options) -> Result<()> {
         report.charts(folder)?;
     }
     ensure!(!options.check || missed == 0, "{missed} goals are missed");
+    Ok(())
+}
+
+/// Flows that are live at a time, of TCP or of UDP, for the node's ports towards two backends not
+/// to run out: half of them, so that looking for a free one stays cheap.
+const MOST_FLOWS: u32 = 28_000;
+
+/// A flow's port stays taken for a minute or two, which is a whole run.
+fn check_volume(options: &Options) -> Result<()> {
+    let Options { rounds, flows, connections, .. } = options;
+    let flows = rounds.saturating_mul(flows.saturating_mul(2).max(*connections));
+    ensure!(
+        flows <= MOST_FLOWS,
+        "--rounds, --flows and --connections make {flows} flows to each service, which has ports \
+         for {MOST_FLOWS}: take less of one of them"
+    );
     Ok(())
 }
 
@@ -173,5 +190,51 @@ fn counts(options: &Options) -> Counts {
         connections: options.connections.into(),
         requests: options.requests.into(),
         datagrams: options.datagrams.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Call {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn options(arguments: &[&str]) -> Options {
+        Call::parse_from([&["bench"], arguments].concat()).options
+    }
+
+    #[test]
+    fn by_default_everything_is_measured_with_enough_rounds() {
+        let options = options(&[]);
+        assert!(options.rounds >= 5 && check_volume(&options).is_ok());
+        assert_eq!(probes(&options).len(), Probe::ALL.len());
+        let ways = ways(&options);
+        for setup in [Setup::Nftables, Setup::Iptables] {
+            let counts: Vec<u32> =
+                ways.iter().filter(|way| way.setup == setup).map(|way| way.services).collect();
+            assert_eq!(counts, [1, 1_000, 10_000]);
+        }
+    }
+
+    #[test]
+    fn every_way_has_its_reference() {
+        for setups in [vec![], vec!["--setups", "iptables"], vec!["--setups", "nodeport"]] {
+            let ways = ways(&options(&setups));
+            assert!(ways.iter().all(|way| ways.contains(&way.reference())), "{setups:?}");
+        }
+    }
+
+    #[test]
+    fn more_flows_than_ports_are_refused() {
+        assert!(check_volume(&options(&["--rounds", "100"])).is_err());
+        assert!(check_volume(&options(&["--rounds", "100", "--flows", "100"])).is_err());
+        let few = ["--rounds", "100", "--flows", "100", "--connections", "200"];
+        assert!(check_volume(&options(&few)).is_ok());
     }
 }

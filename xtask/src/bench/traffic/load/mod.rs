@@ -29,6 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Between whom.
 #[derive(Clone, Debug)]
 pub(super) struct Ends {
+    /// The way between them, in few letters.
+    name: String,
     client: Namespace,
     backend: Namespace,
     /// Where the client sends to, in turn.
@@ -39,10 +41,11 @@ pub(super) struct Ends {
 
 impl Ends {
     /// The ends of a line, whose client sends to `target`, or, without one, to the backend itself.
-    pub(super) fn new(line: &Line, target: Option<SocketAddrV4>) -> Self {
+    pub(super) fn new(name: String, line: &Line, target: Option<SocketAddrV4>) -> Self {
         let sink = |address| SocketAddrV4::new(address, ENDPOINT_PORT);
         let sinks: Vec<_> = line.backend_addresses().into_iter().map(sink).collect();
         Self {
+            name,
             client: line.lab().client().namespace().clone(),
             backend: line.backend().clone(),
             targets: target.map_or_else(|| sinks.clone(), |target| vec![target]),

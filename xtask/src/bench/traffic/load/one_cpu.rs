@@ -36,7 +36,7 @@ pub(in super::super) fn packets(
     firsts: usize,
     laters: usize,
 ) -> Result<Packets> {
-    on_cpu(cpu, || {
+    on_cpu(ends, cpu, || {
         let mut exchange = Exchange::open(ends)?;
         let mut spent = Duration::ZERO;
         let mut left = firsts;
@@ -80,7 +80,7 @@ pub(in super::super) fn round_trips(
     count: usize,
     laters: usize,
 ) -> Result<RoundTrips> {
-    on_cpu(cpu, || {
+    on_cpu(ends, cpu, || {
         let mut exchange = Exchange::open(ends)?;
         let mut times = RoundTrips::default();
         for _ in 0..count {
@@ -96,10 +96,15 @@ pub(in super::super) fn round_trips(
     })
 }
 
-fn on_cpu<T: Send>(cpu: usize, code: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+/// Runs code on a thread of its own, with the way's name: `perf report --sort comm,symbol` tells
+/// ways apart by it.
+fn on_cpu<T: Send>(ends: &Ends, cpu: usize, code: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let pinned = || pin(cpu).and_then(|()| code());
-    let result = thread::scope(|scope| scope.spawn(pinned).join());
-    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name(ends.name.clone());
+        let thread = thread.spawn_scoped(scope, pinned).context("start a thread")?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// The backend's sockets, and the numbers of the packets between them and the client.
