@@ -7,9 +7,10 @@ mod report;
 mod runner;
 pub mod traffic;
 
+use std::fs;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 
 /// What to measure.
@@ -20,6 +21,22 @@ pub enum Command {
     /// Packets, connections and requests from sockets to sockets, beside plain routing and
     /// kube-proxy.
     Traffic(traffic::Options),
+    /// All of them, one after the other.
+    All(All),
+}
+
+/// Where the figures of all benches go.
+#[derive(Args, Clone, Debug)]
+pub struct All {
+    /// Write the figures of each as JSON into this folder: `packet.json`, `traffic.json`.
+    #[arg(long, value_name = "DIR")]
+    pub json: Option<PathBuf>,
+    /// Write charts (SVG) into this folder.
+    #[arg(long, value_name = "DIR")]
+    pub charts: Option<PathBuf>,
+    /// Fail if a figure misses its goal; the others are measured all the same.
+    #[arg(long)]
+    pub check: bool,
 }
 
 /// How to measure.
@@ -56,5 +73,45 @@ pub fn run(command: &Command) -> Result<()> {
     match command {
         Command::Packet(options) => packet::run(options),
         Command::Traffic(options) => traffic::run(options),
+        Command::All(options) => all(options),
+    }
+}
+
+fn all(all: &All) -> Result<()> {
+    let All { json, charts, check } = all;
+    if let Some(folder) = json {
+        fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+    }
+    let file = |name: &str| json.as_ref().map(|folder| folder.join(name));
+    let packet = Options { json: file("packet.json"), check: *check, ..defaults()? };
+    let traffic = traffic::Options {
+        json: file("traffic.json"),
+        charts: charts.clone(),
+        check: *check,
+        ..defaults()?
+    };
+    let results = [
+        packet::run(&packet).context("bench packet"),
+        traffic::run(&traffic).context("bench traffic"),
+    ];
+    // Each has said what it missed.
+    results.into_iter().collect()
+}
+
+/// The options of a bench that is called without any.
+fn defaults<T: Args>() -> Result<T> {
+    let command = T::augment_args(clap::Command::new("bench"));
+    let matches = command.try_get_matches_from(["bench"]).context("options without a default")?;
+    T::from_arg_matches(&matches).context("options without a default")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Options, defaults, traffic};
+
+    #[test]
+    fn every_bench_can_be_called_without_options() {
+        assert!(defaults::<Options>().unwrap().rounds >= 5);
+        assert!(defaults::<traffic::Options>().unwrap().rounds >= 5);
     }
 }

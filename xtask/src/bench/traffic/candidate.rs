@@ -5,15 +5,15 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use super::cluster::{self, Service, services};
 use super::load::{self, Ends, Flows};
 use super::manifests::manifests;
 use super::measure::{Measure, Setup, Way};
 use super::probe::{Counts, Probe};
-use super::{iptables, nftables};
-use crate::lab::{Agent, AgentOptions, Line, Mode};
+use super::{iptables, kube, nftables};
+use crate::lab::{Agent, AgentOptions, Line, Mode, Process};
 
 /// Services in one transaction of nft, and in one manifest.
 const PER_PIECE: usize = 500;
@@ -25,7 +25,7 @@ pub(super) struct Candidate {
     /// Which way.
     pub way: Way,
     // Before the line, whose namespaces its process is in.
-    _agent: Option<Agent>,
+    _running: Running,
     _line: Line,
     ends: Ends,
     flows: Flows,
@@ -40,12 +40,12 @@ impl Candidate {
         let line = Line::build(way.place)?;
         line.lab().client().namespace().sysctl("ipv4/ip_local_port_range", "1024 65535")?;
         let services = services(way.services, backend(&line)?);
-        let agent = set_up(way.setup, &line, &services)?;
+        let running = set_up(way.setup, &line, &services)?;
         let node = line.node().address().v4;
         let target = SocketAddrV4::new(node, cluster::measured_port(way.services));
         let ends = Ends::new(way.short(), &line, (way.setup != Setup::Routing).then_some(target));
         let flows = Flows::new(line.client_addresses());
-        let mut candidate = Self { way, _agent: agent, _line: line, ends, flows };
+        let mut candidate = Self { way, _running: running, _line: line, ends, flows };
         candidate.wait()?;
         Ok(candidate)
     }
@@ -78,23 +78,37 @@ fn backend(line: &Line) -> Result<[Ipv4Addr; 2]> {
     line.backend_addresses().try_into().ok().context("the backend has two addresses")
 }
 
-fn set_up(setup: Setup, line: &Line, services: &[Service]) -> Result<Option<Agent>> {
+/// What must run for as long as packets shall get through.
+enum Running {
+    /// Nothing: the kernel has all rules.
+    Nothing,
+    /// Our agent.
+    Agent { _agent: Box<Agent> },
+    /// kube-proxy and what it needs.
+    KubeProxy { _processes: Vec<Process> },
+}
+
+fn set_up(setup: Setup, line: &Line, services: &[Service]) -> Result<Running> {
     match setup {
-        Setup::Routing => Ok(None),
-        Setup::Nodeport => start_agent(line, services).map(Some),
+        Setup::Routing => {}
+        Setup::Nodeport => {
+            let agent = start_agent(line, services)?;
+            return Ok(Running::Agent { _agent: Box::new(agent) });
+        }
         Setup::Iptables => {
-            let text = iptables::ruleset(services);
-            load_rules(line, "iptables-restore", &[], &text).map(|()| None)
+            load_rules(line, "iptables-restore", &[], &iptables::ruleset(services))?;
         }
         Setup::Nftables => {
             let node = line.node().address().v4;
             for piece in nftables::rulesets(services, node, PER_PIECE) {
                 load_rules(line, "nft", &["-f"], &piece)?;
             }
-            Ok(None)
         }
-        Setup::KubeProxy => bail!("kube-proxy is not started here"),
+        Setup::KubeProxy => {
+            return Ok(Running::KubeProxy { _processes: kube::start(line, services)? });
+        }
     }
+    Ok(Running::Nothing)
 }
 
 fn load_rules(line: &Line, program: &str, options: &[&str], text: &str) -> Result<()> {

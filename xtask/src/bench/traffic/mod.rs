@@ -10,6 +10,7 @@ mod cluster;
 mod figures;
 mod frames;
 mod iptables;
+mod kube;
 mod load;
 mod manifests;
 mod measure;
@@ -29,7 +30,7 @@ use self::probe::{Counts, Probe};
 use self::report::Report;
 use crate::build;
 use crate::lab::Place;
-use crate::progress::Step;
+use crate::progress::{Step, skipped};
 
 /// How to measure.
 #[derive(Args, Clone, Debug)]
@@ -125,7 +126,7 @@ fn check_volume(options: &Options) -> Result<()> {
 
 fn measure(options: &Options) -> Result<Report> {
     let mut candidates = Vec::new();
-    for way in ways(options) {
+    for way in ways(options).into_iter().chain(kube_proxy(options)) {
         candidates.push(build_candidate(way)?);
     }
     let samples = rounds::run(options.rounds, &probes(options), &counts(options), &mut candidates)?;
@@ -174,6 +175,22 @@ fn ways(options: &Options) -> Vec<Way> {
         ways.extend(counts.iter().map(of));
     }
     ways
+}
+
+/// kube-proxy itself with one service, where there is one.
+fn kube_proxy(options: &Options) -> Option<Way> {
+    let setup = Setup::KubeProxy;
+    let wanted = options.setups.is_empty() || options.setups.contains(&setup);
+    if options.skip_kube_proxy || !wanted {
+        return None;
+    }
+    match kube::assets() {
+        Ok(_) => Some(Way { setup, place: Place::Remote, services: 1 }),
+        Err(reason) => {
+            skipped(setup.name(), &format!("skipped: {reason:#}"));
+            None
+        }
+    }
 }
 
 /// What is sent: what was asked for, else everything.
