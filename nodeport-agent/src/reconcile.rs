@@ -122,6 +122,7 @@ impl Reconciler {
             node: self.node_name.to_string(),
             node_addresses: desired.node_addresses.iter().copied().collect(),
             cluster_seed: self.seed.of_cluster(),
+            map_writes: self.sync.writes(),
             services: services::services(desired, &self.sync),
             findings: self.board.iter().cloned().collect(),
             failures: failures.collect(),

@@ -29,6 +29,9 @@ pub struct State {
     /// The seed of the choice of backends, if it came from the cluster.
     #[serde(default)]
     pub cluster_seed: Option<u32>,
+    /// Writes to the maps since the agent was started; the slots of a table are one.
+    #[serde(default)]
+    pub map_writes: u64,
     /// Service ports, each family by itself.
     pub services: Vec<Service>,
     /// What is wrong with objects.

@@ -38,6 +38,9 @@ pub(super) struct Status {
     programs: Vec<Attachment>,
     maps: Vec<Fill>,
     counters: Vec<Counter>,
+    /// Writes to the maps since the agent was started, if that is known; the slots of a table are
+    /// one.
+    map_writes: Option<u64>,
     /// Service ports that lost something.
     drops: Vec<Drops>,
     findings: Vec<String>,
@@ -103,6 +106,7 @@ pub(super) fn status(view: &View) -> anyhow::Result<Status> {
         programs: programs(view)?,
         maps: fills(view)?,
         counters: counters(view)?,
+        map_writes: state.as_ref().map(|state| state.map_writes),
         drops: drops(view)?,
         findings: state.iter().flat_map(|state| &state.findings).map(ToString::to_string).collect(),
         failures: state.map(|state| state.failures).unwrap_or_default(),
@@ -230,6 +234,7 @@ impl Shown for Status {
         line("epoch", &self.epoch.to_string());
         line("SNAT ports", &self.snat_ports);
         line("hash seed", &self.hash_seed.to_string());
+        line("map writes", &self.map_writes.map(|writes| writes.to_string()).unwrap_or_default());
         line("draining", if self.draining { "yes" } else { "" });
         section(&mut text, "Interfaces", &self.devices);
         section(&mut text, "Programs", &self.programs);

@@ -7,6 +7,7 @@
 mod adopt;
 mod batch;
 mod carry;
+mod counted;
 mod diff;
 #[cfg(test)]
 pub(crate) mod fake;
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant};
 
 pub use batch::Subject;
 use carry::Failed;
+use counted::Counted;
 use diff::Full;
 use nodeport_common::abi::BACKEND_GONE;
 use retry::Retries;
@@ -43,7 +45,7 @@ const GATHER: Duration = Duration::from_millis(20);
 
 /// Keeps the maps true to the plan.
 pub struct Sync {
-    dataplane: Box<dyn Dataplane>,
+    dataplane: Counted,
     state: State,
     retries: Retries,
     tidy_at: Option<Instant>,
@@ -80,8 +82,9 @@ impl Sync {
     ///
     /// # Errors
     /// If the maps cannot be read.
-    pub fn start(mut dataplane: Box<dyn Dataplane>) -> anyhow::Result<Self> {
-        let state = adopt::adopt(&mut *dataplane)?;
+    pub fn start(dataplane: Box<dyn Dataplane>) -> anyhow::Result<Self> {
+        let mut dataplane = Counted::new(dataplane);
+        let state = adopt::adopt(&mut dataplane)?;
         Ok(Self { dataplane, state, retries: Retries::default(), tidy_at: None })
     }
 
@@ -132,6 +135,12 @@ impl Sync {
         self.dataplane.check()
     }
 
+    /// Writes to the maps since the start. The slots of a table are one.
+    #[must_use]
+    pub const fn writes(&self) -> u64 {
+        self.dataplane.writes()
+    }
+
     /// When [`Sync::follow`] has something to do even if nothing changes.
     #[must_use]
     pub fn wake_at(&self) -> Option<Instant> {
@@ -174,7 +183,7 @@ impl Sync {
         let differs = self.state.seed != self.state.maps.seed;
         if differs && !self.retries.is_waiting(&Subject::Seed, round.now) {
             round.tried.insert(Subject::Seed);
-            round.failed.extend(carry::seed(&mut self.state, &mut *self.dataplane));
+            round.failed.extend(carry::seed(&mut self.state, &mut self.dataplane));
         }
     }
 
@@ -184,13 +193,13 @@ impl Sync {
         if keys.is_empty() {
             return;
         }
-        let mut failed = carry::groups(&mut self.state, desired, &keys, &mut *self.dataplane);
+        let mut failed = carry::groups(&mut self.state, desired, &keys, &mut self.dataplane);
         let full: BTreeSet<_> = failed.iter().filter_map(without_room).cloned().collect();
         // What was replaced and waits to be freed may be the room that is missing.
         if !full.is_empty() && self.state.has_leavings() {
             self.tidy(round);
             failed.retain(|_, error| !error.is::<Full>());
-            failed.extend(carry::groups(&mut self.state, desired, &full, &mut *self.dataplane));
+            failed.extend(carry::groups(&mut self.state, desired, &full, &mut self.dataplane));
         }
         round.tried.extend(keys.into_iter().map(Subject::Group));
         round.failed.extend(failed);
@@ -203,7 +212,7 @@ impl Sync {
         let differ = !wanted.is_empty() && *wanted != self.state.maps.node_addresses;
         if differ && !self.retries.is_waiting(&Subject::NodeAddresses, round.now) {
             round.tried.insert(Subject::NodeAddresses);
-            let failed = carry::node_addresses(&mut self.state, wanted, &mut *self.dataplane);
+            let failed = carry::node_addresses(&mut self.state, wanted, &mut self.dataplane);
             round.failed.extend(failed);
         }
     }
@@ -213,7 +222,7 @@ impl Sync {
             return;
         }
         round.tried.insert(Subject::Adoption);
-        let failed = carry::unclaimed(&mut self.state, &mut *self.dataplane);
+        let failed = carry::unclaimed(&mut self.state, &mut self.dataplane);
         if failed.is_empty() {
             self.state.end_adoption();
         }
@@ -234,7 +243,7 @@ impl Sync {
 
     fn tidy(&mut self, round: &mut Round) {
         round.tried.insert(Subject::Leavings);
-        round.failed.extend(tidy::tidy(&mut self.state, &mut *self.dataplane));
+        round.failed.extend(tidy::tidy(&mut self.state, &mut self.dataplane));
         self.tidy_at = None;
     }
 

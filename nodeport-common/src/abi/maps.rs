@@ -90,8 +90,10 @@ pub const INDEX_LINES: usize = FLOW_ENTRIES * 2 / super::SLOTS_OF_LINE;
 pub const FRONTEND_ENTRIES: usize = 65_536;
 /// Backends of each family.
 pub const BACKEND_ENTRIES: usize = 262_144;
-/// Lines of [`SLOTS_PER_LINE`](super::SLOTS_PER_LINE) slots.
-pub const SLOT_LINES: usize = 262_144;
+/// Lines of [`SLOTS_PER_LINE`](super::SLOTS_PER_LINE) slots: 24 Mi slots, 96 MiB. Ten thousand
+/// services with ten backends in each family take 20.4 million; the rest is for tables that are
+/// being replaced.
+pub const SLOT_LINES: usize = 1_572_864;
 /// Node addresses of each family.
 pub const NODE_ADDRESS_ENTRIES: usize = 1_024;
 /// Interfaces.

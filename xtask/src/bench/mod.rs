@@ -1,10 +1,11 @@
-//! `cargo xtask bench`: what a packet costs.
+//! `cargo xtask bench`: what a packet costs, and what the agent does among many services.
 
 mod chart;
 mod frames;
 mod packet;
 mod report;
 mod runner;
+pub mod scale;
 pub mod traffic;
 
 use std::fs;
@@ -21,6 +22,8 @@ pub enum Command {
     /// Packets, connections and requests from sockets to sockets, beside plain routing and
     /// kube-proxy.
     Traffic(traffic::Options),
+    /// The agent among ten thousand services and a million flows.
+    Scale(scale::Options),
     /// All of them, one after the other.
     All(All),
 }
@@ -28,7 +31,8 @@ pub enum Command {
 /// Where the figures of all benches go.
 #[derive(Args, Clone, Debug)]
 pub struct All {
-    /// Write the figures of each as JSON into this folder: `packet.json`, `traffic.json`.
+    /// Write the figures of each as JSON into this folder: `packet.json`, `traffic.json`,
+    /// `scale.json`.
     #[arg(long, value_name = "DIR")]
     pub json: Option<PathBuf>,
     /// Write charts (SVG) into this folder.
@@ -73,6 +77,7 @@ pub fn run(command: &Command) -> Result<()> {
     match command {
         Command::Packet(options) => packet::run(options),
         Command::Traffic(options) => traffic::run(options),
+        Command::Scale(options) => scale::run(options),
         Command::All(options) => all(options),
     }
 }
@@ -90,9 +95,11 @@ fn all(all: &All) -> Result<()> {
         check: *check,
         ..defaults()?
     };
+    let scale = scale::Options { json: file("scale.json"), check: *check, ..defaults()? };
     let results = [
         packet::run(&packet).context("bench packet"),
         traffic::run(&traffic).context("bench traffic"),
+        scale::run(&scale).context("bench scale"),
     ];
     // Each has said what it missed.
     results.into_iter().collect()
@@ -107,11 +114,12 @@ fn defaults<T: Args>() -> Result<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Options, defaults, traffic};
+    use super::{Options, defaults, scale, traffic};
 
     #[test]
     fn every_bench_can_be_called_without_options() {
         assert!(defaults::<Options>().unwrap().rounds >= 5);
         assert!(defaults::<traffic::Options>().unwrap().rounds >= 5);
+        assert!(defaults::<scale::Options>().unwrap().rounds >= 5);
     }
 }

@@ -93,6 +93,16 @@ impl Lab {
         Ok(Agent { node, arguments, starts: 1, process })
     }
 
+    /// Starts the agent's program on a node with these options and does not wait for anything: for
+    /// who measures how long it takes. What it says goes to the file `log` in the node's folder.
+    ///
+    /// # Errors
+    /// If the agent is not built, or cannot be started.
+    pub fn launch_agent(&self, node: &str, arguments: &[String], log: &str) -> Result<Process> {
+        let node = self.node(node);
+        launch(node, arguments, log)
+    }
+
     /// Calls the agent's program on a node: `["flows", "-o", "json"]`, `["cleanup"]`.
     ///
     /// # Errors
@@ -160,13 +170,18 @@ impl Agent {
 }
 
 fn start(node: &Node, arguments: &[String], count: u32) -> Result<Process> {
-    let log = node.folder.join(format!("agent-{count}.log"));
+    let mut process = launch(node, arguments, &format!("agent-{count}.log"))?;
+    process.wait_for(READY, READY_WITHIN).with_context(|| format!("agent on {}", node.name()))?;
+    Ok(process)
+}
+
+fn launch(node: &Node, arguments: &[String], log: &str) -> Result<Process> {
     let mut command = command(node)?;
-    let mut process = Process::start(&node.namespace, command.args(arguments), &log)?;
+    let log = node.folder.join(log);
+    let process = Process::start(&node.namespace, command.args(arguments), &log)?;
     let group = node.cgroup.join("cgroup.procs");
     fs::write(&group, process.id().to_string())
         .with_context(|| format!("put the agent into {}", group.display()))?;
-    process.wait_for(READY, READY_WITHIN).with_context(|| format!("agent on {}", node.name()))?;
     Ok(process)
 }
 
