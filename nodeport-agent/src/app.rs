@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -23,6 +24,8 @@ use crate::watch::{Source, Store};
 
 /// Time between two writes of the file for other commands, at least.
 const FILE_PAUSE: Duration = Duration::from_millis(200);
+/// Pause between two looks whether it has been written.
+const FILE_LOOK: Duration = Duration::from_millis(20);
 /// Time until writing it is tried again.
 const FILE_RETRY: Duration = Duration::from_secs(5);
 /// Writing that file takes at most this part of the time.
@@ -123,58 +126,102 @@ impl Worker {
 
     fn finish(&mut self) {
         self.reconciler.finish();
-        self.file.write(&mut self.reconciler, Instant::now());
+        self.file.finish(&mut self.reconciler);
     }
 }
 
-/// The file for other commands.
+/// The file for other commands. With many services writing it takes a while, so a thread does it
+/// while the loop goes on.
 struct File {
     instance: Instance,
     /// When it may be written again.
     next: Option<Instant>,
-    /// When writing it is due, if there may be something new.
+    /// When writing it is due, if there may be something new, or looking whether it is written.
     due: Option<Instant>,
+    writing: Option<JoinHandle<Written>>,
     failing: bool,
+}
+
+/// How writing the file went, and how long it took.
+struct Written {
+    outcome: anyhow::Result<()>,
+    took: Duration,
 }
 
 impl File {
     fn new(instance: &Instance) -> Self {
-        Self { instance: instance.clone(), next: None, due: None, failing: false }
+        Self { instance: instance.clone(), next: None, due: None, writing: None, failing: false }
     }
 
     const fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// Writes it, or puts that off: with many services it is large, and they change often.
+    /// Has it written, or puts that off: with many services it is large, and they change often.
     fn keep(&mut self, reconciler: &mut Reconciler, now: Instant) {
-        match self.next.filter(|next| now < *next) {
-            Some(next) if reconciler.is_outdated() => self.due = Some(next),
-            Some(_) => self.due = None,
-            None => self.write(reconciler, now),
+        self.due = None;
+        if let Some(thread) = self.writing.take_if(|thread| thread.is_finished()) {
+            self.take_note(written(thread), reconciler, now);
+        }
+        if self.writing.is_none() && self.next.is_none_or(|next| next <= now) {
+            self.writing = self.state(reconciler).map(|write| thread::spawn(write));
+        }
+        self.due = match self.writing {
+            Some(_) => Some(now + FILE_LOOK),
+            None => self.next.filter(|_| reconciler.is_outdated()),
+        };
+    }
+
+    /// Writes what is new, before the end.
+    fn finish(&mut self, reconciler: &mut Reconciler) {
+        if let Some(thread) = self.writing.take() {
+            self.take_note(written(thread), reconciler, Instant::now());
+        }
+        if let Some(write) = self.state(reconciler) {
+            self.take_note(write(), reconciler, Instant::now());
         }
     }
 
-    fn write(&mut self, reconciler: &mut Reconciler, now: Instant) {
-        self.due = None;
-        let Some(mut state) = reconciler.take_state() else { return };
-        if !reconciler.has_started() {
-            state.keep_names(&self.instance);
-        }
-        if let Err(error) = state.save(&self.instance) {
+    /// What there is to write, as the writing of it.
+    fn state(
+        &self,
+        reconciler: &mut Reconciler,
+    ) -> Option<impl FnOnce() -> Written + Send + 'static> {
+        let mut state = reconciler.take_state()?;
+        let (instance, has_started) = (self.instance.clone(), reconciler.has_started());
+        Some(move || {
+            let start = Instant::now();
+            if !has_started {
+                state.keep_names(&instance);
+            }
+            Written { outcome: state.save(&instance), took: start.elapsed() }
+        })
+    }
+
+    fn take_note(&mut self, written: Written, reconciler: &mut Reconciler, now: Instant) {
+        let Written { outcome, took } = written;
+        if let Err(error) = outcome {
             if !std::mem::replace(&mut self.failing, true) {
                 warn!("the commands that show services cannot name them: {error:#}");
             }
             reconciler.set_outdated();
             self.next = Some(now + FILE_RETRY);
-            self.due = self.next;
             return;
         }
         if std::mem::take(&mut self.failing) {
             info!("the commands that show services can name them again");
         }
-        self.next = Some(now + FILE_PAUSE.max(now.elapsed() * FILE_SHARE));
+        self.next = Some(now + FILE_PAUSE.max(took * FILE_SHARE));
     }
+}
+
+/// What the thread has come to.
+fn written(thread: JoinHandle<Written>) -> Written {
+    let broken = |_| Written {
+        outcome: Err(anyhow::anyhow!("the thread that writes them has panicked")),
+        took: Duration::ZERO,
+    };
+    thread.join().unwrap_or_else(broken)
 }
 
 #[cfg(test)]

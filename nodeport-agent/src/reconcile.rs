@@ -18,6 +18,7 @@ use crate::sync::{Report, Subject, Sync};
 use crate::telemetry::{self, Board, Scope};
 use crate::watch::{Snapshot, Store};
 use seed::SeedKeeper;
+use services::Services;
 
 /// Brings the maps where the world says they should be, a step at a time.
 pub struct Reconciler {
@@ -26,6 +27,7 @@ pub struct Reconciler {
     sync: Sync,
     seed: SeedKeeper,
     board: Board,
+    services: Services,
     failures: BTreeMap<Subject, String>,
     node_name: Arc<str>,
     started: bool,
@@ -43,6 +45,7 @@ impl Reconciler {
             sync,
             seed: SeedKeeper::new(seed),
             board: Board::default(),
+            services: Services::default(),
             failures: BTreeMap::new(),
             node_name,
             started: false,
@@ -61,9 +64,9 @@ impl Reconciler {
         let changed = self.planner.update(update);
         let groups = self.take_note(changed);
         self.sync.set_seed(self.seed.keep(self.planner.model()));
-        let report = self.sync.follow(self.planner.desired(), &groups, complete, now);
+        let mut report = self.sync.follow(self.planner.desired(), &groups, complete, now);
         self.outdated |= report.wrote || !groups.is_empty();
-        self.log(&report, &groups);
+        self.log(&mut report, &groups);
         if !std::mem::replace(&mut self.started, true) {
             let services = self.planner.desired().groups.len();
             let milliseconds = now.elapsed().as_millis();
@@ -88,9 +91,9 @@ impl Reconciler {
 
     /// Completes what would otherwise be done a moment later.
     pub fn finish(&mut self) {
-        let report = self.sync.finish();
+        let mut report = self.sync.finish();
         self.outdated |= report.wrote;
-        self.log(&report, &BTreeSet::new());
+        self.log(&mut report, &BTreeSet::new());
     }
 
     /// Whether other commands know less than there is.
@@ -123,7 +126,7 @@ impl Reconciler {
             node_addresses: desired.node_addresses.iter().copied().collect(),
             cluster_seed: self.seed.of_cluster(),
             map_writes: self.sync.writes(),
-            services: services::services(desired, &self.sync),
+            services: self.services.all(desired, &self.sync),
             findings: self.board.iter().cloned().collect(),
             failures: failures.collect(),
         })
@@ -157,7 +160,8 @@ impl Reconciler {
 
     /// Says what failed when it fails for the first time or for another reason, and when it works
     /// again.
-    fn log(&mut self, report: &Report, groups: &BTreeSet<GroupKey>) {
+    fn log(&mut self, report: &mut Report, groups: &BTreeSet<GroupKey>) {
+        self.services.outdate(std::mem::take(&mut report.touched));
         for (subject, error) in &report.failed {
             let why = telemetry::line(error);
             if self.failures.get(subject) != Some(&why) {

@@ -7,6 +7,7 @@ use std::fs;
 use std::io::Write;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
@@ -33,7 +34,7 @@ pub struct State {
     #[serde(default)]
     pub map_writes: u64,
     /// Service ports, each family by itself.
-    pub services: Vec<Service>,
+    pub services: Vec<Arc<Service>>,
     /// What is wrong with objects.
     pub findings: Vec<Finding>,
     /// What could not be written to the maps, and why.

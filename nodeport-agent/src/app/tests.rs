@@ -138,12 +138,23 @@ fn names_that_could_not_be_written_are_written_later() {
     fs::write(&config.instance.run_dir, "a file is in the way").unwrap();
     reconciler.set_outdated();
     file.keep(&mut reconciler, start);
+    // It is written beside the loop, which goes on.
+    assert_eq!(file.due(), Some(start + FILE_LOOK));
+    keep_until_written(&mut file, &mut reconciler, start);
     assert!(reconciler.is_outdated());
     assert_eq!(file.due(), Some(start + FILE_RETRY));
     fs::remove_file(&config.instance.run_dir).unwrap();
-    file.keep(&mut reconciler, start + FILE_RETRY);
+    keep_until_written(&mut file, &mut reconciler, start + FILE_RETRY);
     assert!(State::load(&config.instance).is_ok());
     assert_eq!((reconciler.is_outdated(), file.due()), (false, None));
+}
+
+fn keep_until_written(file: &mut File, reconciler: &mut Reconciler, now: Instant) {
+    file.keep(reconciler, now);
+    while file.writing.is_some() {
+        sleep(Duration::from_millis(1));
+        file.keep(reconciler, now);
+    }
 }
 
 /// Maps beside which something has broken down.
@@ -164,6 +175,14 @@ impl Dataplane for Broken {
 
     fn check(&self) -> anyhow::Result<()> {
         anyhow::bail!("a thread has ended")
+    }
+
+    fn begin_barrier(&mut self) {
+        self.0.begin_barrier();
+    }
+
+    fn barrier_ended(&mut self) -> Option<anyhow::Result<()>> {
+        self.0.barrier_ended()
     }
 
     fn apply(&mut self, ops: &[Op]) -> Vec<Failure> {

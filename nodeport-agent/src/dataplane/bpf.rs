@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 
 use anyhow::{Context as _, anyhow, ensure};
 use aya::maps::MapError;
@@ -25,6 +26,8 @@ use super::{Dataplane, Failure, Observed, Op};
 #[derive(Debug)]
 pub struct Bpf {
     tables: Tables,
+    /// The thread that waits until programs have been left.
+    barrier: Option<JoinHandle<anyhow::Result<()>>>,
     // In this order: threads end before others may have the maps.
     workers: [Worker; 2],
     _lock: Lock,
@@ -46,7 +49,7 @@ pub(super) struct Tables {
 
 impl Bpf {
     pub(super) fn new(tables: Tables, workers: [Worker; 2], lock: Lock) -> Self {
-        Self { tables, workers, _lock: lock }
+        Self { tables, barrier: None, workers, _lock: lock }
     }
 }
 
@@ -66,6 +69,16 @@ impl Dataplane for Bpf {
     fn check(&self) -> anyhow::Result<()> {
         self.workers.iter().try_for_each(Worker::check)?;
         Ok(())
+    }
+
+    fn begin_barrier(&mut self) {
+        // It waits for tens of milliseconds, while others wait for their changes.
+        self.barrier.get_or_insert_with(|| thread::spawn(sys::wait_for_programs));
+    }
+
+    fn barrier_ended(&mut self) -> Option<anyhow::Result<()>> {
+        let thread = self.barrier.take_if(|thread| thread.is_finished())?;
+        Some(thread.join().unwrap_or_else(|_| Err(anyhow!("the thread that waits has panicked"))))
     }
 
     fn apply(&mut self, ops: &[Op]) -> Vec<Failure> {

@@ -138,6 +138,14 @@ pub trait Dataplane: Send {
         Ok(())
     }
 
+    /// Begins what [`Op::Barrier`] does, without waiting for it: after its end, what was replaced
+    /// before this call is used by no program. There is one at a time.
+    fn begin_barrier(&mut self);
+
+    /// How what [`Dataplane::begin_barrier`] began has ended; none while it goes on, or if there is
+    /// none.
+    fn barrier_ended(&mut self) -> Option<anyhow::Result<()>>;
+
     /// Writes, in order, and goes on after a failure with the operations behind it.
     fn apply(&mut self, ops: &[Op]) -> Vec<Failure>;
 }

@@ -1,14 +1,40 @@
 //! What other commands shall know of the services: the plan's names beside the maps' numbers.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
 use nodeport_common::abi::BACKEND_DRAINING;
 
 use crate::plan::{Desired, Group, GroupKey};
 use crate::state_file::{Backend, Frontend, Service};
 use crate::sync::{Member, Sync};
 
-/// The service ports that have a place in the maps.
-pub(super) fn services(desired: &Desired, sync: &Sync) -> Vec<Service> {
-    desired.groups.iter().filter_map(|(key, group)| service(key, group, sync)).collect()
+/// The service ports that have a place in the maps. Those that did not change are not told anew:
+/// of ten thousand, a few do.
+#[derive(Debug, Default)]
+pub(super) struct Services {
+    told: BTreeMap<GroupKey, Arc<Service>>,
+    /// Groups whose place may be another than was told.
+    outdated: BTreeSet<GroupKey>,
+}
+
+impl Services {
+    /// The place of these groups may be another now.
+    pub(super) fn outdate(&mut self, groups: impl IntoIterator<Item = GroupKey>) {
+        self.outdated.extend(groups);
+    }
+
+    /// All of them.
+    pub(super) fn all(&mut self, desired: &Desired, sync: &Sync) -> Vec<Arc<Service>> {
+        for key in std::mem::take(&mut self.outdated) {
+            let now = desired.groups.get(&key).and_then(|group| service(&key, group, sync));
+            match now {
+                Some(service) => self.told.insert(key, Arc::new(service)),
+                None => self.told.remove(&key),
+            };
+        }
+        self.told.values().cloned().collect()
+    }
 }
 
 fn service(key: &GroupKey, group: &Group, sync: &Sync) -> Option<Service> {

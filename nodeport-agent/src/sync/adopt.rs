@@ -13,7 +13,7 @@ use super::maps::BackendId;
 use super::ops::{self, BackendValue};
 use super::placed::{Placed, Table, slots};
 use super::regions::Region;
-use super::state::{Departure, Services, State};
+use super::state::{Services, State};
 use crate::dataplane::{Dataplane, Observed, Op};
 use crate::model::Family;
 use crate::plan::{FrontendAt, Group, GroupKey};
@@ -260,16 +260,17 @@ impl State {
     pub(super) fn end_adoption(&mut self) {
         let Some(adoption) = self.adoption.take() else { return };
         for (offset, slots) in adoption.tables {
-            self.retired.push(Region { offset, len: slots.len() as u32 });
+            self.retire(Region { offset, len: slots.len() as u32 });
         }
         let members = |(key, placed): (&GroupKey, &Placed)| -> Vec<BackendId> {
             placed.members.values().map(|index| (key.family, *index)).collect()
         };
         let held: BTreeSet<BackendId> = self.groups.iter().flat_map(members).collect();
         let live = self.maps.backends().map(|(id, _)| id).filter(|id| self.maps.is_live(*id));
-        for id in live.filter(|id| !held.contains(id)) {
+        let going: Vec<BackendId> = live.filter(|id| !held.contains(id)).collect();
+        for id in going {
             let value = BackendValue::gone(id.0, self.maps.next_generation(id));
-            self.departures.insert(id, Departure { group: None, value });
+            self.let_go(id, None, value);
         }
         self.services.release_found();
         self.maps.ports.doubt_all();

@@ -36,6 +36,14 @@ impl Dataplane for Counted {
         self.inner.check()
     }
 
+    fn begin_barrier(&mut self) {
+        self.inner.begin_barrier();
+    }
+
+    fn barrier_ended(&mut self) -> Option<anyhow::Result<()>> {
+        self.inner.barrier_ended()
+    }
+
     fn apply(&mut self, ops: &[Op]) -> Vec<Failure> {
         let failures = self.inner.apply(ops);
         let is_write = |op: &&Op| !matches!(op, Op::Barrier);

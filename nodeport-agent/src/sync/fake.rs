@@ -40,6 +40,9 @@ pub(crate) struct Maps {
     /// Tables that were replaced since the last barrier: a packet may be reading them, and the
     /// backends in them.
     replaced: Vec<(Family, Frontend)>,
+    /// How many of these were there when the barrier that goes on began, and how often it was
+    /// asked for since.
+    barrier: Option<(usize, u32)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +67,7 @@ impl Fake {
             written: Vec::new(),
             fault: Box::new(|_| false),
             replaced: Vec::new(),
+            barrier: None,
         };
         Self { maps: Arc::new(Mutex::new(maps)) }
     }
@@ -85,7 +89,9 @@ impl Fake {
 
 impl Dataplane for Fake {
     fn observe(&mut self) -> anyhow::Result<Observed> {
-        let maps = self.maps();
+        let mut maps = self.maps();
+        // An agent that starts knows nothing of the barrier of the one before.
+        maps.barrier = None;
         Ok(Observed {
             seed: maps.seed,
             frontends4: maps.frontends4.iter().map(|(key, value)| (*key, *value)).collect(),
@@ -107,6 +113,30 @@ impl Dataplane for Fake {
 
     fn slot_capacity(&self) -> u32 {
         self.maps().slots.len() as u32
+    }
+
+    fn begin_barrier(&mut self) {
+        let mut maps = self.maps();
+        assert!(maps.barrier.is_none(), "one barrier at a time");
+        maps.barrier = Some((maps.replaced.len(), 0));
+    }
+
+    /// It goes on for two looks, and may fail.
+    fn barrier_ended(&mut self) -> Option<anyhow::Result<()>> {
+        let mut maps = self.maps();
+        let (covered, looks) = maps.barrier?;
+        if looks < 2 {
+            maps.barrier = Some((covered, looks + 1));
+            return None;
+        }
+        maps.barrier = None;
+        if (maps.fault)(&Op::Barrier) {
+            return Some(Err(anyhow::anyhow!("injected")));
+        }
+        // Another one may have ended meanwhile.
+        let covered = covered.min(maps.replaced.len());
+        maps.replaced.drain(..covered);
+        Some(Ok(()))
     }
 
     fn apply(&mut self, ops: &[Op]) -> Vec<Failure> {
@@ -172,8 +202,14 @@ impl Maps {
             Op::AddNodeAddress6(address) => assert!(self.node_addresses6.insert(*address)),
             Op::RemoveNodeAddress4(address) => assert!(self.node_addresses4.remove(address)),
             Op::RemoveNodeAddress6(address) => assert!(self.node_addresses6.remove(address)),
-            Op::Barrier => self.replaced.clear(),
+            Op::Barrier => self.clear_replaced(),
         }
+    }
+
+    fn clear_replaced(&mut self) {
+        self.replaced.clear();
+        // What is replaced from here on is not covered by a barrier that goes on.
+        self.barrier = self.barrier.map(|(_, looks)| (0, looks));
     }
 
     fn replace(&mut self, family: Family, old: Option<Frontend>) {

@@ -42,6 +42,8 @@ use crate::plan::{Desired, GroupKey};
 
 /// How long what was replaced waits for more of its kind before one barrier serves all.
 const GATHER: Duration = Duration::from_millis(20);
+/// Pause between two looks whether a barrier has ended.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Keeps the maps true to the plan.
 pub struct Sync {
@@ -49,6 +51,8 @@ pub struct Sync {
     state: State,
     retries: Retries,
     tidy_at: Option<Instant>,
+    /// When to look whether the barrier that goes on has ended.
+    look_at: Option<Instant>,
 }
 
 /// How a round went.
@@ -60,6 +64,8 @@ pub struct Report {
     pub recovered: Vec<Subject>,
     /// Whether anything was written or tried.
     pub wrote: bool,
+    /// Groups whose place in the maps may have changed.
+    pub touched: BTreeSet<GroupKey>,
 }
 
 /// A backend as it is in the maps.
@@ -85,7 +91,7 @@ impl Sync {
     pub fn start(dataplane: Box<dyn Dataplane>) -> anyhow::Result<Self> {
         let mut dataplane = Counted::new(dataplane);
         let state = adopt::adopt(&mut dataplane)?;
-        Ok(Self { dataplane, state, retries: Retries::default(), tidy_at: None })
+        Ok(Self { dataplane, state, retries: Retries::default(), tidy_at: None, look_at: None })
     }
 
     /// The seed of the choice of backends; at the start, the one in the maps.
@@ -144,7 +150,7 @@ impl Sync {
     /// When [`Sync::follow`] has something to do even if nothing changes.
     #[must_use]
     pub fn wake_at(&self) -> Option<Instant> {
-        self.tidy_at.into_iter().chain(self.retries.next()).min()
+        [self.tidy_at, self.look_at, self.retries.next()].into_iter().flatten().min()
     }
 
     /// Frees everything that was replaced, now; before the end.
@@ -230,15 +236,59 @@ impl Sync {
     }
 
     fn tidy_in_time(&mut self, round: &mut Round) {
+        self.look_for_end(round);
         if !self.state.has_leavings() || self.retries.is_waiting(&Subject::Leavings, round.now) {
             self.tidy_at = None;
             return;
         }
-        let due = round.tried.contains(&Subject::Leavings);
-        let at = *self.tidy_at.get_or_insert(round.now + GATHER);
-        if due || at <= round.now {
-            self.tidy(round);
+        // What failed is tried again all at once, so that it is known how that went.
+        if round.tried.contains(&Subject::Leavings) {
+            return self.tidy(round);
         }
+        if self.state.barriers.is_running() {
+            return;
+        }
+        let at = *self.tidy_at.get_or_insert(round.now + GATHER);
+        if at <= round.now {
+            self.tidy_at = None;
+            self.begin_tidying(round);
+        }
+    }
+
+    fn begin_tidying(&mut self, round: &mut Round) {
+        if self.state.needs_barrier() {
+            self.state.barriers.begin();
+            self.dataplane.begin_barrier();
+            self.look_at = Some(round.now + LOOK);
+        } else {
+            self.free(round);
+        }
+    }
+
+    /// Frees what waited for the barrier that went on, if it has ended.
+    fn look_for_end(&mut self, round: &mut Round) {
+        self.look_at = None;
+        if !self.state.barriers.is_running() {
+            return;
+        }
+        match self.dataplane.barrier_ended() {
+            None => self.look_at = Some(round.now + LOOK),
+            Some(outcome) => {
+                self.state.barriers.end(outcome.is_ok());
+                match outcome {
+                    Ok(()) => self.free(round),
+                    Err(error) => {
+                        round.tried.insert(Subject::Leavings);
+                        round.failed.insert(Subject::Leavings, error);
+                    }
+                }
+            }
+        }
+    }
+
+    fn free(&mut self, round: &mut Round) {
+        round.tried.insert(Subject::Leavings);
+        round.failed.extend(tidy::free(&mut self.state, &mut self.dataplane));
     }
 
     fn tidy(&mut self, round: &mut Round) {
@@ -249,7 +299,8 @@ impl Sync {
 
     fn report(&mut self, round: Round) -> Report {
         let Round { now, tried, failed } = round;
-        let mut report = Report { wrote: !tried.is_empty(), ..Report::default() };
+        let touched = std::mem::take(&mut self.state.touched);
+        let mut report = Report { wrote: !tried.is_empty(), touched, ..Report::default() };
         for subject in tried.iter().filter(|subject| !failed.contains_key(subject)) {
             if self.retries.succeeded(subject) {
                 report.recovered.push(subject.clone());

@@ -9,7 +9,7 @@ use nodeport_common::abi::BACKEND_DRAINING;
 use super::maps::BackendId;
 use super::ops::BackendValue;
 use super::placed::Placed;
-use super::state::{Departure, State};
+use super::state::State;
 use crate::plan::{FrontendAt, Group, GroupKey, Target};
 
 impl State {
@@ -32,6 +32,7 @@ impl State {
 
     /// Sets aside what the group has and no longer needs.
     pub(super) fn settle(&mut self, key: &GroupKey, group: Option<&Group>) {
+        self.touched.insert(key.clone());
         let Some(mut placed) = self.groups.remove(key) else { return };
         let mut frontends = std::mem::take(&mut placed.frontends);
         frontends.retain(|at| self.leads_to(at, &placed));
@@ -43,14 +44,14 @@ impl State {
     }
 
     fn settle_tables(&mut self, placed: &mut Placed) {
-        let Self { maps, regions, retired, .. } = self;
+        let Self { maps, regions, retired, barriers, .. } = self;
         placed.tables.retain_mut(|table| {
             if maps.is_referenced(table.region.offset) {
                 table.used = true;
                 return true;
             }
             match table.used {
-                true => retired.push(table.region),
+                true => retired.push((barriers.next(), table.region)),
                 // No packet has ever read it.
                 false => regions.free(table.region),
             }
@@ -64,10 +65,7 @@ impl State {
         for (at, index) in &placed.members {
             let id = (key.family, *index);
             match self.future(id, *at, group, in_tables.contains(index)) {
-                Some(value) => {
-                    let group = Some((key.clone(), *at));
-                    self.departures.insert(id, Departure { group, value });
-                }
+                Some(value) => self.let_go(id, Some((key.clone(), *at)), value),
                 None => {
                     self.departures.remove(&id);
                 }

@@ -28,8 +28,12 @@ pub(super) struct State {
     /// Backends that take no more new flows, as soon as no packet is between an old table and
     /// them: what they become then.
     pub(super) departures: BTreeMap<BackendId, Departure>,
-    /// Tables that no frontend points to any more; free as soon as no packet reads them.
-    pub(super) retired: Vec<Region>,
+    /// Tables that no frontend points to any more, each with the barrier after whose end no packet
+    /// reads it.
+    pub(super) retired: Vec<(u64, Region)>,
+    pub(super) barriers: Barriers,
+    /// Groups whose place has changed since that was reported.
+    pub(super) touched: BTreeSet<GroupKey>,
     /// What was found at the start and has not been claimed yet.
     pub(super) adoption: Option<Adoption>,
 }
@@ -41,6 +45,57 @@ pub(super) struct Departure {
     pub(super) group: Option<(GroupKey, SocketAddr)>,
     /// What it becomes.
     pub(super) value: BackendValue,
+    /// The barrier after whose end no packet is on its way to it.
+    pub(super) after: u64,
+}
+
+/// Barriers, by number from 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Barriers {
+    /// The last that has begun.
+    begun: u64,
+    /// The last that has ended as it should.
+    ended: u64,
+    /// The one that goes on.
+    running: Option<u64>,
+}
+
+impl Barriers {
+    /// The next one to begin: what is replaced now is used by no packet after its end.
+    pub(super) const fn next(self) -> u64 {
+        self.begun + 1
+    }
+
+    /// Whether this one has ended.
+    pub(super) const fn has_ended(self, number: u64) -> bool {
+        number <= self.ended
+    }
+
+    pub(super) const fn is_running(self) -> bool {
+        self.running.is_some()
+    }
+
+    /// One begins, and goes on.
+    pub(super) const fn begin(&mut self) {
+        self.running = Some(self.take());
+    }
+
+    /// The one that went on has ended; as it should, or what waits for it waits for another one.
+    pub(super) fn end(&mut self, succeeded: bool) {
+        if let Some(number) = self.running.take().filter(|_| succeeded) {
+            self.set_ended(number);
+        }
+    }
+
+    /// One that is waited for, maybe beside the one that goes on: its number.
+    pub(super) const fn take(&mut self) -> u64 {
+        self.begun += 1;
+        self.begun
+    }
+
+    pub(super) fn set_ended(&mut self, number: u64) {
+        self.ended = self.ended.max(number);
+    }
 }
 
 /// Ids of service ports: both families share one.
@@ -68,6 +123,8 @@ impl State {
             regions: Regions::new(slots),
             departures: BTreeMap::new(),
             retired: Vec::new(),
+            barriers: Barriers::default(),
+            touched: BTreeSet::new(),
             adoption: None,
         }
     }
@@ -83,6 +140,30 @@ impl State {
     pub(super) fn has_leavings(&self) -> bool {
         let Self { maps, departures, retired, .. } = self;
         !departures.is_empty() || !retired.is_empty() || !maps.ports.doubtful.is_empty()
+    }
+
+    /// Whether some of it waits for a barrier that has not ended.
+    pub(super) fn needs_barrier(&self) -> bool {
+        let waits = |number: u64| !self.barriers.has_ended(number);
+        self.departures.values().any(|departure| waits(departure.after))
+            || self.retired.iter().any(|(number, _)| waits(*number))
+    }
+
+    /// Sets a table aside that packets may be reading.
+    pub(super) fn retire(&mut self, region: Region) {
+        self.retired.push((self.barriers.next(), region));
+    }
+
+    /// Says what becomes of a backend that is in no table any more.
+    pub(super) fn let_go(
+        &mut self,
+        id: BackendId,
+        group: Option<(GroupKey, SocketAddr)>,
+        value: BackendValue,
+    ) {
+        // One that was to go before has been in no table since.
+        let after = self.departures.get(&id).map_or(self.barriers.next(), |known| known.after);
+        self.departures.insert(id, Departure { group, value, after });
     }
 
     /// Forgets a group of which nothing is left.

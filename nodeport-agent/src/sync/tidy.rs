@@ -2,8 +2,9 @@
 //!
 //! A packet that opens a flow reads a frontend, then a slot, then a backend. After a switch some
 //! CPU may still be between two of these, so a table that was replaced and the backends that were
-//! in it stay as they are until a barrier has waited for all CPUs. That takes milliseconds, so it
-//! is done for many changes at once, after them.
+//! in it stay as they are until a barrier has waited for all CPUs. That takes tens of milliseconds,
+//! so it is done for many changes at once, after them, and changes go on meanwhile: what they
+//! replace waits for the next barrier.
 
 use super::batch::{Batch, Outcome, Subject};
 use super::carry::Failed;
@@ -20,13 +21,25 @@ pub(super) fn tidy(state: &mut State, dataplane: &mut dyn Dataplane) -> Failed {
     }
     let mut barrier = Batch::new();
     barrier.push(Subject::Leavings, Op::Barrier, ());
+    let number = state.barriers.take();
     let failed = barrier.apply(dataplane).failed;
     if !failed.is_empty() {
         return failed;
     }
-    for region in std::mem::take(&mut state.retired) {
-        state.regions.free(region);
-    }
+    state.barriers.set_ended(number);
+    free(state, dataplane)
+}
+
+/// Frees what waits for no barrier any more.
+pub(super) fn free(state: &mut State, dataplane: &mut dyn Dataplane) -> Failed {
+    let State { retired, regions, barriers, .. } = state;
+    retired.retain(|(number, region)| {
+        let waits = !barriers.has_ended(*number);
+        if !waits {
+            regions.free(*region);
+        }
+        waits
+    });
     let mut failed = departures(state, dataplane);
     failed.extend(ports(state, dataplane));
     failed
@@ -35,7 +48,8 @@ pub(super) fn tidy(state: &mut State, dataplane: &mut dyn Dataplane) -> Failed {
 /// Backends that are in no table now.
 fn departures(state: &mut State, dataplane: &mut dyn Dataplane) -> Failed {
     let mut batch = Batch::new();
-    for (id, departure) in &state.departures {
+    let ready = |(_, departure): &(_, &Departure)| state.barriers.has_ended(departure.after);
+    for (id, departure) in state.departures.iter().filter(ready) {
         batch.push(Subject::Leavings, ops::put_backend(id.1, &departure.value), *id);
     }
     let Outcome { done, failed } = batch.apply(dataplane);
@@ -48,8 +62,9 @@ fn departures(state: &mut State, dataplane: &mut dyn Dataplane) -> Failed {
 }
 
 fn depart(state: &mut State, id: BackendId, departure: Departure) {
-    let Departure { group, value } = departure;
+    let Departure { group, value, after: _ } = departure;
     state.maps.put_backend(id, value);
+    state.touched.extend(group.iter().map(|(key, _)| key.clone()));
     if value.state != BACKEND_GONE {
         return;
     }
