@@ -236,13 +236,14 @@ impl Sync {
     }
 
     fn tidy_in_time(&mut self, round: &mut Round) {
+        let failed_before = round.tried.contains(&Subject::Leavings);
         self.look_for_end(round);
         if !self.state.has_leavings() || self.retries.is_waiting(&Subject::Leavings, round.now) {
             self.tidy_at = None;
             return;
         }
         // What failed is tried again all at once, so that it is known how that went.
-        if round.tried.contains(&Subject::Leavings) {
+        if failed_before {
             return self.tidy(round);
         }
         if self.state.barriers.is_running() {

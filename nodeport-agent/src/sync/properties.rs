@@ -152,7 +152,7 @@ fn check_ports(agent: &Agent) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_maps_end_up_as_the_plan_says(steps in prop::collection::vec(step(), 1..25)) {

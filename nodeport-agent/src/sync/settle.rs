@@ -84,7 +84,9 @@ impl State {
         if in_table || group.is_some_and(|group| find(&group.usable, at).is_some()) {
             return None;
         }
-        let Some(target) = group.and_then(|group| find(&group.lingering, at)) else {
+        // One that could never be written has no flows that go on.
+        let lingering = group.and_then(|group| find(&group.lingering, at));
+        let Some(target) = lingering.filter(|_| self.maps.is_live(id)) else {
             return Some(BackendValue::gone(id.0, self.maps.next_generation(id)));
         };
         let draining = self.value(id, target, BACKEND_DRAINING);

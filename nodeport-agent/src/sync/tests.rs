@@ -381,6 +381,49 @@ fn an_id_of_both_families_is_cleared_once() {
 }
 
 #[test]
+fn changes_wait_for_no_barrier_and_what_they_replace_for_the_next_one() {
+    let fake = Fake::new(SLOTS);
+    let mut agent = Agent::new(&fake);
+    agent.set([("web", web_at(30007, two()))]);
+    agent.rest();
+    fake.take_written();
+    let mut written = Vec::new();
+    for round in 1..=60 {
+        // Each round replaces the backend of the one before; the fake lets a barrier take three.
+        let endpoints = json!([ready("10.0.0.1", "n1"), ready(&format!("10.0.1.{round}"), "n2")]);
+        agent.now += GATHER / 2;
+        agent.set([("web", web_at(30007, endpoints))]);
+        agent.check();
+        written.extend(fake.take_written());
+    }
+    assert!(!written.contains(&Op::Barrier), "the loop has waited for one");
+    let gone = |op: &Op| matches!(op, Op::PutBackend4(_, one) if one.state == BACKEND_GONE);
+    assert!(written.iter().any(gone), "nothing was freed meanwhile");
+    agent.rest();
+    assert_eq!(fake.maps().live(), 2);
+}
+
+#[test]
+fn a_barrier_that_fails_frees_nothing_and_is_tried_again() {
+    let fake = Fake::new(SLOTS);
+    let mut agent = Agent::new(&fake);
+    agent.set([("web", web_at(30007, two()))]);
+    fake.fail(|op| *op == Op::Barrier);
+    agent.set([("web", web_at(30007, json!([ready("10.0.0.1", "n1")])))]);
+    let mut failed = Vec::new();
+    for _ in 0..10 {
+        agent.now += GATHER;
+        failed.extend(agent.set([]).failed);
+    }
+    let subjects: BTreeSet<_> = failed.into_iter().map(|(subject, _)| subject).collect();
+    assert_eq!(subjects, [Subject::Leavings].into());
+    assert_eq!(fake.maps().live(), 2);
+    fake.fail(|_| false);
+    agent.rest();
+    assert_eq!(fake.maps().live(), 1);
+}
+
+#[test]
 fn another_seed_writes_the_tables_anew() {
     let fake = Fake::new(SLOTS);
     let mut first = Agent::new(&fake);
