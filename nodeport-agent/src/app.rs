@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
@@ -33,14 +34,17 @@ const FILE_SHARE: u32 = 20;
 /// How often it is looked whether everything still runs.
 const WATCH: Duration = Duration::from_secs(2);
 
-/// Serves until `stop` is ready.
+/// Serves until `stop` is ready. The maps follow the source at once, while the programs are being
+/// attached; `attached` tells how that went.
 ///
 /// # Errors
-/// If the maps cannot be read at the start, or if a watch or another part ends, which none should.
+/// If the maps cannot be read at the start, if the programs cannot be attached, or if a watch or
+/// another part ends, which none should.
 pub async fn run(
     config: &Config,
     source: Source,
     dataplane: Box<dyn Dataplane>,
+    attached: impl Future<Output = anyhow::Result<()>>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let sync = Sync::start(dataplane)?;
@@ -50,15 +54,29 @@ pub async fn run(
     let mut tasks = source.watch(&store, sync.has_adopted());
     let reconciler = Reconciler::new(store.clone(), node_name, sync, seed);
     let mut worker = Worker { reconciler, file: File::new(&config.instance) };
+    let listed = Notify::new();
     let outcome = tokio::select! {
         () = stop => Ok(()),
         outcome = ended(&mut tasks) => outcome,
-        outcome = worker.work(&store) => outcome,
+        outcome = worker.work(&store, &listed) => outcome,
+        Err(error) = serving(attached, &listed) => Err(error),
     };
     tasks.shutdown().await;
     tokio::task::block_in_place(|| worker.finish());
     info!("stopped; the data path serves on as it is");
     outcome
+}
+
+/// Says when both the programs are attached and all is listed; never ends but by a failure.
+async fn serving(
+    attached: impl Future<Output = anyhow::Result<()>>,
+    listed: &Notify,
+) -> anyhow::Result<std::convert::Infallible> {
+    attached.await?;
+    info!("the programs are attached");
+    listed.notified().await;
+    info!("serving: the maps follow");
+    std::future::pending().await
 }
 
 /// Where the seed comes from; `found` is the one in the maps.
@@ -105,9 +123,13 @@ struct Worker {
 impl Worker {
     /// Takes a step whenever the world changed or something is due. The steps do system calls
     /// that may take milliseconds, so they are kept apart from the watches.
-    async fn work(&mut self, store: &Store) -> anyhow::Result<()> {
+    async fn work(&mut self, store: &Store, listed: &Notify) -> anyhow::Result<()> {
         loop {
+            let had_started = self.reconciler.has_started();
             tokio::task::block_in_place(|| self.step());
+            if self.reconciler.has_started() && !had_started {
+                listed.notify_one();
+            }
             self.reconciler.check()?;
             let due = self.reconciler.wake_at().into_iter().chain(self.file.due()).min();
             let look = Instant::now() + WATCH;

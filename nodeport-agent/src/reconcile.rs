@@ -70,7 +70,7 @@ impl Reconciler {
         if !std::mem::replace(&mut self.started, true) {
             let services = self.planner.desired().groups.len();
             let milliseconds = now.elapsed().as_millis();
-            info!(services, milliseconds, "all is listed, and the maps follow");
+            info!(services, milliseconds, "all is listed and in the maps");
             self.outdated = true;
         }
     }

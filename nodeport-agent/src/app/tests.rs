@@ -53,11 +53,15 @@ fn with_agent_of(config: &Config, fake: &Fake, test: impl FnOnce(&Config)) {
     let (agent_config, dataplane) = (config.clone(), Box::new(fake.clone()));
     let agent = runtime.spawn(async move {
         let source = Source::new(&agent_config).await?;
-        run(&agent_config, source, dataplane, async { drop(stopped.await) }).await
+        run(&agent_config, source, dataplane, attached(), async { drop(stopped.await) }).await
     });
     test(config);
     drop(stop);
     runtime.block_on(agent).unwrap().unwrap();
+}
+
+async fn attached() -> anyhow::Result<()> {
+    Ok(())
 }
 
 /// Waits until something holds, for a second and a bit of slack.
@@ -191,6 +195,21 @@ impl Dataplane for Broken {
 }
 
 #[test]
+fn an_agent_whose_programs_cannot_be_attached_ends() {
+    let folder = folder();
+    let config = config(folder.path());
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let agent = runtime.spawn(async move {
+        let source = Source::new(&config).await?;
+        let dataplane = Box::new(Fake::new(1 << 16));
+        let refused = async { Err(anyhow::anyhow!("no such interface")) };
+        run(&config, source, dataplane, refused, std::future::pending()).await
+    });
+    let error = runtime.block_on(agent).unwrap().unwrap_err();
+    assert_eq!(error.to_string(), "no such interface");
+}
+
+#[test]
 fn an_agent_of_which_a_part_has_ended_ends() {
     let folder = folder();
     let config = config(folder.path());
@@ -198,7 +217,7 @@ fn an_agent_of_which_a_part_has_ended_ends() {
     let agent = runtime.spawn(async move {
         let source = Source::new(&config).await?;
         let dataplane = Box::new(Broken(Fake::new(1 << 16)));
-        run(&config, source, dataplane, std::future::pending()).await
+        run(&config, source, dataplane, attached(), std::future::pending()).await
     });
     let error = runtime.block_on(agent).unwrap().unwrap_err();
     assert_eq!(error.to_string(), "a thread has ended");

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context as _, anyhow, ensure};
@@ -28,9 +28,26 @@ pub struct Bpf {
     tables: Tables,
     /// The thread that waits until programs have been left.
     barrier: Option<JoinHandle<anyhow::Result<()>>>,
+    attached: Arc<Attached>,
+}
+
+/// What works beside the control side, once the programs are attached.
+#[derive(Debug)]
+pub(super) struct Attached {
     // In this order: threads end before others may have the maps.
-    workers: [Worker; 2],
+    workers: OnceLock<[Worker; 2]>,
     _lock: Lock,
+}
+
+impl Attached {
+    pub(super) const fn new(lock: Lock) -> Self {
+        Self { workers: OnceLock::new(), _lock: lock }
+    }
+
+    pub(super) fn set(&self, workers: [Worker; 2]) {
+        // It is set once: who attaches is used up by that.
+        let _ = self.workers.set(workers);
+    }
 }
 
 #[derive(Debug)]
@@ -48,8 +65,8 @@ pub(super) struct Tables {
 }
 
 impl Bpf {
-    pub(super) fn new(tables: Tables, workers: [Worker; 2], lock: Lock) -> Self {
-        Self { tables, barrier: None, workers, _lock: lock }
+    pub(super) const fn new(tables: Tables, attached: Arc<Attached>) -> Self {
+        Self { tables, barrier: None, attached }
     }
 }
 
@@ -67,7 +84,8 @@ impl Dataplane for Bpf {
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        self.workers.iter().try_for_each(Worker::check)?;
+        // Before they run there is nothing that could have ended.
+        self.attached.workers.get().into_iter().flatten().try_for_each(Worker::check)?;
         Ok(())
     }
 

@@ -47,19 +47,20 @@ impl Control {
         fib_source: bool,
     ) -> anyhow::Result<()> {
         let count = u16::try_from(config.snat_ports.count()).unwrap_or(u16::MAX);
-        let abi::Control { epoch, hash_seed, .. } = self.read();
         let settings = abi::Control {
-            epoch,
             hz: clock.frequency()?,
-            hash_seed,
             snat_first: config.snat_ports.first(),
             snat_count: count,
             errors_per_second: ERRORS_PER_SECOND,
             draining: 0,
             fib_source: fib_source.into(),
-            pad: [0; 9],
+            ..abi::Control::default()
         };
-        ensure!(self.change(|control| *control = settings), "{NO_ELEMENT}");
+        let keep = |control: &mut abi::Control| {
+            let abi::Control { epoch, hash_seed, .. } = *control;
+            *control = abi::Control { epoch, hash_seed, ..settings };
+        };
+        ensure!(self.change(keep), "{NO_ELEMENT}");
         self.raise_epoch();
         Ok(())
     }

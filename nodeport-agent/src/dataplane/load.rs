@@ -3,10 +3,11 @@
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::thread;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use aya::maps::{MapInfo, ProgramArray};
-use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
+use aya::programs::{Program, ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::Object;
 use nodeport_common::abi::{Heap, SLOTS_OF_LINE, SLOTS_PER_LINE, maps};
@@ -25,8 +26,8 @@ const SLOTS_PER_ENTRY: u32 = 2;
 /// Lines of the smallest index.
 const FEWEST_LINES: u32 = 16;
 
-/// Loads maps and programs.
-pub(super) fn load(pins: &Pins, sizes: &Sizes) -> anyhow::Result<Ebpf> {
+/// Takes over the maps that are pinned, and makes the others.
+pub(super) fn make_maps(pins: &Pins, sizes: &Sizes) -> anyhow::Result<Ebpf> {
     let bytes = object::bytes()?;
     let sizes = entries(sizes);
     check_pins(pins, bytes, &sizes)?;
@@ -37,7 +38,7 @@ pub(super) fn load(pins: &Pins, sizes: &Sizes) -> anyhow::Result<Ebpf> {
     for (name, entries) in &sizes {
         loader.map_max_entries(name, *entries);
     }
-    let mut ebpf = loader.load(bytes).map_err(|error| {
+    let ebpf = loader.load(bytes).map_err(|error| {
         anyhow!(error).context(format!("making the maps in {}", pins.folder().display()))
     })?;
     for (index, [flows, lines]) in
@@ -45,15 +46,22 @@ pub(super) fn load(pins: &Pins, sizes: &Sizes) -> anyhow::Result<Ebpf> {
     {
         prepare_table(pins, index as u32, flows, lines)?;
     }
-    for hook in Hook::ALL {
-        load_program(&mut ebpf, hook, hook.slow_program())?;
-        load_program(&mut ebpf, hook, hook.program())?;
-    }
-    // The programs that run now may call these already: both do with any packet what they should.
-    for hook in Hook::ALL {
-        link_slow(&mut ebpf, hook)?;
-    }
     Ok(ebpf)
+}
+
+/// Loads the programs, on as many CPUs as there are: the kernel takes long to verify them.
+pub(super) fn load_programs(ebpf: &mut Ebpf) -> anyhow::Result<()> {
+    for name in Hook::ALL.iter().flat_map(|hook| [hook.slow_program(), hook.program()]) {
+        ensure!(ebpf.program(name).is_some(), "the object has no program {name}");
+    }
+    thread::scope(|scope| {
+        let load = |(name, program)| scope.spawn(move || load_program(name, program));
+        let loading: Vec<_> = ebpf.programs_mut().map(load).collect();
+        let panicked = |_| Err(anyhow!("the thread that loads a program has panicked"));
+        loading.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(panicked))
+    })?;
+    // The programs that run now may call these already: both do with any packet what they should.
+    Hook::ALL.into_iter().try_for_each(|hook| link_slow(ebpf, hook))
 }
 
 /// Writes where a table begins, unless it is in use.
@@ -87,12 +95,11 @@ fn link_slow(ebpf: &mut Ebpf, hook: Hook) -> anyhow::Result<()> {
     set.with_context(|| format!("putting {program} behind {}", hook.program()))
 }
 
-/// Loads the program that ends flows, which is attached nowhere.
-pub(super) fn load_expire(ebpf: &mut Ebpf) -> anyhow::Result<OwnedFd> {
+/// The program that ends flows, which is attached nowhere.
+pub(super) fn expire_program(ebpf: &mut Ebpf) -> anyhow::Result<OwnedFd> {
     const NAME: &str = "nodeport_expire";
     let program = ebpf.program_mut(NAME).with_context(|| format!("the object has no {NAME}"))?;
     let program: &mut Xdp = program.try_into()?;
-    program.load().with_context(|| format!("loading {NAME}"))?;
     let fd = program.fd()?.as_fd().try_clone_to_owned();
     fd.with_context(|| format!("keeping {NAME}"))
 }
@@ -185,14 +192,11 @@ fn check_size(
     Ok(())
 }
 
-fn load_program(ebpf: &mut Ebpf, hook: Hook, name: &str) -> anyhow::Result<()> {
-    let program =
-        ebpf.program_mut(name).with_context(|| format!("the object has no program {name}"))?;
-    let loaded = match hook {
-        Hook::Xdp => <&mut Xdp>::try_from(program).and_then(Xdp::load),
-        Hook::Ingress | Hook::Egress => {
-            <&mut SchedClassifier>::try_from(program).and_then(SchedClassifier::load)
-        }
+fn load_program(name: &str, program: &mut Program) -> anyhow::Result<()> {
+    let loaded = match program {
+        Program::Xdp(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
+        _ => bail!("{name} is neither of XDP nor of TC"),
     };
     loaded.map_err(|error| explain(name, error))
 }

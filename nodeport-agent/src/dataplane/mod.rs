@@ -27,7 +27,7 @@ mod worker;
 pub use bpf::Bpf;
 pub use cleanup::cleanup;
 pub use object::is_built_in;
-pub use open::{open, open_on};
+pub use open::{Opening, begin, open, open_on};
 pub use preflight::Kernel;
 pub(crate) use sys::wire;
 

@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use aya::Ebpf;
 use nodeport_common::abi::{Device, maps};
 
 use super::attach::Attacher;
-use super::bpf::{Bpf, Tables};
+use super::bpf::{Attached, Bpf, Tables};
 use super::control::{self, Control};
 use super::exits::Exits;
 use super::expiry::{Sweeping, limits};
 use super::filters::Filters;
 use super::follow::Following;
-use super::load::{load, load_expire};
+use super::load::{expire_program, load_programs, make_maps};
 use super::maps::{Hash, hash};
 use super::net::Listener;
 use super::object;
@@ -21,22 +22,15 @@ use super::overload::Overload;
 use super::pins::{self, Pins};
 use super::preflight::{self, Kernel};
 use super::sys::Jiffies;
-use super::worker::Worker;
 use crate::config::Config;
 
-/// Loads the programs, takes over what is pinned, attaches to the interfaces, and begins to follow
-/// them and to let flows expire. On failure, what this call has attached is detached again.
-///
-/// The network namespace is the calling thread's.
+/// Makes the kernel side ready and attaches it: [`begin`] and [`Opening::finish`] in one.
 ///
 /// # Errors
-/// If something is missing or in the way; the error says what to do.
+/// As both of them.
 pub fn open(config: &Config) -> anyhow::Result<Bpf> {
-    object::bytes()?;
-    preflight::require_privileges()?;
-    let kernel = Kernel::running()?;
-    preflight::require_bpffs(&config.instance.bpffs)?;
-    open_on(config, kernel)
+    let (bpf, opening) = begin(config)?;
+    opening.finish().map(|()| bpf)
 }
 
 /// As [`open`], with a choice of what to use of the kernel's abilities.
@@ -44,51 +38,110 @@ pub fn open(config: &Config) -> anyhow::Result<Bpf> {
 /// # Errors
 /// As [`open`].
 pub fn open_on(config: &Config, kernel: Kernel) -> anyhow::Result<Bpf> {
+    let (bpf, opening) = begin_on(config, kernel)?;
+    opening.finish().map(|()| bpf)
+}
+
+/// Takes over the maps that are pinned, or makes them. From here on they can be written, while the
+/// programs, which the kernel takes a second to verify, are loaded and attached by
+/// [`Opening::finish`].
+///
+/// # Errors
+/// If something is missing or in the way; the error says what to do.
+pub fn begin(config: &Config) -> anyhow::Result<(Bpf, Opening)> {
+    object::bytes()?;
+    preflight::require_privileges()?;
+    let kernel = Kernel::running()?;
+    preflight::require_bpffs(&config.instance.bpffs)?;
+    begin_on(config, kernel)
+}
+
+fn begin_on(config: &Config, kernel: Kernel) -> anyhow::Result<(Bpf, Opening)> {
     let pins = Pins::new(&config.instance);
     let lock = pins.lock()?;
     let is_new = pins.make()?;
-    match assemble(config, kernel, &pins) {
-        Ok((tables, workers)) => Ok(Bpf::new(tables, workers, lock)),
-        Err(error) if is_new => {
-            if let Err(error) = pins.remove_new() {
-                tracing::warn!("what was pinned stays: {error:#}; `nodeport-agent cleanup`");
-            }
-            Err(error)
-        }
-        Err(error) => Err(error),
-    }
+    let begun = unless_failed(&pins, is_new, || {
+        control::check_local_ports(config.snat_ports);
+        let ebpf = make_maps(&pins, &config.sizes)?;
+        let control = Arc::new(Control::open(&pins)?);
+        let tables = Tables::open(&pins, control.clone())?;
+        control::mark_snat_ports(&tables.ports, config.snat_ports);
+        Ok((tables, ebpf, control))
+    });
+    let (tables, ebpf, control) = begun?;
+    let attached = Arc::new(Attached::new(lock));
+    let opening = Opening { config: config.clone(), kernel, pins, is_new, ebpf, control, attached };
+    let bpf = Bpf::new(tables, opening.attached.clone());
+    Ok((bpf, opening))
 }
 
-fn assemble(config: &Config, kernel: Kernel, pins: &Pins) -> anyhow::Result<(Tables, [Worker; 2])> {
-    control::check_local_ports(config.snat_ports);
-    let clock = Jiffies::load().context("loading the program that reads the clock")?;
-    let mut ebpf = load(pins, &config.sizes)?;
-    let expire = load_expire(&mut ebpf)?;
-    let control = Arc::new(Control::open(pins)?);
-    let tables = Tables::open(pins, control.clone())?;
-    control::mark_snat_ports(&tables.ports, config.snat_ports);
-    control.prepare(config, &clock, kernel.fib_source)?;
-    let hz = control.read().hz;
-    let overload = Overload::open(pins, config.instance.clone())?;
-    let limits = limits(&config.timeouts, hz);
-    let sweeping = Sweeping::open(pins, expire, limits, overload)?;
+/// Removes what was pinned anew if what follows fails.
+fn unless_failed<T>(
+    pins: &Pins,
+    is_new: bool,
+    what: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let outcome = what();
+    if outcome.is_err()
+        && is_new
+        && let Err(error) = pins.remove_new()
+    {
+        tracing::warn!("what was pinned stays: {error:#}; `nodeport-agent cleanup`");
+    }
+    outcome
+}
 
-    // Changes from here on are heard: nothing falls between the first look and the first word.
-    let listener = Listener::open()?;
-    let attacher = Attacher {
-        ebpf,
-        pins: pins.clone(),
-        namespace: pins::own_namespace()?,
-        mode: config.mode,
-        tcx: kernel.tcx,
-        filters: Filters::of(&config.instance.name),
-    };
-    let mut following = following(config, pins, attacher, control)?;
-    following.begin()?;
-    pins.remove_other_layouts()?;
-    let sweeper = sweeping.start()?;
-    let follower = following.start(listener)?;
-    Ok((tables, [follower, sweeper]))
+/// A kernel side whose maps are there, and whose programs are not.
+pub struct Opening {
+    config: Config,
+    kernel: Kernel,
+    pins: Pins,
+    is_new: bool,
+    ebpf: Ebpf,
+    control: Arc<Control>,
+    attached: Arc<Attached>,
+}
+
+impl Opening {
+    /// Loads the programs, attaches them to the interfaces, and begins to follow these and to let
+    /// flows expire. On failure, what this call has attached is detached again.
+    ///
+    /// The network namespace is the calling thread's.
+    ///
+    /// # Errors
+    /// If something is missing or in the way; the error says what to do.
+    pub fn finish(self) -> anyhow::Result<()> {
+        let (pins, is_new) = (self.pins.clone(), self.is_new);
+        unless_failed(&pins, is_new, || self.attach())
+    }
+
+    fn attach(self) -> anyhow::Result<()> {
+        let Self { config, kernel, pins, is_new: _, mut ebpf, control, attached } = self;
+        load_programs(&mut ebpf)?;
+        let expire = expire_program(&mut ebpf)?;
+        let clock = Jiffies::load().context("loading the program that reads the clock")?;
+        control.prepare(&config, &clock, kernel.fib_source)?;
+        let overload = Overload::open(&pins, config.instance.clone())?;
+        let limits = limits(&config.timeouts, control.read().hz);
+        let sweeping = Sweeping::open(&pins, expire, limits, overload)?;
+
+        // Changes from here on are heard: nothing falls between the first look and the first word.
+        let listener = Listener::open()?;
+        let attacher = Attacher {
+            ebpf,
+            pins: pins.clone(),
+            namespace: pins::own_namespace()?,
+            mode: config.mode,
+            tcx: kernel.tcx,
+            filters: Filters::of(&config.instance.name),
+        };
+        let mut following = following(&config, &pins, attacher, control)?;
+        following.begin()?;
+        pins.remove_other_layouts()?;
+        let sweeper = sweeping.start()?;
+        attached.set([following.start(listener)?, sweeper]);
+        Ok(())
+    }
 }
 
 fn following(

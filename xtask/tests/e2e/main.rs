@@ -8,6 +8,7 @@ mod downloads;
 mod lifecycle;
 mod load;
 mod paths;
+mod scale;
 mod site;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -39,7 +40,9 @@ fn main() -> ExitCode {
         cases.iter().map(trial).collect::<Vec<_>>()
     });
     let bench = trial("bench traffic: every row, nothing lost".to_owned(), bench::traffic);
-    libtest_mimic::run(&arguments, trials.chain([bench]).collect()).exit_code()
+    let (name, case) = scale::CASE;
+    let scale = trial(name.to_owned(), move || case(Mode::Auto));
+    libtest_mimic::run(&arguments, trials.chain([bench, scale]).collect()).exit_code()
 }
 
 fn cannot_run() -> Option<&'static str> {

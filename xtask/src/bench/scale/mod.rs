@@ -5,6 +5,7 @@
 //! it is read from the maps ([`observe`]), not from what the agent says.
 
 mod api;
+mod flows;
 mod observe;
 mod process;
 mod report;
@@ -41,6 +42,10 @@ pub struct Options {
     /// Seconds of changes in a round.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub seconds: u32,
+    /// Live flows that are stored, swept and listed; a power of two.
+    #[arg(long, default_value_t = 1_048_576, value_name = "NUMBER",
+          value_parser = clap::value_parser!(u32).range(1_024..=4_194_304))]
+    pub flows: u32,
     /// Write the figures as a JSON list.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -89,7 +94,10 @@ pub fn measure(options: &Options) -> Result<Vec<Figure>> {
             progress.inc(1);
         }
     }
+    progress.set_message(format!("{} flows", options.flows));
+    let flows = flows::measure(&lab, options)?;
     progress.finish_and_clear();
     let measured = options.services.iter().zip(rounds);
-    Ok(measured.flat_map(|(count, rounds)| report::services(*count, &rounds)).collect())
+    let of_services = measured.flat_map(|(count, rounds)| report::services(*count, &rounds));
+    Ok(of_services.chain(flows).collect())
 }

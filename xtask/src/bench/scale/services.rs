@@ -2,7 +2,7 @@
 //! a change takes.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use crate::lab::{Lab, Process};
 /// Pause between two looks at the maps: what is measured is so much too long at most.
 const PAUSE: Duration = Duration::from_micros(100);
 /// How long the agent may take until all is in the maps, and how long a change may.
-const SYNC_LIMIT: Duration = Duration::from_secs(300);
+pub(super) const SYNC_LIMIT: Duration = Duration::from_secs(300);
 const CHANGE_LIMIT: Duration = Duration::from_secs(30);
 /// A pause after the first sync, in which what follows it settles.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -30,7 +30,9 @@ const SETTLE: Duration = Duration::from_secs(2);
 pub(super) struct Round {
     /// From the start of the agent's process until all is in the maps.
     pub first_sync: Duration,
-    /// Part of it behind the last answer to a list.
+    /// From the start until the programs are attached too, as the agent says.
+    pub first_served: Duration,
+    /// Part of the first behind the last answer to a list.
     pub after_list: Duration,
     /// Part of it until the maps had been made.
     pub until_maps: Duration,
@@ -65,7 +67,7 @@ const SERVICE_MAPS: [&str; 7] = [
 
 /// One round on the lab's only node: the agent is started, fed, observed and removed again.
 pub(super) fn round(lab: &Lab, options: &Options, count: u32) -> Result<Round> {
-    let stage = Stage::new(lab, options, count)?;
+    let stage = Stage::new(lab, options.endpoints, count)?;
     let outcome = stage.measure(options);
     let cleaned = lab.call_agent(NODE, &["cleanup"]).map(|_| ());
     let outcome = outcome?;
@@ -73,10 +75,12 @@ pub(super) fn round(lab: &Lab, options: &Options, count: u32) -> Result<Round> {
     Ok(outcome)
 }
 
+/// What the agent says when its programs are attached and the maps hold all that was listed.
+pub(super) const READY: &str = "serving: the maps follow";
 /// The lab's only node.
 pub(super) const NODE: &str = "node1";
 
-struct Stage<'a> {
+pub(super) struct Stage<'a> {
     lab: &'a Lab,
     server: Server,
     services: Vec<Service>,
@@ -86,11 +90,11 @@ struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    fn new(lab: &'a Lab, options: &Options, count: u32) -> Result<Self> {
+    /// A node and an API server with so many services, without an agent yet.
+    pub(super) fn new(lab: &'a Lab, endpoints: u32, count: u32) -> Result<Self> {
         let node = lab.node(NODE);
         let (server, address) = (Server::start(node.namespace())?, node.address().v4);
-        let services: Vec<_> =
-            (0..count).map(|number| Service::new(number, options.endpoints)).collect();
+        let services: Vec<_> = (0..count).map(|number| Service::new(number, endpoints)).collect();
         server.put(Resource::Nodes, NODE, |version| world::node(NODE, address, version));
         for service in &services {
             server.put(Resource::Services, &service.name(), |version| service.object(version));
@@ -101,9 +105,20 @@ impl<'a> Stage<'a> {
         Ok(Self { lab, server, services, folder: observe::folder(node), address, kubeconfig })
     }
 
+    /// Starts the agent, with these options beside the usual ones.
+    pub(super) fn launch(&self, more: &[String]) -> Result<Process> {
+        let arguments = [self.arguments(), more.to_vec()].concat();
+        self.lab.launch_agent(NODE, &arguments, "agent-scale.log")
+    }
+
+    /// Where the agent pins its maps.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     fn measure(mut self, options: &Options) -> Result<Round> {
         let start = Instant::now();
-        let mut agent = self.lab.launch_agent(NODE, &self.arguments(), "agent-scale.log")?;
+        let mut agent = self.launch(&[])?;
         let outcome = self.observe(options, &mut agent, start);
         let said = || format!("the agent said:\n{}", agent.log_text());
         outcome.with_context(said)
@@ -127,6 +142,8 @@ impl<'a> Stage<'a> {
         let end = Instant::now();
         let first_cpu = process::cpu(agent.id())?;
         let listed = self.server.listed().context("the agent has asked for no list")?;
+        agent.wait_for(READY, SYNC_LIMIT)?;
+        let first_served = start.elapsed();
         for service in &self.services {
             maps.check(service)?;
         }
@@ -137,6 +154,7 @@ impl<'a> Stage<'a> {
         }
         Ok(Round {
             first_sync: end - start,
+            first_served,
             after_list: end.saturating_duration_since(listed),
             until_maps,
             first_cpu,
