@@ -23,6 +23,8 @@ use crate::config::Sizes;
 const VERIFIER_LINES: usize = 15;
 /// Slots of the index for each entry: with half of them empty, a line is hardly ever full.
 const SLOTS_PER_ENTRY: u32 = 2;
+/// How far behind the agent's other threads those stand that load programs.
+const BEHIND: i32 = 15;
 /// Lines of the smallest index.
 const FEWEST_LINES: u32 = 16;
 
@@ -55,7 +57,13 @@ pub(super) fn load_programs(ebpf: &mut Ebpf) -> anyhow::Result<()> {
         ensure!(ebpf.program(name).is_some(), "the object has no program {name}");
     }
     thread::scope(|scope| {
-        let load = |(name, program)| scope.spawn(move || load_program(name, program));
+        let load = |(name, program)| {
+            scope.spawn(move || {
+                // What is listed and written meanwhile goes first. Refused, nothing is lost.
+                let _ = rustix::process::nice(BEHIND);
+                load_program(name, program)
+            })
+        };
         let loading: Vec<_> = ebpf.programs_mut().map(load).collect();
         let panicked = |_| Err(anyhow!("the thread that loads a program has panicked"));
         loading.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(panicked))

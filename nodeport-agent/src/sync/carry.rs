@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use nodeport_common::abi::Frontend;
 
 use super::batch::{Batch, Outcome, Subject};
-use super::diff::Change;
+use super::diff::{self, Change, NewTable};
 use super::ops::{self, BackendValue};
 use super::placed::Table;
 use super::state::State;
@@ -105,6 +105,8 @@ fn bring(
             Err(full) => drop(failed.insert(Subject::Group(key.clone()), full.into())),
         }
     }
+    let new = changes.values_mut().filter_map(|change| change.table.as_mut());
+    diff::fill(new.collect(), state.seed);
     for step in [counters, ports, backends, tables, frontends] {
         let worse = step(state, &mut changes, dataplane);
         give_up(state, &mut changes, &worse);
@@ -121,8 +123,8 @@ fn give_up(state: &mut State, changes: &mut Changes<'_>, failed: &Failed) {
         if !goes_on {
             state.maps.ports.doubtful.extend(change.ports.iter().map(|(port, _)| *port));
         }
-        if let Some((table, _)) = change.table.take_if(|_| !goes_on) {
-            state.regions.free(table.region);
+        if let Some(new) = change.table.take_if(|_| !goes_on) {
+            state.regions.free(new.table.region);
         }
         goes_on
     });
@@ -194,7 +196,7 @@ fn tables(state: &mut State, changes: &mut Changes<'_>, dataplane: &mut dyn Data
     let mut batch: Batch<()> = Batch::new();
     let mut new: Vec<(&GroupKey, Table)> = Vec::new();
     for (key, change) in changes.iter_mut() {
-        let Some((table, slots)) = change.table.take() else { continue };
+        let Some(NewTable { table, slots, .. }) = change.table.take() else { continue };
         let op = Op::WriteSlots { offset: table.region.offset, slots };
         batch.push(Subject::Group((*key).clone()), op, ());
         new.push((key, table));

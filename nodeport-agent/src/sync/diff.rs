@@ -3,8 +3,11 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::thread;
 
 use nodeport_common::abi::{BACKEND_USABLE, Frontend, PORT_BACKEND, PORT_FRONTEND, maps};
+use nodeport_common::core::maglev::table_len;
 
 use super::maps::BackendId;
 use super::ops::BackendValue;
@@ -23,10 +26,42 @@ pub(super) struct Change {
     pub(super) ports: BTreeSet<(u16, u8)>,
     /// Backends that come, or come back.
     pub(super) backends: Vec<(u32, BackendValue)>,
-    /// A new table and its slots.
-    pub(super) table: Option<(Table, Vec<u32>)>,
+    /// A new table.
+    pub(super) table: Option<NewTable>,
     /// Frontends that come or are switched to the new table.
     pub(super) frontends: Vec<(FrontendAt, Frontend)>,
+}
+
+/// A table that is to be written.
+#[derive(Debug)]
+pub(super) struct NewTable {
+    pub(super) table: Table,
+    /// What it is made of, sorted by address.
+    backends: Vec<(SocketAddr, u32)>,
+    /// Its slots, once [`fill`] has filled them.
+    pub(super) slots: Vec<u32>,
+}
+
+/// Tables of which so many are filled by one thread rather than by several.
+const ALONE: usize = 16;
+
+/// Fills tables, on all CPUs if they are many: that is most of the work of a first round.
+pub(super) fn fill(mut tables: Vec<&mut NewTable>, seed: u32) {
+    let fill = |tables: &mut [&mut NewTable]| {
+        for new in tables {
+            new.slots = slots(&new.backends, seed);
+        }
+    };
+    if tables.len() <= ALONE {
+        return fill(&mut tables);
+    }
+    let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let share = tables.len().div_ceil(threads);
+    thread::scope(|scope| {
+        for part in tables.chunks_mut(share) {
+            scope.spawn(move || fill(part));
+        }
+    });
 }
 
 impl State {
@@ -118,10 +153,10 @@ impl State {
         if let Some(table) = self.groups.get(key).and_then(|placed| placed.table(&order)) {
             return Ok((table.region.offset, table.region.len));
         }
-        let slots = slots(&backends, self.seed);
-        let len = slots.len() as u32;
+        let len = table_len(backends.len());
         let region = self.regions.take(len).ok_or(Full::Slots(len))?;
-        change.table = Some((Table { region, order, exact: true, used: false }, slots));
+        let table = Table { region, order, exact: true, used: false };
+        change.table = Some(NewTable { table, backends, slots: Vec::new() });
         Ok((region.offset, region.len))
     }
 }

@@ -1,6 +1,8 @@
 //! A cluster's API as a source: three watches, each with its own list at the start and after
 //! every interruption.
 
+mod reduced;
+
 use std::fmt::Debug;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +10,6 @@ use std::sync::Arc;
 use anyhow::Context;
 use futures::{Stream, StreamExt, pin_mut};
 use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
@@ -16,6 +17,7 @@ use kube::{Api, Client, Config};
 use serde::de::DeserializeOwned;
 use tracing::{info, warn};
 
+use self::reduced::{ReducedService, ReducedSlice};
 use super::Store;
 use crate::model::{Finding, Kind, Name, Node, Origin, Rules, Service, Severity, Slice};
 
@@ -46,10 +48,10 @@ async fn from_file(file: &Path) -> anyhow::Result<Config> {
 
 /// Watches Services.
 pub(super) async fn services(client: Client, rules: Rules, store: Arc<Store>) {
-    let read = |service: core::Service| Arc::new(Service::new(&service, Origin::Api, rules));
+    let read = |service: ReducedService| Arc::new(Service::new(&service.0, Origin::Api, rules));
     let config = watcher::Config::default().labels(OURS);
     let mut listed = Vec::new();
-    let events = events::<core::Service>(Api::all(client), config, "Services");
+    let events = events::<ReducedService>(Api::all(client), config, "Services");
     pin_mut!(events);
     while let Some(event) = events.next().await {
         match event {
@@ -64,10 +66,10 @@ pub(super) async fn services(client: Client, rules: Rules, store: Arc<Store>) {
 
 /// Watches EndpointSlices.
 pub(super) async fn slices(client: Client, store: Arc<Store>) {
-    let read = |slice: EndpointSlice| Arc::new(Slice::new(&slice, Origin::Api));
+    let read = |slice: ReducedSlice| Arc::new(Slice::new(&slice.0, Origin::Api));
     let config = watcher::Config::default().labels(OURS);
     let mut listed = Vec::new();
-    let events = events::<EndpointSlice>(Api::all(client), config, "EndpointSlices");
+    let events = events::<ReducedSlice>(Api::all(client), config, "EndpointSlices");
     pin_mut!(events);
     while let Some(event) = events.next().await {
         match event {
