@@ -82,7 +82,8 @@ impl Overload {
             return;
         }
         self.named.insert(id, Instant::now());
-        let name = Names::of(&self.instance).service(id);
+        let names = Names::of(&self.instance);
+        let name = names.service(id);
         tracing::warn!("service {name}: {trouble}");
     }
 }

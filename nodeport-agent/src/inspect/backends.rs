@@ -10,7 +10,7 @@ use nodeport_common::abi::{
 use nodeport_common::core::table::half::kept;
 use serde::Serialize;
 
-use super::output::{Row, bytes};
+use super::output::{Cells, Row, bytes};
 use super::view::{InFamily, View};
 
 /// A backend, as the maps have it.
@@ -42,8 +42,8 @@ impl Row for BackendRow {
     const TITLES: &'static [&'static str] =
         &["SERVICE", "BACKEND", "STATE", "NODE", "LOCAL", "FLOWS", "TO-BACKEND", "TO-CLIENT"];
 
-    fn cells(&self) -> Vec<String> {
-        vec![
+    fn add_to(&self, cells: &mut Cells) {
+        cells.texts([
             self.service.clone(),
             self.address.to_string(),
             self.state.to_owned(),
@@ -52,7 +52,7 @@ impl Row for BackendRow {
             self.load.flows.to_string(),
             bytes(self.load.bytes_to_backend),
             bytes(self.load.bytes_to_client),
-        ]
+        ]);
     }
 }
 

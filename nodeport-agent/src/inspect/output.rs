@@ -1,5 +1,6 @@
 //! Tables for people, JSON for programs.
 
+use std::fmt::Display;
 use std::io::{self, BufWriter, ErrorKind, Write};
 
 use anyhow::Context as _;
@@ -8,12 +9,12 @@ use serde::Serialize;
 use crate::args::Output;
 
 /// A line of a table.
-pub(super) trait Row: Serialize {
+pub(super) trait Row: Serialize + Sync {
     /// Titles of the columns.
     const TITLES: &'static [&'static str];
 
-    /// What stands in them.
-    fn cells(&self) -> Vec<String>;
+    /// Adds what stands in them, a cell for each column.
+    fn add_to(&self, cells: &mut Cells);
 }
 
 /// Something that is shown by itself.
@@ -26,7 +27,7 @@ pub(super) trait Shown: Serialize {
 pub(super) fn list<R: Row>(rows: &[R], output: Output) -> anyhow::Result<()> {
     print(|out| match output {
         Output::Json => json(&rows, out),
-        Output::Table => out.write_all(table(rows).as_bytes()),
+        Output::Table => lines(rows).iter().try_for_each(|part| out.write_all(part.as_bytes())),
     })
 }
 
@@ -43,15 +44,54 @@ const GAP: usize = 2;
 
 /// A table with its titles; they alone if there are no rows.
 pub(super) fn table<R: Row>(rows: &[R]) -> String {
-    // Rows may be a million: all cells are in one text, not each in its own.
-    let mut cells = Cells::new(R::TITLES.len());
-    R::TITLES.iter().for_each(|title| cells.add(title));
-    rows.iter().flat_map(Row::cells).for_each(|cell| cells.add(&cell));
-    cells.lines()
+    lines(rows).concat()
 }
 
-/// Cells of a table, row by row.
-struct Cells {
+/// Rows that one thread makes into text, at least: of a million, each CPU has its share.
+const SHARE: usize = 4_096;
+
+/// The lines of a table, in pieces that follow each other.
+fn lines<R: Row>(rows: &[R]) -> Vec<String> {
+    let columns = R::TITLES.len();
+    let mut titles = Cells::new(columns);
+    titles.texts(R::TITLES);
+    let cells = |rows: &[R]| {
+        let mut cells = Cells::new(columns);
+        rows.iter().for_each(|row| row.add_to(&mut cells));
+        cells
+    };
+    let share = share(rows.len(), SHARE);
+    let parts: Vec<Cells> = each(rows.chunks(share), &cells);
+    let parts: Vec<Cells> = std::iter::once(titles).chain(parts).collect();
+    let widest = |column: usize| parts.iter().map(|part| part.widths[column]).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(widest).collect();
+    each(parts, &|part: Cells| part.lines(&widths))
+}
+
+/// So many of all are one thread's share.
+pub(super) fn share(all: usize, least: usize) -> usize {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    all.div_ceil(threads).max(least)
+}
+
+/// Does something with each part, on a thread of its own, and returns what came of it, in order.
+pub(super) fn each<T: Send, U: Send>(
+    parts: impl IntoIterator<Item = T>,
+    work: &(impl Fn(T) -> U + Sync),
+) -> Vec<U> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            parts.into_iter().map(|part| scope.spawn(move || work(part))).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, U>| {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        threads.into_iter().map(join).collect()
+    })
+}
+
+/// Cells of a table, row by row, all in one text: there may be ten million.
+#[derive(Debug)]
+pub(super) struct Cells {
     text: String,
     /// Where each cell ends in the text.
     ends: Vec<usize>,
@@ -64,23 +104,31 @@ impl Cells {
         Self { text: String::new(), ends: Vec::new(), widths: vec![0; columns] }
     }
 
-    fn add(&mut self, cell: &str) {
-        let column = self.ends.len() % self.widths.len();
-        self.widths[column] = self.widths[column].max(cell.chars().count());
-        self.text.push_str(cell);
+    /// Adds a cell.
+    pub(super) fn add(&mut self, cell: impl Display) {
+        use std::fmt::Write as _;
+        let (start, column) = (self.text.len(), self.ends.len() % self.widths.len());
+        // Writing to a text does not fail; what cannot be shown is left out.
+        let _ = write!(self.text, "{cell}");
+        let width = width(&self.text[start..]);
+        self.widths[column] = self.widths[column].max(width);
         self.ends.push(self.text.len());
     }
 
-    fn lines(&self) -> String {
-        let width = self.widths.iter().map(|width| width + GAP).sum::<usize>();
-        let mut lines = String::with_capacity(width * self.ends.len() / self.widths.len());
+    /// Adds several.
+    pub(super) fn texts(&mut self, cells: impl IntoIterator<Item: Display>) {
+        cells.into_iter().for_each(|cell| self.add(cell));
+    }
+
+    fn lines(&self, widths: &[usize]) -> String {
+        let line = widths.iter().map(|width| width + GAP).sum::<usize>();
+        let mut lines = String::with_capacity(line * self.ends.len() / widths.len());
         let mut start = 0;
-        for row in self.ends.chunks(self.widths.len()) {
-            for (end, width) in row.iter().zip(&self.widths) {
+        for row in self.ends.chunks(widths.len()) {
+            for (end, wanted) in row.iter().zip(widths) {
                 let cell = &self.text[start..*end];
                 lines.push_str(cell);
-                let blanks = width + GAP - cell.chars().count();
-                lines.extend(std::iter::repeat_n(' ', blanks));
+                lines.extend(std::iter::repeat_n(' ', wanted + GAP - width(cell)));
                 start = *end;
             }
             lines.truncate(lines.trim_end_matches(' ').len());
@@ -88,6 +136,11 @@ impl Cells {
         }
         lines
     }
+}
+
+/// Columns that a text takes.
+fn width(text: &str) -> usize {
+    if text.is_ascii() { text.len() } else { text.chars().count() }
 }
 
 fn json(value: &impl Serialize, out: &mut impl Write) -> io::Result<()> {
@@ -137,8 +190,9 @@ mod tests {
 
     impl Row for Two {
         const TITLES: &'static [&'static str] = &["NAME", "COUNT"];
-        fn cells(&self) -> Vec<String> {
-            vec![self.0.to_owned(), self.1.to_string()]
+        fn add_to(&self, cells: &mut Cells) {
+            cells.add(self.0);
+            cells.add(self.1);
         }
     }
 
@@ -152,6 +206,16 @@ mod tests {
     }
 
     #[test]
+    fn parts_of_several_threads_are_one_table() {
+        let rows: Vec<_> = (0..SHARE as u32 * 3).map(|number| Two("x", number)).collect();
+        let text = table(&rows);
+        assert_eq!(text.lines().count(), rows.len() + 1);
+        assert_eq!(text.lines().nth(1), Some("x     0"));
+        let wanted = format!("x     {}", rows.len() - 1);
+        assert_eq!(text.lines().last(), Some(wanted.as_str()));
+    }
+
+    #[test]
     fn ends_of_lines_are_bare() {
         struct Gaps;
         impl Serialize for Gaps {
@@ -161,8 +225,8 @@ mod tests {
         }
         impl Row for Gaps {
             const TITLES: &'static [&'static str] = &["A", "B", "C"];
-            fn cells(&self) -> Vec<String> {
-                ["", "\u{e4}bc", ""].map(str::to_owned).to_vec()
+            fn add_to(&self, cells: &mut Cells) {
+                cells.texts(["", "\u{e4}bc", ""]);
             }
         }
         assert_eq!(table(&[Gaps]), "A  B    C\n   \u{e4}bc\n");

@@ -8,7 +8,7 @@ use nodeport_common::abi::{
 };
 use serde::Serialize;
 
-use super::output::Row;
+use super::output::{Cells, Row};
 use super::view::{InFamily, View, protocol};
 
 /// A service port in one family, as the maps have it.
@@ -43,8 +43,8 @@ impl Row for ServiceRow {
         "NO-ROOM",
     ];
 
-    fn cells(&self) -> Vec<String> {
-        vec![
+    fn add_to(&self, cells: &mut Cells) {
+        cells.texts([
             self.service.clone(),
             self.family.clone(),
             self.frontends.join(" "),
@@ -54,7 +54,7 @@ impl Row for ServiceRow {
             self.packets_without_backend.to_string(),
             self.flows_without_port.to_string(),
             self.flows_without_room.to_string(),
-        ]
+        ]);
     }
 }
 
@@ -70,7 +70,7 @@ pub(super) fn rows(view: &View) -> anyhow::Result<Vec<ServiceRow>> {
 pub(super) fn ids(view: &View) -> anyhow::Result<BTreeMap<u32, String>> {
     let of4 = view.frontends::<Addr4>()?.into_iter().map(|(_, frontend)| frontend.service);
     let of6 = view.frontends::<Addr6>()?.into_iter().map(|(_, frontend)| frontend.service);
-    Ok(of4.chain(of6).map(|id| (id, view.names.service(id))).collect())
+    Ok(of4.chain(of6).map(|id| (id, view.names.service(id).into_owned())).collect())
 }
 
 fn in_family<A: InFamily>(view: &View) -> anyhow::Result<Vec<ServiceRow>>
@@ -102,14 +102,14 @@ fn row<A: InFamily>(
     number: u8,
     backends: &BTreeMap<String, [u32; 2]>,
 ) -> anyhow::Result<ServiceRow> {
-    let service = view.names.service(id);
+    let service = view.names.service(id).into_owned();
     let [usable_backends, draining_backends] = backends.get(&service).copied().unwrap_or_default();
     let stats = view.counters.service(id)?;
     Ok(ServiceRow {
         service,
         id,
         family: A::FAMILY.to_string(),
-        protocol: protocol(number),
+        protocol: protocol(number).into_owned(),
         frontends: Vec::new(),
         usable_backends,
         draining_backends,

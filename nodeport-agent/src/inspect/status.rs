@@ -9,7 +9,7 @@ use nodeport_common::abi::{
 };
 use serde::Serialize;
 
-use super::output::{Row, Shown, table};
+use super::output::{Cells, Row, Shown, table};
 use super::services;
 use super::table::Table;
 use super::view::{InFamily, View};
@@ -125,7 +125,7 @@ fn programs(view: &View) -> anyhow::Result<Vec<Attachment>> {
             id: info.program,
             slow_program: name.hook.slow_program(),
             slow_id: slow_id(view, name.hook)?,
-            interface: view.interface(info.ifindex),
+            interface: view.interface(info.ifindex).into_owned(),
             pin: path.display().to_string(),
         });
     }
@@ -262,7 +262,7 @@ fn section<R: Row>(text: &mut String, title: &str, rows: &[R]) {
 impl Row for DeviceStatus {
     const TITLES: &'static [&'static str] = &["NAME", "INDEX", "MODE", "REASON"];
 
-    fn cells(&self) -> Vec<String> {
+    fn add_to(&self, cells: &mut Cells) {
         let mode = match self.attached.mode {
             DeviceMode::Xdp => "XDP",
             DeviceMode::Tc => "TC",
@@ -270,12 +270,12 @@ impl Row for DeviceStatus {
         };
         let reason = self.attached.reason.as_ref();
         let reason = reason.map(|reason| format!("{} ({})", reason.text, reason.code));
-        vec![
+        cells.texts([
             self.name.clone(),
             self.ifindex.to_string(),
             mode.to_owned(),
             reason.unwrap_or_default(),
-        ]
+        ]);
     }
 }
 
@@ -283,50 +283,50 @@ impl Row for Attachment {
     const TITLES: &'static [&'static str] =
         &["PROGRAM", "ID", "INTERFACE", "HOOK", "NOT-ROUTINE", "ID"];
 
-    fn cells(&self) -> Vec<String> {
+    fn add_to(&self, cells: &mut Cells) {
         let Self { program, hook, id, slow_program, slow_id, interface, pin: _ } = self;
-        vec![
+        cells.texts([
             (*program).to_owned(),
             id.to_string(),
             interface.clone(),
             hook.clone(),
             (*slow_program).to_owned(),
             slow_id.map_or_else(|| "missing".to_owned(), |id| id.to_string()),
-        ]
+        ]);
     }
 }
 
 impl Row for Fill {
     const TITLES: &'static [&'static str] = &["MAP", "ENTRIES", "OF", "FULL", "ESTABLISHED"];
 
-    fn cells(&self) -> Vec<String> {
+    fn add_to(&self, cells: &mut Cells) {
         let share = self.entries as f64 * 100.0 / self.max_entries.max(1) as f64;
-        vec![
+        cells.texts([
             self.map.to_owned(),
             self.entries.to_string(),
             self.max_entries.to_string(),
             format!("{share:.1}%"),
             self.established.map(|count| count.to_string()).unwrap_or_default(),
-        ]
+        ]);
     }
 }
 
 impl Row for &Counter {
     const TITLES: &'static [&'static str] = &["REASON", "PACKETS", "MEANING"];
 
-    fn cells(&self) -> Vec<String> {
-        vec![self.reason.to_owned(), self.packets.to_string(), self.description.to_owned()]
+    fn add_to(&self, cells: &mut Cells) {
+        cells.texts([self.reason, self.packets.to_string().as_str(), self.description]);
     }
 }
 
 impl Row for Drops {
     const TITLES: &'static [&'static str] = &["SERVICE", "NO-BACKEND", "NO-PORT", "NO-ROOM"];
 
-    fn cells(&self) -> Vec<String> {
+    fn add_to(&self, cells: &mut Cells) {
         let Self { service, packets_without_backend, flows_without_port, flows_without_room } =
             self;
         let numbers = [packets_without_backend, flows_without_port, flows_without_room];
         let numbers = numbers.into_iter().map(ToString::to_string);
-        std::iter::once(service.clone()).chain(numbers).collect()
+        cells.texts(std::iter::once(service.clone()).chain(numbers));
     }
 }

@@ -6,10 +6,14 @@ use nodeport_common::abi::{
 use nodeport_common::core::table::half::unpack;
 use nodeport_common::core::table::status::Status;
 
+use super::output::{each, share};
 use super::view::InFamily;
 use crate::dataplane::maps::read_only;
 use crate::dataplane::pins::Pins;
 use crate::dataplane::sys::ReadOnlyArray;
+
+/// Entries that one thread reads, at least.
+const SHARE: usize = 4_096;
 
 /// The table of one family.
 pub(super) struct Table<A: InFamily> {
@@ -43,7 +47,13 @@ where
 
     /// All halves. One that changes hands while it is read is left out.
     pub(super) fn halves(&self) -> Vec<(FlowKey<A>, Flow<A>)> {
-        (0..self.size).filter_map(|number| self.half(number)).collect()
+        let share = share(self.size as usize, SHARE) as u32;
+        let starts = (0..self.size).step_by(share.max(1) as usize);
+        let part = |first: u32| -> Vec<_> {
+            let end = first.saturating_add(share).min(self.size);
+            (first..end).filter_map(|number| self.half(number)).collect()
+        };
+        each(starts, &part).concat()
     }
 
     pub(super) fn level(&self) -> Level {

@@ -1,5 +1,6 @@
 //! What all these commands read.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail};
@@ -29,7 +30,9 @@ pub(super) struct View {
 }
 
 /// The maps of one address family.
-pub(super) trait InFamily: Plain + Default + Ord + Into<std::net::IpAddr> {
+pub(super) trait InFamily:
+    Plain + Default + Ord + Into<std::net::IpAddr> + Send + Sync
+{
     const FAMILY: Family;
     const FRONTENDS: &'static str;
     const BACKENDS: &'static str;
@@ -39,7 +42,7 @@ pub(super) trait InFamily: Plain + Default + Ord + Into<std::net::IpAddr> {
     /// Its element of `heap`.
     const HEAP: u32;
     /// What fills up an entry.
-    type Pad: Plain;
+    type Pad: Plain + Send + Sync;
 }
 
 impl InFamily for Addr4 {
@@ -89,8 +92,9 @@ impl View {
     }
 
     /// The name of an interface, or its number if it is gone.
-    pub(super) fn interface(&self, ifindex: u32) -> String {
-        self.interfaces.get(&ifindex).cloned().unwrap_or_else(|| format!("#{ifindex}"))
+    pub(super) fn interface(&self, ifindex: u32) -> Cow<'_, str> {
+        let name = self.interfaces.get(&ifindex).map(|name| Cow::Borrowed(name.as_str()));
+        name.unwrap_or_else(|| Cow::Owned(format!("#{ifindex}")))
     }
 
     /// Jiffies now, low 32 bits.
@@ -130,10 +134,10 @@ impl View {
 }
 
 /// The name of a protocol number.
-pub(super) fn protocol(number: u8) -> String {
+pub(super) fn protocol(number: u8) -> Cow<'static, str> {
     match number {
-        abi::IPPROTO_TCP => "TCP".to_owned(),
-        abi::IPPROTO_UDP => "UDP".to_owned(),
-        other => other.to_string(),
+        abi::IPPROTO_TCP => Cow::Borrowed("TCP"),
+        abi::IPPROTO_UDP => Cow::Borrowed("UDP"),
+        other => Cow::Owned(other.to_string()),
     }
 }

@@ -1,5 +1,6 @@
 //! What the agent knows by name of the numbers in the maps.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use nodeport_common::abi::LAYOUT_VERSION;
@@ -33,8 +34,9 @@ impl Names {
     }
 
     /// The name of a service port.
-    pub(crate) fn service(&self, id: u32) -> String {
-        self.services.get(&id).cloned().unwrap_or_else(|| format!("#{id}"))
+    pub(crate) fn service(&self, id: u32) -> Cow<'_, str> {
+        let name = self.services.get(&id).map(|name| Cow::Borrowed(name.as_str()));
+        name.unwrap_or_else(|| Cow::Owned(format!("#{id}")))
     }
 
     /// What a backend's index stands for.
