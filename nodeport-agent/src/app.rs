@@ -186,7 +186,7 @@ impl File {
             self.take_note(written(thread), reconciler, now);
         }
         if self.writing.is_none() && self.next.is_none_or(|next| next <= now) {
-            self.writing = self.state(reconciler).map(|write| thread::spawn(write));
+            self.writing = self.state(reconciler).map(thread::spawn);
         }
         self.due = match self.writing {
             Some(_) => Some(now + FILE_LOOK),
