@@ -144,8 +144,10 @@ pub trait FlowRef<A> {
 pub struct Step<'a> {
     /// When it came, in jiffies.
     pub now: u32,
-    /// Its length in bytes.
-    pub bytes: u32,
+    /// Packets to count: 1, or 0 for a step that comes from the other half.
+    pub packets: u32,
+    /// What its count of bytes grows by, modulo 2⁶⁴.
+    pub bytes: u64,
     /// The next hop, if it is another.
     pub hop: Option<&'a NextHop>,
     /// The flow's state, if it is another.

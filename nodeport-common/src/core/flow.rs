@@ -2,10 +2,10 @@
 
 use super::checksum;
 use super::family::Family;
-use super::state;
+use super::{proof, state};
 use crate::abi::{
-    FLOW_LOCAL, FLOW_PROVED, FLOW_REPLY, FLOW_SETTLED, Flow, FlowKey, FlowState, IPPROTO_UDP,
-    NextHop, Ports,
+    FLOW_LOCAL, FLOW_PROVED, FLOW_REPLY, FLOW_SETTLED, Flow, FlowKey, FlowState, IPPROTO_TCP,
+    IPPROTO_UDP, NextHop, Ports,
 };
 use state::Direction;
 
@@ -126,10 +126,23 @@ pub fn merge_state<A>(flow: &mut Flow<A>, to: FlowState) -> FlowState {
     merged
 }
 
-/// The state after a packet of this half, with the rule for UDP that is never answered.
+/// The state after a packet of this half, with the rules for UDP that is never answered and for a
+/// TCP client that has not proved itself. `acknowledges` is its acknowledgment number.
 #[inline(always)]
-pub fn next_state<A>(flow: &Flow<A>, protocol: u8, flags: u8, now: u32, hz: u32) -> FlowState {
+pub fn next_state<A>(
+    flow: &Flow<A>,
+    protocol: u8,
+    (flags, acknowledges): (u8, u32),
+    now: u32,
+    hz: u32,
+) -> FlowState {
     let current = FlowState::from_u8(flow.state);
+    if protocol == IPPROTO_TCP
+        && proof::keeps_number(flow)
+        && (flags & state::ACK == 0 || !proof::is_proof(flow.bytes, acknowledges))
+    {
+        return current;
+    }
     let age = now.wrapping_sub(flow.created);
     if protocol == IPPROTO_UDP
         && flow.packets >= ONE_WAY_PACKETS

@@ -28,6 +28,7 @@ pub mod icmp_reply;
 pub mod maglev;
 pub mod open;
 pub mod parse;
+pub mod proof;
 pub mod rewrite;
 pub mod state;
 pub mod table;

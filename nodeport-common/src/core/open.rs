@@ -12,16 +12,21 @@ use super::verdict::Verdict;
 use super::walk;
 use super::work::Work;
 use crate::abi::{
-    BACKEND_LOCAL, BACKEND_USABLE, FLOW_LOCAL, FLOW_PROVED, Flow, FlowKey, FlowState, FrontendKey,
-    HOP_STACK, HOP_UNRESOLVED, Port, Ports, Reason,
+    BACKEND_LOCAL, BACKEND_USABLE, FLOW_LOCAL, FLOW_PROVED, Flow, FlowKey, FrontendKey, HOP_STACK,
+    HOP_UNRESOLVED, Port, Ports, Reason,
 };
 
 /// Slots that are tried before a service counts as having no backend: a slot may name one that
 /// went a moment ago.
 const PICKS: u32 = 4;
 
-/// Ports that are tried before we give up. With `n` of `m` ports taken, all tries fail with
-/// probability `(n/m)^16`: less than one in ten million while a third is taken.
+/// Ports that are tried whether they are free, before newcomers are looked for: under a flood all
+/// are taken, and each try costs a look-up.
+const FREE_TRIES: u32 = 4;
+
+/// Ports that are tried before we give up. Of the later ones, newcomers lose theirs. With `n` of `m`
+/// ports taken by flows that have proved themselves, all tries fail with probability `(n/m)^16`: less
+/// than one in ten million while a third is taken.
 const PORT_TRIES: u32 = 16;
 
 /// Stride between two candidates: not the next port, which a busy client took as well. A prime
@@ -177,36 +182,40 @@ fn find_source<F: Family, W: World<F>>(
 /// has, and stores both halves.
 #[inline(never)]
 fn claim<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Result<(), Reason> {
-    let keeps_port = work.flow.flags & FLOW_LOCAL != 0;
-    let count = (work.control.snat_count as u32).max(1);
-    let mut candidate = hash::index(world.random(), count);
-    for attempt in 0..PORT_TRIES {
-        if attempt > 0 || !keeps_port {
-            candidate = (candidate + PORT_STRIDE) % count;
+    let mut candidate = hash::index(world.random(), ports(work));
+    // The first try is the client's own port, if the backend may see it.
+    let mut attempt = if work.flow.flags & FLOW_LOCAL != 0 { 0 } else { 1 };
+    while attempt <= PORT_TRIES {
+        if attempt > 0 {
+            candidate = (candidate + PORT_STRIDE) % ports(work);
             let port = work.control.snat_first.wrapping_add(candidate as u16);
             set_source_port(&work.key, &mut work.flow, port.to_be_bytes());
         }
         if claim_answers::<F, W>(world, work)? {
             return insert_forward::<F, W>(world, work);
         }
-    }
-    if oust::<F, W>(world, work) && claim_answers::<F, W>(world, work)? {
-        return insert_forward::<F, W>(world, work);
+        if attempt > FREE_TRIES && oust::<F, W>(world, work) && claim_answers::<F, W>(world, work)?
+        {
+            return insert_forward::<F, W>(world, work);
+        }
+        attempt += 1;
     }
     Err(Reason::NoPort)
 }
 
-/// Takes the last candidate from a newcomer that the backend has not answered: a flood of such
-/// holds all ports, and must not keep everybody else out. Whoever it was taken from begins anew
-/// with its next packet. False if it is nobody's to be taken from.
+/// How many SNAT ports there are.
+#[inline(always)]
+fn ports<A>(work: &Work<A>) -> u32 {
+    (work.control.snat_count as u32).max(1)
+}
+
+/// Takes the last candidate from a newcomer: a flood of such holds all ports, and must not keep
+/// everybody else out. Whether the backend has answered says nothing: it answers a forged SYN as
+/// well, and only the client's next packet would tell. Whoever the port was taken from begins anew
+/// with its next SYN. False if it is nobody's to be taken from.
 #[inline(always)]
 fn oust<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> bool {
-    let found = world.read_flow(&work.other_key, &mut work.other);
-    // A flow that was reset is in that state as well once it is used again; it has proved itself.
-    if !found
-        || FlowState::from_u8(work.other.state) != FlowState::Opening
-        || work.other.flags & FLOW_PROVED != 0
-    {
+    if !world.read_flow(&work.other_key, &mut work.other) || work.other.flags & FLOW_PROVED != 0 {
         return false;
     }
     end_newcomer::<F, W>(world, work);

@@ -1,15 +1,18 @@
 //! Packets that are not routine: of young flows, of flows that begin, close or lost something.
 
-use super::env::{Hook, Inserted, Packet, Step, Stepped, World};
+use super::env::{Hook, Inserted, Packet, Step, Stepped, Window, World};
 use super::family::Family;
 use super::flow::{self, direction, is_met_leaving, next_state, partner, partner_key};
 use super::icmp_reply;
 use super::parse::Parsed;
-use super::state::{Direction, is_reusable, may_open, opens};
+use super::state::{ACK, Direction, RST, SYN, is_reusable, may_open, opens};
 use super::verdict::Verdict;
 use super::work::Work;
-use super::{open, walk};
-use crate::abi::{FLOW_LOCAL, FlowState, HOP_STACK, HOP_UNRESOLVED, IPPROTO_TCP, NextHop, Reason};
+use super::{open, proof, walk};
+use crate::abi::{
+    FLOW_LOCAL, FLOW_PROVED, FLOW_REPLY, FlowState, HOP_STACK, HOP_UNRESOLVED, IPPROTO_TCP,
+    NextHop, Reason,
+};
 
 /// Decides on `work.parsed`, a packet whose port concerns us and that is not routine.
 #[inline(never)]
@@ -104,6 +107,7 @@ fn follow<F: Family, P: Packet, W: World<F>>(
         Ok(verdict) => verdict,
         Err(verdict) => return verdict,
     };
+    read_number::<F, P>(packet, work);
     let state_changed = step::<F, W>(world, work);
     let changed = Changed { hop: hop_changed, state: state_changed };
     if keep::<F, W>(world, work, changed) {
@@ -118,12 +122,30 @@ fn step<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> bool {
     let (now, flow) = (world.now(), &mut work.flow);
     let Parsed { tcp_flags, total, .. } = work.parsed;
     let (old, hz) = (flow.state, work.control.hz);
-    let state = next_state(flow, work.key.protocol, tcp_flags, now, hz);
+    let segment = (tcp_flags, work.acknowledges);
+    let state = next_state(flow, work.key.protocol, segment, now, hz);
+    let (word, bytes) = (flow.bytes, proof::counted(flow) + total as u64);
     flow::set_state(flow, state);
     flow.last_seen = now;
     flow.packets += 1;
-    flow.bytes += total as u64;
+    let keeps = proof::keeps_number(flow);
+    flow.bytes = if keeps { proof::with_number(bytes, word as u32) } else { bytes };
+    work.grows_by = flow.bytes.wrapping_sub(word);
     flow.state != old
+}
+
+/// Reads what a newcomer's segment acknowledges, or would be acknowledged by.
+#[inline(never)]
+fn read_number<F: Family, P: Packet>(packet: &mut P, work: &mut Work<F::Addr>) {
+    work.acknowledges = 0;
+    if work.key.protocol != IPPROTO_TCP || work.flow.flags & FLOW_PROVED != 0 {
+        return;
+    }
+    let Some(header) = packet.window::<20>(work.parsed.l4 as usize) else { return };
+    work.acknowledges = match direction(&work.flow) {
+        Direction::Forward => u32::from_be(header.load::<u32, 8>()),
+        Direction::Reply => u32::from_be(header.load::<u32, 4>()).wrapping_add(1),
+    };
 }
 
 /// How the packet goes on; the verdict on it where something stands in its way: no route, no hop
@@ -194,7 +216,8 @@ struct Changed {
 fn keep<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, changed: Changed) -> bool {
     let step = Step {
         now: work.flow.last_seen,
-        bytes: work.parsed.total as u32,
+        packets: 1,
+        bytes: work.grows_by,
         hop: changed.hop.then_some(&work.flow.hop),
         state: changed.state.then_some(FlowState::from_u8(work.flow.state)),
     };
@@ -221,20 +244,50 @@ fn keep_partner<F: Family, W: World<F>>(
     found: Partner,
     changed: Changed,
 ) {
+    let number = is_answer(work).then_some(work.acknowledges);
     if found == Partner::There {
-        if work.other.state != work.flow.state {
+        if let Some(number) = number {
+            note_number::<F, W>(world, work, number);
+        } else if work.other.state != work.flow.state {
             merge_partner::<F, W>(world, work);
         }
         return;
     }
     world.count(Reason::PartnerRebuilt);
     make_partner(work);
+    if let Some(number) = number {
+        work.other.bytes = proof::with_number(0, number);
+    }
     // Its place may have been taken a moment ago: the next packet sees that. What has no room is
     // told once, not with each packet.
     let stored = world.claim_flow(&work.other_key, &work.other);
     if stored == Inserted::Full && (changed.hop || changed.state) {
         count_full::<F, W>(world, work.flow.service);
     }
+}
+
+/// Whether the packet is the SYN-ACK of a flow that has not proved itself.
+#[inline(always)]
+fn is_answer<A>(work: &Work<A>) -> bool {
+    work.flow.flags & (FLOW_REPLY | FLOW_PROVED) == FLOW_REPLY
+        && work.flow.state == FlowState::Answered as u8
+        && work.parsed.tcp_flags & (SYN | ACK | RST) == SYN | ACK
+}
+
+/// Leaves with the client's half the number by which the client can prove itself.
+#[inline(always)]
+fn note_number<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, number: u32) {
+    let other = &work.other;
+    let word = proof::with_number(proof::counted(other), number);
+    // An answer that is sent again says nothing new; and if the client has proved itself in this
+    // instant, that is not taken back.
+    if other.flags & FLOW_PROVED != 0 || (proof::keeps_number(other) && other.bytes == word) {
+        return;
+    }
+    let bytes = word.wrapping_sub(other.bytes);
+    let state = Some(FlowState::Answered);
+    let step = Step { now: other.last_seen, packets: 0, bytes, hop: None, state };
+    world.step_flow(&work.other_key, step);
 }
 
 /// Makes the other half; in a function of its own, whose stack is free again afterwards.

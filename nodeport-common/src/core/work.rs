@@ -20,6 +20,13 @@ pub struct Work<A> {
     pub key: FlowKey<A>,
     /// The half of the flow with this key.
     pub flow: Flow<A>,
+    /// Of a newcomer's TCP segment: from the client the acknowledgment number, from the backend the
+    /// one that acknowledges its SYN. In the host's order.
+    pub acknowledges: u32,
+    /// Zero.
+    pub pad: u32,
+    /// What the half's count of bytes grows by, modulo 2⁶⁴.
+    pub grows_by: u64,
     /// The key of the other half.
     pub other_key: FlowKey<A>,
     /// The other half.

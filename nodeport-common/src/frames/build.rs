@@ -50,8 +50,13 @@ pub struct Draft {
     fragment: Option<(u16, bool)>,
     may_fragment: bool,
     routers_own: bool,
+    numbers: (u32, u32),
     payload: Vec<u8>,
 }
+
+/// Sequence and acknowledgment number of segments that say nothing else: each acknowledges a SYN
+/// that the other side sent with the same numbers.
+const NUMBERS: (u32, u32) = (0x0506_0707, 0x0506_0708);
 
 /// A TCP segment with these flags, without payload.
 pub fn tcp(src: SocketAddr, dst: SocketAddr, flags: u8) -> Draft {
@@ -78,6 +83,7 @@ impl Draft {
             fragment: None,
             may_fragment: false,
             routers_own: false,
+            numbers: NUMBERS,
             payload: Vec::new(),
         }
     }
@@ -97,6 +103,11 @@ impl Draft {
     pub fn tag(mut self, kind: u16, id: u16) -> Self {
         self.tags.push((kind, id));
         self
+    }
+
+    /// TCP's sequence and acknowledgment number.
+    pub fn numbers(self, sequence: u32, acknowledgment: u32) -> Self {
+        Self { numbers: (sequence, acknowledgment), ..self }
     }
 
     /// TTL or hop limit.
@@ -225,8 +236,9 @@ impl Draft {
     }
 
     fn tcp(&self, flags: u8) -> Vec<u8> {
-        let mut header = TcpHeader::new(self.src.port(), self.dst.port(), 0x0102_0304, 0x1000);
-        header.acknowledgment_number = 0x0506_0708;
+        let (sequence, acknowledgment) = self.numbers;
+        let mut header = TcpHeader::new(self.src.port(), self.dst.port(), sequence, 0x1000);
+        header.acknowledgment_number = acknowledgment;
         header.syn = flags & SYN != 0;
         header.ack = flags & ACK != 0;
         header.fin = flags & FIN != 0;

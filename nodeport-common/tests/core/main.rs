@@ -12,6 +12,7 @@ mod icmp_error;
 mod icmp_reply;
 mod open;
 mod parse;
+mod proof;
 mod regression;
 mod rewrite;
 mod robust;

@@ -126,7 +126,10 @@ proptest! {
                         // All sixteen tries are of different ports.
                         prop_assert!(open.len() >= usize::from(count.min(16)), "{}", open.len());
                     } else {
+                        // The handshake is finished: what has not proved itself may lose its port.
                         let seen = out.view().src;
+                        node.xdp(&tcp(remote::<V4>(), seen, SYN | ACK)).view();
+                        node.xdp(&tcp(client, frontend::<V4>(), ACK)).view();
                         prop_assert!(!open.values().any(|other| *other == seen), "{seen} twice");
                         open.insert(number, seen);
                     }
@@ -148,21 +151,38 @@ proptest! {
     }
 }
 
-/// A flood that nobody answers holds every port: a newcomer takes one of them, and the flood's flow
-/// is gone as a whole. What was answered keeps its port.
-fn an_unanswered_flood_keeps_nobody_out<F: Net>() {
-    let node = Node::new();
-    node.world.change_control(|control| control.snat_count = 1);
-    let first = node.connect::<F>(client::<F>());
-    assert_eq!(node.xdp(&tcp(nth_client::<F>(1), frontend::<F>(), SYN)).action, Action::Drop);
-    let other = Node::new();
-    other.world.change_control(|control| control.snat_count = 1);
-    other.xdp(&tcp(nth_client::<F>(1), frontend::<F>(), SYN)).view();
-    assert_eq!(other.connect::<F>(client::<F>()), first);
-    assert!(other.half::<F>(IPPROTO_TCP, nth_client::<F>(1), frontend::<F>()).is_none());
-    assert_eq!(other.halves::<F>().len(), 2);
+/// A flood holds every port: a newcomer takes one of them, and the flood's flow is gone as a whole,
+/// whether its backend has answered it (to nobody) or not. What has proved itself keeps its port.
+fn a_flood_keeps_nobody_out<F: Net>() {
+    for is_answered in [false, true] {
+        let node = with_range(1);
+        let seen = node.xdp(&tcp(nth_client::<F>(1), frontend::<F>(), SYN)).view().src;
+        if is_answered {
+            node.xdp(&tcp(remote::<F>(), seen, SYN | ACK)).view();
+        }
+        assert_eq!(node.connect::<F>(client::<F>()), seen);
+        assert!(node.half::<F>(IPPROTO_TCP, nth_client::<F>(1), frontend::<F>()).is_none());
+        assert_eq!(node.halves::<F>().len(), 2);
+        let refused = node.xdp(&tcp(nth_client::<F>(1), frontend::<F>(), SYN));
+        assert_eq!(refused.action, Action::Drop);
+        assert_eq!(node.halves::<F>().len(), 2);
+    }
 }
-in_both_families!(an_unanswered_flood_keeps_nobody_out);
+in_both_families!(a_flood_keeps_nobody_out);
+
+/// Where most ports are of flows that have proved themselves, the few newcomers are still found.
+#[test]
+fn the_one_newcomer_among_the_established_is_found_in_a_few_tries() {
+    let node = with_range(4);
+    for number in 0..3 {
+        node.connect::<V4>(nth_client::<V4>(number));
+    }
+    for number in 3..50 {
+        let out = node.xdp(&tcp(nth_client::<V4>(number), frontend::<V4>(), SYN));
+        assert_eq!(out.action, Action::Send(INSIDE), "newcomer {number}");
+    }
+    assert_eq!(node.halves::<V4>().len(), 8);
+}
 
 /// One that has proved itself keeps its port, even if one of its halves looks as if nobody had
 /// answered: another CPU may have written that late.

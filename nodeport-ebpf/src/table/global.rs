@@ -105,21 +105,23 @@ macro_rules! table {
             }
         }
 
-        /// Takes a half one step further: [`GONE`], [`SAME`], or the state that it is in.
+        /// Takes a half one step further: [`GONE`], [`SAME`], or the state that it is in. `change`
+        /// has in its low byte the state that it comes to, or [`SAME`], and above that the packets
+        /// to be counted: a function has five arguments at most.
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $step(
             key: *const FlowKey<$addr>,
             now: u32,
-            bytes: u32,
+            bytes: u64,
             hop: *const NextHop,
-            state: u32,
+            change: u32,
         ) -> u32 {
-            use nodeport_common::core::env::FlowRef as _;
             // SAFETY: as above.
             let Some(key) = (unsafe { key.as_ref() }) else { return GONE };
-            let Some(mut half) = Table::<$family>::search(key) else { return GONE };
-            half.touch(now, bytes);
+            let Some(half) = Table::<$family>::search(key) else { return GONE };
+            half.grow(now, change >> 8, bytes);
+            let state = change & 0xff;
             // SAFETY: as above.
             if let Some(hop) = unsafe { hop.as_ref() } {
                 half.set_hop(hop);
@@ -241,7 +243,7 @@ macro_rules! table {
             pub(crate) fn step(key: &FlowKey<$addr>, step: Step<'_>) -> Stepped {
                 let hop = step.hop.map_or(core::ptr::null(), core::ptr::from_ref);
                 let state = step.state.map_or(SAME, |state| state as u32);
-                match $step(key, step.now, step.bytes, hop, state) {
+                match $step(key, step.now, step.bytes, hop, step.packets << 8 | state) {
                     GONE => Stepped::Gone,
                     SAME => Stepped::Done,
                     state => Stepped::Merged(FlowState::from_u8(state as u8)),

@@ -145,6 +145,22 @@ impl<F: InMaps> MapFlow<F> {
     }
 }
 
+impl<F: InMaps> MapFlow<F> {
+    /// Counts `packets` of so many `bytes` in all, at `now`.
+    #[inline(always)]
+    pub(super) fn grow(&self, now: u32, packets: u32, bytes: u64) {
+        let entry = self.entry.at;
+        // SAFETY: an element of an array map. A count that another CPU adds in the same instant may
+        // be lost, as one may be added to a half that was given the entry a moment ago: statistics
+        // can bear both, and a lock they cannot.
+        unsafe {
+            (*entry).last_seen = now;
+            (*entry).packets = (*entry).packets.wrapping_add(packets);
+            (*entry).bytes = (*entry).bytes.wrapping_add(bytes);
+        }
+    }
+}
+
 impl<F: InMaps> FlowRef<F::Addr> for MapFlow<F> {
     #[inline(always)]
     fn read(&self) -> Option<Flow<F::Addr>> {
@@ -154,14 +170,6 @@ impl<F: InMaps> FlowRef<F::Addr> for MapFlow<F> {
 
     #[inline(always)]
     fn touch(&mut self, now: u32, bytes: u32) {
-        let entry = self.entry.at;
-        // SAFETY: an element of an array map. A count that another CPU adds in the same instant may
-        // be lost, as one may be added to a half that was given the entry a moment ago: statistics
-        // can bear both, and a lock they cannot.
-        unsafe {
-            (*entry).last_seen = now;
-            (*entry).packets = (*entry).packets.wrapping_add(1);
-            (*entry).bytes = (*entry).bytes.wrapping_add(bytes as u64);
-        }
+        self.grow(now, 1, bytes as u64);
     }
 }

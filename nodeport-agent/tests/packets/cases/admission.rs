@@ -84,10 +84,28 @@ fn refusals<F: Net>(table: &mut CaseTable) {
         vec![
             there::<F>(hook, SYN),
             back::<F>(hook, SYN | ACK),
-            // From now on the port is not taken from it: the backend has answered.
-            Step::dropped(hook, &tcp(second, frontend::<F>(REMOTE), SYN)).into(),
             there::<F>(hook, ACK),
+            // From now on the port is not taken from it: it has proved itself.
             Step::dropped(hook, &tcp(second, frontend::<F>(REMOTE), SYN)).into(),
+        ]
+    });
+    table.add_arriving("port_of_a_newcomer", |hook| {
+        let second = SocketAddr::new(client::<F>().ip(), 40_001);
+        let taken =
+            tcp(snat::<F>(8), backend::<F>(REMOTE), SYN).ttl(63).macs(mac(8, 20), own_mac(8));
+        let blind = tcp(client::<F>(), frontend::<F>(REMOTE), ACK).numbers(7, 0x8000_0000);
+        let onward = tcp(snat::<F>(8), backend::<F>(REMOTE), ACK)
+            .numbers(7, 0x8000_0000)
+            .ttl(63)
+            .macs(mac(8, 20), own_mac(8));
+        vec![
+            there::<F>(hook, SYN),
+            back::<F>(hook, SYN | ACK),
+            // Neither an answer nor a segment that does not acknowledge it proves anything.
+            Step::becomes(hook, &blind, Action::Send(IN), &onward).into(),
+            Step::becomes(hook, &tcp(second, frontend::<F>(REMOTE), SYN), Action::Send(IN), &taken)
+                .into(),
+            passed(hook, &tcp(client::<F>(), frontend::<F>(REMOTE), ACK)),
         ]
     });
 }
