@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what a packet costs, and what the agent does among many services.
 
 mod chart;
+pub mod flood;
 mod frames;
 mod packet;
 mod report;
@@ -24,6 +25,8 @@ pub enum Command {
     Traffic(traffic::Options),
     /// The agent among ten thousand services and a million flows.
     Scale(scale::Options),
+    /// What a flood of SYNs does to connections that are there, and to new ones.
+    Flood(flood::Options),
     /// All of them, one after the other.
     All(All),
 }
@@ -78,6 +81,7 @@ pub fn run(command: &Command) -> Result<()> {
         Command::Packet(options) => packet::run(options),
         Command::Traffic(options) => traffic::run(options),
         Command::Scale(options) => scale::run(options),
+        Command::Flood(options) => flood::run(options),
         Command::All(options) => all(options),
     }
 }

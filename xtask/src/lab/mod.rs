@@ -14,6 +14,7 @@ mod address;
 mod agent;
 mod cgroup;
 mod fabric;
+mod files;
 mod folder;
 mod interrupt;
 mod ip;
@@ -26,6 +27,7 @@ mod topology;
 
 pub mod client;
 pub mod commands;
+pub mod flood;
 pub mod manifests;
 pub mod server;
 

@@ -5,6 +5,7 @@
 
 mod bench;
 mod downloads;
+mod flood;
 mod lifecycle;
 mod load;
 mod paths;
@@ -30,7 +31,8 @@ fn main() -> ExitCode {
         println!("end-to-end tests skipped: {reason}");
         return libtest_mimic::run(&arguments, Vec::new()).exit_code();
     }
-    let cases = [paths::CASES, load::CASES, downloads::CASES, lifecycle::CASES].concat();
+    let cases =
+        [paths::CASES, load::CASES, downloads::CASES, lifecycle::CASES, flood::CASES].concat();
     let trials = [Mode::Xdp, Mode::Tc].iter().flat_map(|mode| {
         let kind = if *mode == Mode::Xdp { "xdp" } else { "tc" };
         let trial = |(name, case): &Case| {

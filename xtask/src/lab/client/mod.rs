@@ -5,6 +5,7 @@
 
 mod connection;
 mod datagram;
+mod held;
 mod load;
 
 use std::net::{IpAddr, SocketAddr};
@@ -14,6 +15,7 @@ use anyhow::{Context as _, Result};
 
 pub use connection::{Connection, Download};
 pub use datagram::Datagrams;
+pub use held::{Exchange, Held, Kept};
 pub use load::{Close, Load, Outcome, Transport};
 
 use super::member::Client;

@@ -40,6 +40,8 @@ pub struct Options {
 /// # Errors
 /// If the port is taken.
 pub fn run(options: &Options) -> Result<()> {
+    // A pod serves as many connections at once as its clients hold.
+    super::files::allow(super::files::MANY)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(options))
 }
