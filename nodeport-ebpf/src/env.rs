@@ -152,6 +152,11 @@ macro_rules! tables {
             }
 
             #[inline(always)]
+            fn remove_newcomer(&self, key: &FlowKey<$addr>) -> bool {
+                Table::<$family>::remove_newcomer(key)
+            }
+
+            #[inline(always)]
             fn frontend(&self, key: &FrontendKey<$addr>) -> Option<Frontend> {
                 // SAFETY: a copy is taken at once; a frontend that is replaced in that instant
                 // names slots that stay as they are until every CPU has moved on.

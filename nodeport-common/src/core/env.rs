@@ -187,7 +187,7 @@ pub trait Tables<F: Family> {
     /// Looks a half up where it is found at once. One that is elsewhere may be missed; whoever
     /// needs to know calls [`Tables::read_flow`].
     fn flow(&self, key: &FlowKey<F::Addr>) -> Option<Self::Flow<'_>>;
-    /// Reads all of a half; false if there is none.
+    /// Reads all of a half; false if there is none, and then `to` may be anything.
     fn read_flow(&self, key: &FlowKey<F::Addr>, to: &mut Flow<F::Addr>) -> bool;
     /// Takes a half one step further.
     fn step_flow(&self, key: &FlowKey<F::Addr>, step: Step<'_>) -> Stepped;
@@ -199,6 +199,8 @@ pub trait Tables<F: Family> {
     fn claim_flow(&self, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>) -> Inserted;
     /// Removes a half, if it is there.
     fn remove_flow(&self, key: &FlowKey<F::Addr>);
+    /// Removes a half, if it is there and its flow has not proved itself by then; whether it did.
+    fn remove_newcomer(&self, key: &FlowKey<F::Addr>) -> bool;
     /// The frontend with exactly this key.
     fn frontend(&self, key: &FrontendKey<F::Addr>) -> Option<Frontend>;
     /// Whether nodePorts are served on this address.

@@ -12,7 +12,7 @@ use super::verdict::Verdict;
 use super::walk;
 use super::work::Work;
 use crate::abi::{
-    BACKEND_LOCAL, BACKEND_USABLE, FLOW_LOCAL, FLOW_PROVED, Flow, FlowKey, FrontendKey, HOP_STACK,
+    BACKEND_LOCAL, BACKEND_USABLE, FLOW_LOCAL, Flow, FlowKey, FrontendKey, HOP_STACK,
     HOP_UNRESOLVED, Port, Ports, Reason,
 };
 
@@ -215,24 +215,22 @@ fn ports<A>(work: &Work<A>) -> u32 {
 /// with its next SYN. False if it is nobody's to be taken from.
 #[inline(always)]
 fn oust<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> bool {
-    if !world.read_flow(&work.other_key, &mut work.other) || work.other.flags & FLOW_PROVED != 0 {
+    if !world.read_flow(&work.other_key, &mut work.other) {
         return false;
     }
-    end_newcomer::<F, W>(world, work);
-    true
-}
-
-/// Removes the newcomer whose reply half is `work.other`.
-#[inline(always)]
-fn end_newcomer<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) {
     let theirs = partner_key(&work.other_key, &work.other);
+    // The backend's half first: its SYN-ACK may be on another CPU in this instant. It finds this
+    // half and no other, and would make that anew.
+    if !world.remove_newcomer(&work.other_key) {
+        return false;
+    }
     if world.read_flow(&theirs, &mut work.other)
         // Unless another flow has taken the place of the newcomer's other half.
         && partner_key(&theirs, &work.other) == work.other_key
     {
-        world.remove_flow(&theirs);
+        world.remove_newcomer(&theirs);
     }
-    world.remove_flow(&work.other_key);
+    true
 }
 
 #[inline(always)]

@@ -85,13 +85,14 @@ fn is_over<F: Family, W: World<F>>(world: &W, work: &Work<F::Addr>) -> bool {
         && is_reusable(FlowState::from_u8(flow.state))
 }
 
-/// Removes both halves; one half if the other's place is another flow's.
+/// Removes both halves; one half if the other's place is another flow's. The other one first: its
+/// packets come on another CPU, and one that found its half alone would make this one anew.
 #[inline(never)]
 fn forget<F: Family, W: World<F>>(world: &W, work: &Work<F::Addr>, partner: Partner) {
-    world.remove_flow(&work.key);
     if partner == Partner::There {
         world.remove_flow(&work.other_key);
     }
+    world.remove_flow(&work.key);
 }
 
 /// Takes the flow one step further and delivers the packet.

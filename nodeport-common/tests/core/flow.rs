@@ -1,6 +1,6 @@
 //! Both halves of a flow: one follows from the other, they live and die together.
 
-use nodeport_common::abi::{FLOW_SETTLED, FlowState, IPPROTO_TCP, IPPROTO_UDP, Reason};
+use nodeport_common::abi::{FlowState, IPPROTO_TCP, IPPROTO_UDP, Reason};
 use nodeport_common::core::env::Hook;
 use nodeport_common::core::flow::{ONE_WAY_PACKETS, ONE_WAY_SECONDS, partner, partner_key};
 use nodeport_common::core::state::{ACK, FIN, RST, SYN};
@@ -8,22 +8,6 @@ use nodeport_common::core::verdict::Action;
 use nodeport_common::frames::{tcp, udp};
 
 use crate::support::*;
-
-/// Every half has a partner in the same state, whose partner it is; both have proved themselves, or
-/// neither has.
-#[track_caller]
-fn assert_paired<F: Net>(node: &Node) {
-    let halves = node.halves::<F>();
-    for (proved, key, flow) in &halves {
-        let other_key = partner_key(key, flow);
-        let found = halves.iter().find(|(_, key, _)| *key == other_key);
-        let Some((other_proved, _, other)) = found else { panic!("{key:?} has no partner") };
-        assert_eq!((proved, flow.state), (other_proved, other.state), "{key:?}");
-        assert_eq!(partner_key(&other_key, other), *key);
-        assert_ne!(is_reply(flow), is_reply(other));
-        assert_eq!(flow.flags & FLOW_SETTLED, other.flags & FLOW_SETTLED);
-    }
-}
 
 fn the_partner_of_a_partner_is_the_flow<F: Net>() {
     let node = Node::new();

@@ -216,3 +216,21 @@ fn taking_a_port_over_from_an_orphan_ends_no_other_flow<F: Net>() {
     assert_eq!(back.dst, client::<F>());
 }
 in_both_families!(taking_a_port_over_from_an_orphan_ends_no_other_flow);
+
+/// The client's ACK is on another CPU while a newcomer looks for a port: the port stays.
+fn what_proves_itself_in_this_instant_keeps_its_port<F: Net>() {
+    let node = with_range(1);
+    let seen = node.xdp(&tcp(nth_client::<F>(1), frontend::<F>(), SYN)).view().src;
+    node.xdp(&tcp(remote::<F>(), seen, SYN | ACK)).view();
+    let (_, key, _) = node.halves::<F>().into_iter().find(|(_, _, half)| is_reply(half)).unwrap();
+    F::maps(&node.world).flows.meanwhile(&key, 1, |mut half| {
+        set_state(&mut half, FlowState::Established);
+        Some(half)
+    });
+    assert_eq!(node.xdp(&tcp(client::<F>(), frontend::<F>(), SYN)).action, Action::Drop);
+    assert_eq!(node.world.count_of(Reason::NoPort), 1);
+    node.xdp(&tcp(nth_client::<F>(1), frontend::<F>(), ACK)).view();
+    assert_eq!(node.halves::<F>().len(), 2);
+    assert_paired::<F>(&node);
+}
+in_both_families!(what_proves_itself_in_this_instant_keeps_its_port);

@@ -4,12 +4,13 @@
 use std::net::{IpAddr, SocketAddr};
 
 use nodeport_common::abi::{
-    BACKEND_LOCAL, BACKEND_USABLE, Backend, Control, FLOW_PROVED, FLOW_REPLY, Flow, FlowKey,
-    Frontend, FrontendKey, HOP_SEND, HOP_TAGGED, IPPROTO_TCP, IPPROTO_UDP, NextHop, PORT_BACKEND,
-    PORT_FRONTEND, PORT_SNAT, Tags,
+    BACKEND_LOCAL, BACKEND_USABLE, Backend, Control, FLOW_PROVED, FLOW_REPLY, FLOW_SETTLED, Flow,
+    FlowKey, Frontend, FrontendKey, HOP_SEND, HOP_TAGGED, IPPROTO_TCP, IPPROTO_UDP, NextHop,
+    PORT_BACKEND, PORT_FRONTEND, PORT_SNAT, Tags,
 };
 use nodeport_common::core::env::Hook;
 use nodeport_common::core::family::{V4, V6};
+use nodeport_common::core::flow::partner_key;
 use nodeport_common::core::host::{Answer, SkbFrame, World, XdpFrame};
 use nodeport_common::core::verdict::Action;
 use nodeport_common::frames::{Draft, Transport, View, faults, tcp};
@@ -322,4 +323,20 @@ pub(crate) fn has_proved<A>(flow: &Flow<A>) -> bool {
 /// Whether the half carries the backend's packets.
 pub(crate) fn is_reply<A>(flow: &Flow<A>) -> bool {
     flow.flags & FLOW_REPLY != 0
+}
+
+/// Every half has a partner in the same state, whose partner it is; both have proved themselves, or
+/// neither has.
+#[track_caller]
+pub(crate) fn assert_paired<F: Net>(node: &Node) {
+    let halves = node.halves::<F>();
+    for (proved, key, flow) in &halves {
+        let other_key = partner_key(key, flow);
+        let found = halves.iter().find(|(_, key, _)| *key == other_key);
+        let Some((other_proved, _, other)) = found else { panic!("{key:?} has no partner") };
+        assert_eq!((proved, flow.state), (other_proved, other.state), "{key:?}");
+        assert_eq!(partner_key(&other_key, other), *key);
+        assert_ne!(is_reply(flow), is_reply(other));
+        assert_eq!(flow.flags & FLOW_SETTLED, other.flags & FLOW_SETTLED);
+    }
 }

@@ -111,6 +111,21 @@ fn a_newcomer_that_proves_itself_while_it_is_pushed_out() {
     });
 }
 
+/// Of a half that another CPU has its port taken from.
+#[test]
+fn a_newcomer_that_proves_itself_while_it_is_removed() {
+    model(|| {
+        let memory = Arc::new(Memory::new(2, 2));
+        memory.claim(1, body_of(1, 1), false, 0);
+        let (proved, removed) =
+            both(&memory, |memory| memory.prove(1), |memory| memory.remove_newcomer(1));
+        let audit = memory.audit();
+        assert_ne!(proved, removed, "one of the two");
+        let keys = if proved { vec![1] } else { vec![] };
+        assert_eq!(audit, Audit { free: 2 - keys.len(), keys, stray: 0 });
+    });
+}
+
 /// A hole comes about before the slot of one claim, so that each looks for the other where it has
 /// not been.
 #[test]

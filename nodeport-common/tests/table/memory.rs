@@ -173,6 +173,10 @@ macro_rules! memory {
                 table::remove(self, &key, self.place(key))
             }
 
+            pub(crate) fn remove_newcomer(&self, key: u64) -> bool {
+                table::remove_newcomer(self, &key, self.place(key))
+            }
+
             /// As a packet reads a half: slot, body, and the version once more.
             pub(crate) fn read(&self, key: u64) -> Option<u64> {
                 let (_, slot) = self.find(key)?;

@@ -18,6 +18,7 @@ const KEYS: u64 = 60;
 enum Step {
     Claim { key: u64, proved: bool },
     Remove(u64),
+    RemoveNewcomer(u64),
     Prove(u64),
     PushOut(u64),
     Wait,
@@ -28,6 +29,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (key(), any::<bool>()).prop_map(|(key, proved)| Step::Claim { key, proved }),
         3 => key().prop_map(Step::Remove),
+        1 => key().prop_map(Step::RemoveNewcomer),
         2 => key().prop_map(Step::Prove),
         1 => key().prop_map(Step::PushOut),
         1 => Just(Step::Wait),
@@ -118,6 +120,13 @@ proptest! {
                 }
                 Step::Remove(key) => {
                     prop_assert_eq!(memory.remove(key), model.remove(&key).is_some());
+                }
+                Step::RemoveNewcomer(key) => {
+                    let is_newcomer = model.get(&key).is_some_and(|(_, proved, _)| !proved);
+                    prop_assert_eq!(memory.remove_newcomer(key), is_newcomer);
+                    if is_newcomer {
+                        model.remove(&key);
+                    }
                 }
                 Step::Prove(key) => {
                     let known = model.get_mut(&key).map(|half| half.1 = true).is_some();

@@ -34,7 +34,7 @@ fn inserted(number: u32) -> Inserted {
 
 macro_rules! table {
     ($family:ty, $addr:ty,
-     $read:ident, $step:ident, $merge:ident, $search:ident, $claim:ident, $remove:ident,
+     $read:ident, $step:ident, $merge:ident, $search:ident, $claim:ident, $remove:ident, $oust:ident,
      $names:ident, $push_out:ident, $age:ident, $evict:ident, $allocate:ident, $retire:ident) => {
         /// See [`table::names`].
         #[unsafe(no_mangle)]
@@ -174,6 +174,16 @@ macro_rules! table {
             table::remove(<$family>::TABLE, key, place) as u32
         }
 
+        /// See [`table::remove_newcomer`]: 1 if it was there.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $oust(key: *const FlowKey<$addr>) -> u32 {
+            // SAFETY: as above.
+            let Some(key) = (unsafe { key.as_ref() }) else { return 0 };
+            let Some(place) = Table::<$family>::place(key) else { return 0 };
+            table::remove_newcomer(<$family>::TABLE, key, place) as u32
+        }
+
         impl Store for Table<$family> {
             type Key = FlowKey<$addr>;
             type Body = Flow<$addr>;
@@ -270,6 +280,12 @@ macro_rules! table {
             pub(crate) fn remove(key: &FlowKey<$addr>) -> bool {
                 $remove(key) != 0
             }
+
+            /// Removes a half, if it is there and a newcomer.
+            #[inline(always)]
+            pub(crate) fn remove_newcomer(key: &FlowKey<$addr>) -> bool {
+                $oust(key) != 0
+            }
         }
     };
 }
@@ -282,6 +298,7 @@ table!(
     flow4_search,
     flow4_claim,
     flow4_remove,
+    flow4_oust,
     flow4_names,
     flow4_push_out,
     flow4_age,
@@ -298,6 +315,7 @@ table!(
     flow6_search,
     flow6_claim,
     flow6_remove,
+    flow6_oust,
     flow6_names,
     flow6_push_out,
     flow6_age,

@@ -138,6 +138,12 @@ impl<A: Copy + Ord> FlowTable<A> {
         self.content.borrow_mut().remove(key)
     }
 
+    /// Removes a half if its flow has not proved itself; true if it was there.
+    pub fn remove_newcomer(&self, key: &FlowKey<A>) -> bool {
+        let mut content = self.content.borrow_mut();
+        content.is_newcomer(key) && content.remove(key)
+    }
+
     /// Changes a half where it lies; false if it is not there.
     pub fn change(&self, key: &FlowKey<A>, change: impl FnOnce(&mut Flow<A>)) -> bool {
         match self.content.borrow_mut().flows.get_mut(key) {
@@ -182,11 +188,12 @@ impl<A: Copy + Ord> Content<A> {
         }
     }
 
+    fn is_newcomer(&self, key: &FlowKey<A>) -> bool {
+        self.flows.get(key).is_some_and(|(_, flow)| flow.flags & FLOW_PROVED == 0)
+    }
+
     fn forget_oldest_newcomer(&mut self) -> bool {
-        let is_newcomer = |key: &FlowKey<A>| {
-            self.flows.get(key).is_some_and(|(_, flow)| flow.flags & FLOW_PROVED == 0)
-        };
-        match self.uses.values().find(|key| is_newcomer(key)).copied() {
+        match self.uses.values().find(|key| self.is_newcomer(key)).copied() {
             Some(key) => self.remove(&key),
             None => false,
         }

@@ -215,6 +215,10 @@ impl<F: OnHost, const HOOK: u8> Tables<F> for At<'_, HOOK> {
         F::maps(self.world).flows.remove(key);
     }
 
+    fn remove_newcomer(&self, key: &FlowKey<F::Addr>) -> bool {
+        F::maps(self.world).flows.remove_newcomer(key)
+    }
+
     fn frontend(&self, key: &FrontendKey<F::Addr>) -> Option<Frontend> {
         F::maps(self.world).frontends.borrow().get(key).copied()
     }

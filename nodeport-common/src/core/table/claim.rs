@@ -96,3 +96,9 @@ pub fn remove<S: Store>(store: S, key: &S::Key, place: Place) -> bool {
     }
     false
 }
+
+/// Takes the half of a key out if it is a newcomer; whether it was.
+#[inline(always)]
+pub fn remove_newcomer<S: Store>(store: S, key: &S::Key, place: Place) -> bool {
+    find(store, key, place).is_some_and(|(number, _)| store.evict(place, number))
+}

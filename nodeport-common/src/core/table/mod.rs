@@ -24,7 +24,7 @@ mod room;
 pub mod slot;
 pub mod status;
 
-pub use claim::{claim, remove};
+pub use claim::{claim, remove, remove_newcomer};
 pub use heap::{allocate, retire, take_up};
 pub use room::{age, evict, push_out};
 

@@ -8,8 +8,8 @@ use crate::abi::FLOW_PROVED;
 
 /// How often another newcomer is picked, if the first was gone or had proved itself.
 const PICKS: u32 = 3;
-/// Places where a newcomer is looked for. If newcomers have a tenth of a
-/// table that is half full of slots, all these are without one in 1 of 60 cases.
+/// Places where a newcomer is looked for. If newcomers have a tenth of a table that is half full of
+/// slots, all these are without one in 1 of 60 cases.
 const NEARBY: u32 = 5;
 
 /// Pushes the newcomer out that came first; which of the sixteen slots it had.
