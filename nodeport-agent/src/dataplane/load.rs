@@ -23,8 +23,10 @@ use crate::config::Sizes;
 const VERIFIER_LINES: usize = 15;
 /// Slots of the index for each entry: with half of them empty, a line is hardly ever full.
 const SLOTS_PER_ENTRY: u32 = 2;
-/// How far behind the agent's other threads those stand that load programs.
-const BEHIND: i32 = 15;
+/// How far behind the agent's other threads those stand that load programs. With 5 of the
+/// scheduler's steps they have a quarter of a CPU that others want as well; with 15 they had a
+/// thirtieth, and on a busy node nothing was attached for 20 seconds.
+const BEHIND: i32 = 5;
 /// Lines of the smallest index.
 const FEWEST_LINES: u32 = 16;
 

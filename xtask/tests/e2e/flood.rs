@@ -45,7 +45,10 @@ fn flooded(mode: Mode, arguments: &[String], syns: u32) -> Result<Counts> {
     check(sent == u64::from(syns), || format!("{sent} SYNs were sent"))?;
     // What the flood has left holds all ports or all room, for a minute yet.
     let load = Load { close: Close::Reset, ..Load::new(target, 1_000) };
-    scene.client().load(&load)?.all_answered().context("newcomers after the flood")?;
+    let before = scene.counts()?;
+    let newcomers = scene.client().load(&load)?.all_answered();
+    let meanwhile = scene.counts()?.since(&before);
+    newcomers.with_context(|| format!("newcomers after the flood: {meanwhile:?}"))?;
     let used = held.use_all();
     let seconds = held.started().elapsed().as_secs_f64() / 2.0;
     all_followed(&scene.flows()?, held.locals(), seconds)?;
