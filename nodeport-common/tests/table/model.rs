@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use nodeport_common::core::env::Inserted;
+use nodeport_common::core::table::NEARBY;
 use nodeport_common::core::table::slot::Place;
 use proptest::prelude::*;
 
@@ -79,7 +80,7 @@ fn settle(model: &mut Model, memory: &Memory, before: &[Newcomer]) -> Vec<Newcom
 /// Whether there is a place, this or one nearby, where each that went came first.
 fn came_first(gone: &[Newcomer], before: &[Newcomer], place: Place) -> bool {
     gone.iter().all(|(_, line, came)| {
-        let nearby = (0..5).map(|distance| place.nearby(distance));
+        let nearby = (0..NEARBY).map(|distance| place.nearby(distance));
         nearby
             .filter(|place| lines(*place).contains(line))
             .any(|place| oldest(before, place) == Some(*came))

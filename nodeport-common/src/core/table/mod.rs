@@ -26,7 +26,7 @@ pub mod status;
 
 pub use claim::{claim, remove, remove_newcomer};
 pub use heap::{allocate, retire, take_up};
-pub use room::{age, evict, push_out};
+pub use room::{NEARBY, age, evict, push_out};
 
 use crate::abi::SLOTS_OF_LINE;
 use slot::{Place, Slot};

@@ -1,0 +1,30 @@
+//! A table that newcomers have filled, among many that have proved themselves.
+
+use nodeport_common::core::env::Inserted;
+
+use crate::memory::on_host::Memory;
+use crate::memory::{UNIT, body_of};
+
+/// As `--max-flows 16384` makes it.
+const LINES: u32 = 8_192;
+const ENTRIES: usize = 32_768;
+
+/// Most entries are of those that stay, so that a key may have none but these near its place:
+/// yet every newcomer finds one that makes room for it, and finds it at its first try.
+#[test]
+fn no_newcomer_is_refused_while_others_can_go() {
+    let memory = Memory::new(LINES, ENTRIES);
+    for key in 1..=20_000 {
+        assert_eq!(memory.claim(key, body_of(key, 1), false, UNIT), Inserted::Done);
+        memory.prove(key);
+    }
+    // The first of them find many that are newcomers by their slots alone.
+    for key in 20_001..=220_000 {
+        memory.claim(key, body_of(key, 1), false, 2 * UNIT);
+    }
+    for key in 220_001..=226_000 {
+        let claimed = memory.claim(key, body_of(key, 1), false, 3 * UNIT);
+        assert_eq!(claimed, Inserted::Done, "{key}");
+        memory.prove(key);
+    }
+}
