@@ -136,6 +136,11 @@ macro_rules! tables {
             }
 
             #[inline(always)]
+            fn note_answer(&self, key: &FlowKey<$addr>, answered: u32) {
+                Table::<$family>::note_answer(key, answered);
+            }
+
+            #[inline(always)]
             fn merge_flow(&self, key: &FlowKey<$addr>, to: FlowState) -> Option<FlowState> {
                 Table::<$family>::merge(key, to)
             }

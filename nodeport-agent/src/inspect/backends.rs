@@ -7,7 +7,6 @@ use nodeport_common::abi::{
     Addr4, Addr6, BACKEND_DRAINING, BACKEND_GONE, BACKEND_LOCAL, BACKEND_USABLE, Backend,
     FLOW_REPLY, Flow, FlowEntry, Plain,
 };
-use nodeport_common::core::proof::counted;
 use nodeport_common::core::table::half::kept;
 use serde::Serialize;
 
@@ -108,7 +107,7 @@ impl Load {
         if half.flags & FLOW_REPLY == 0 {
             self.flows += 1;
             self.packets_to_backend += half.packets;
-            self.bytes_to_backend += counted(half);
+            self.bytes_to_backend += half.bytes;
         } else {
             self.packets_to_client += half.packets;
             self.bytes_to_client += half.bytes;

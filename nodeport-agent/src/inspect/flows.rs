@@ -11,7 +11,6 @@ use nodeport_common::abi::{
     HOP_NEIGHBOUR, HOP_SEND, HOP_STACK, HOP_TAGGED, Mac, NextHop, Plain, Port,
 };
 use nodeport_common::core::flow::{partner, partner_key};
-use nodeport_common::core::proof::counted;
 use nodeport_common::core::rewrite::has_addresses;
 use serde::{Serialize, Serializer};
 
@@ -197,7 +196,7 @@ fn row<'a, A: InFamily>(
         standing: if flow.flags & FLOW_PROVED != 0 { "established" } else { "newcomer" },
         local: flow.flags & FLOW_LOCAL != 0,
         packets_to_backend: flow.packets,
-        bytes_to_backend: counted(flow),
+        bytes_to_backend: flow.bytes,
         packets_to_client: reply.map_or(0, |reply| reply.packets),
         bytes_to_client: reply.map_or(0, |reply| reply.bytes),
         age_seconds: view.seconds(since(flow.created)),

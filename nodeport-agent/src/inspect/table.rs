@@ -137,7 +137,7 @@ mod tests {
         let (entries, details, table) = table();
         assert_eq!(table.halves(), []);
         entries.write(1, entry(1, ESTABLISHED, FLOW_PROVED));
-        details.write(1, FlowDetails { service: 7, created: 9 });
+        details.write(1, FlowDetails { service: 7, created: 9, ..FlowDetails::default() });
         entries.write(SIZE - 1, entry(2, OPENING, FLOW_UDP));
         // Ended ones, in a list and in none.
         entries.write(3, entry(3, 0, FLOW_PROVED));

@@ -10,7 +10,7 @@ use nodeport_common::abi::{
 };
 use nodeport_common::core::family::V4;
 use nodeport_common::core::flow::{partner, partner_key};
-use nodeport_common::core::table::half::{key_hash, put, status, unpack};
+use nodeport_common::core::table::half::{details, key_hash, put, status, unpack};
 use nodeport_common::core::table::slot::{Place, Slot};
 
 use crate::world::{World, in_own_world, until};
@@ -77,8 +77,7 @@ impl Table {
         };
         put(&mut entry, key, &half);
         self.flows.set(number, Wire(entry), 0).unwrap();
-        let details = FlowDetails { service: half.service, created: half.created };
-        self.details.set(number, Wire(details), 0).unwrap();
+        self.details.set(number, Wire(details(&half)), 0).unwrap();
         let place = Place::new(key_hash::<V4>(key, heap.seed), heap.lines);
         let mut line = self.index.get(&place.first(), 0).unwrap().0;
         let free = line.iter_mut().find(|slot| **slot == 0).expect("a line with room");

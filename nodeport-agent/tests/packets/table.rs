@@ -140,8 +140,7 @@ impl<A: Copy + PartialEq> Entry for SharedEntry<'_, A> {
             let mut entry = self.entry.read_volatile();
             half::put(&mut entry, key, flow);
             self.entry.write_volatile(entry);
-            let details = FlowDetails { service: flow.service, created: flow.created };
-            self.details.write_volatile(details);
+            self.details.write_volatile(half::details(flow));
         }
     }
 

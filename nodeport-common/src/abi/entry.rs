@@ -89,8 +89,12 @@ pub struct FlowDetails {
     pub service: u32,
     /// Jiffies (low 32 bits) of the first packet of the flow.
     pub created: u32,
+    /// See [`Flow::answered`](super::Flow::answered).
+    pub answered: u32,
+    /// Zero.
+    pub pad: u32,
 }
-plain!(FlowDetails = 4, 4);
+plain!(FlowDetails = 4, 4, 4, 4);
 
 /// The way out through an interface, in the array `exits`; its index is
 /// [`Device::exit`](super::Device::exit).

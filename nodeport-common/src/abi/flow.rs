@@ -176,17 +176,20 @@ pub struct Flow<A> {
     pub last_seen: u32,
     /// Jiffies (low 32 bits) of the first packet of the flow.
     pub created: u32,
+    /// TCP, the client's half of a flow that has not proved itself: the number by which the client
+    /// acknowledges the backend's SYN, in host order.
+    pub answered: u32,
     /// A [`FlowState`], as a number.
     pub state: u8,
     /// `FLOW_*` bits.
     pub flags: u8,
     /// Zero.
-    pub pad: u16,
+    pub pad: [u16; 3],
     /// Packets of this half so far. One direction of a flow is served by one CPU at a time
     /// (RSS), so this is added to without a lock.
     pub packets: u64,
     /// Bytes of IP packets of this half so far.
     pub bytes: u64,
 }
-plain!(Flow<super::Addr4> = 4, 4, 4, 2, 2, 24, 4, 4, 4, 4, 4, 1, 1, 2, 8, 8);
-plain!(Flow<super::Addr6> = 16, 16, 4, 2, 2, 24, 4, 4, 4, 4, 4, 1, 1, 2, 8, 8);
+plain!(Flow<super::Addr4> = 4, 4, 4, 2, 2, 24, 4, 4, 4, 4, 4, 4, 1, 1, 6, 8, 8);
+plain!(Flow<super::Addr6> = 16, 16, 4, 2, 2, 24, 4, 4, 4, 4, 4, 4, 1, 1, 6, 8, 8);

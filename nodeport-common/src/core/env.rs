@@ -132,8 +132,8 @@ pub struct Route<A> {
 
 /// One half of a flow where it lies, shared with other CPUs.
 pub trait FlowRef<A> {
-    /// What the packets of a live flow need to know of it: all but [`Flow::service`] and
-    /// [`Flow::created`]. `None` if another CPU is ending it.
+    /// What the packets of a live flow need to know of it: all but [`Flow::service`],
+    /// [`Flow::created`] and [`Flow::answered`]. `None` if another CPU is ending it.
     fn read(&self) -> Option<Flow<A>>;
     /// Counts a packet of `bytes` at `now`.
     fn touch(&mut self, now: u32, bytes: u32);
@@ -144,10 +144,8 @@ pub trait FlowRef<A> {
 pub struct Step<'a> {
     /// When it came, in jiffies.
     pub now: u32,
-    /// Packets to count: 1, or 0 for a step that comes from the other half.
-    pub packets: u32,
-    /// What its count of bytes grows by, modulo 2⁶⁴.
-    pub bytes: u64,
+    /// Its bytes.
+    pub bytes: u32,
     /// The next hop, if it is another.
     pub hop: Option<&'a NextHop>,
     /// The flow's state, if it is another.
@@ -167,6 +165,7 @@ pub enum Stepped {
 }
 
 /// What a claim came to.
+#[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inserted {
     /// It is there now.
@@ -191,6 +190,8 @@ pub trait Tables<F: Family> {
     fn read_flow(&self, key: &FlowKey<F::Addr>, to: &mut Flow<F::Addr>) -> bool;
     /// Takes a half one step further.
     fn step_flow(&self, key: &FlowKey<F::Addr>, step: Step<'_>) -> Stepped;
+    /// Sets [`Flow::answered`] of a half, if it is there.
+    fn note_answer(&self, key: &FlowKey<F::Addr>, answered: u32);
     /// Puts a half into a state, merged with the one that it is in by now; the state that comes
     /// of it. `None` if it is gone.
     fn merge_flow(&self, key: &FlowKey<F::Addr>, to: FlowState) -> Option<FlowState>;

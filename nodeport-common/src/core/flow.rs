@@ -71,9 +71,10 @@ pub fn open<F: Family>(
         service: to.service,
         last_seen: now,
         created: now,
+        answered: 0,
         state: FlowState::Opening as u8,
         flags: to.flags,
-        pad: 0,
+        pad: [0; 3],
         packets: 1,
         bytes: 0,
     };
@@ -138,8 +139,8 @@ pub fn next_state<A>(
 ) -> FlowState {
     let current = FlowState::from_u8(flow.state);
     if protocol == IPPROTO_TCP
-        && proof::keeps_number(flow)
-        && (flags & state::ACK == 0 || !proof::is_proof(flow.bytes, acknowledges))
+        && proof::is_wanted(flow)
+        && (flags & state::ACK == 0 || !proof::is_proof(flow.answered, acknowledges))
     {
         return current;
     }

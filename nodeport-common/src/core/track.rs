@@ -8,7 +8,7 @@ use super::parse::Parsed;
 use super::state::{ACK, Direction, RST, SYN, is_reusable, may_open, opens};
 use super::verdict::Verdict;
 use super::work::Work;
-use super::{open, proof, walk};
+use super::{open, walk};
 use crate::abi::{
     FLOW_LOCAL, FLOW_PROVED, FLOW_REPLY, FlowState, HOP_STACK, HOP_UNRESOLVED, IPPROTO_TCP,
     NextHop, Reason,
@@ -125,13 +125,10 @@ fn step<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> bool {
     let (old, hz) = (flow.state, work.control.hz);
     let segment = (tcp_flags, work.acknowledges);
     let state = next_state(flow, work.key.protocol, segment, now, hz);
-    let (word, bytes) = (flow.bytes, proof::counted(flow) + total as u64);
     flow::set_state(flow, state);
     flow.last_seen = now;
     flow.packets += 1;
-    let keeps = proof::keeps_number(flow);
-    flow.bytes = if keeps { proof::with_number(bytes, word as u32) } else { bytes };
-    work.grows_by = flow.bytes.wrapping_sub(word);
+    flow.bytes += total as u64;
     flow.state != old
 }
 
@@ -217,8 +214,7 @@ struct Changed {
 fn keep<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, changed: Changed) -> bool {
     let step = Step {
         now: work.flow.last_seen,
-        packets: 1,
-        bytes: work.grows_by,
+        bytes: work.parsed.total as u32,
         hop: changed.hop.then_some(&work.flow.hop),
         state: changed.state.then_some(FlowState::from_u8(work.flow.state)),
     };
@@ -245,20 +241,14 @@ fn keep_partner<F: Family, W: World<F>>(
     found: Partner,
     changed: Changed,
 ) {
-    let number = is_answer(work).then_some(work.acknowledges);
+    let answered = is_answer(work).then_some(work.acknowledges);
     if found == Partner::There {
-        if let Some(number) = number {
-            note_number::<F, W>(world, work, number);
-        } else if work.other.state != work.flow.state {
-            merge_partner::<F, W>(world, work);
-        }
+        keep_found_partner::<F, W>(world, work, answered);
         return;
     }
     world.count(Reason::PartnerRebuilt);
     make_partner(work);
-    if let Some(number) = number {
-        work.other.bytes = proof::with_number(0, number);
-    }
+    work.other.answered = answered.unwrap_or(work.flow.answered);
     // Its place may have been taken a moment ago: the next packet sees that. What has no room is
     // told once, not with each packet.
     let stored = world.claim_flow(&work.other_key, &work.other);
@@ -275,20 +265,27 @@ fn is_answer<A>(work: &Work<A>) -> bool {
         && work.parsed.tcp_flags & (SYN | ACK | RST) == SYN | ACK
 }
 
-/// Leaves with the client's half the number by which the client can prove itself.
+/// Brings the partner that is there to the same state. `answered` is the number by which the client
+/// can prove itself from then on, if the packet is the SYN-ACK.
 #[inline(always)]
-fn note_number<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, number: u32) {
-    let other = &work.other;
-    let word = proof::with_number(proof::counted(other), number);
-    // An answer that is sent again says nothing new; and if the client has proved itself in this
-    // instant, that is not taken back.
-    if other.flags & FLOW_PROVED != 0 || (proof::keeps_number(other) && other.bytes == word) {
-        return;
+fn keep_found_partner<F: Family, W: World<F>>(
+    world: &W,
+    work: &mut Work<F::Addr>,
+    answered: Option<u32>,
+) {
+    if let Some(answered) = answered {
+        // If the client has proved itself in this instant, that is not taken back.
+        if work.other.flags & FLOW_PROVED != 0 {
+            return;
+        }
+        // The number first: in that state, a segment is held against it.
+        if work.other.answered != answered {
+            world.note_answer(&work.other_key, answered);
+        }
     }
-    let bytes = word.wrapping_sub(other.bytes);
-    let state = Some(FlowState::Answered);
-    let step = Step { now: other.last_seen, packets: 0, bytes, hop: None, state };
-    world.step_flow(&work.other_key, step);
+    if work.other.state != work.flow.state {
+        merge_partner::<F, W>(world, work);
+    }
 }
 
 /// Makes the other half; in a function of its own, whose stack is free again afterwards.

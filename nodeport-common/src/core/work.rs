@@ -25,8 +25,6 @@ pub struct Work<A> {
     pub acknowledges: u32,
     /// Zero.
     pub pad: u32,
-    /// What the half's count of bytes grows by, modulo 2⁶⁴.
-    pub grows_by: u64,
     /// The key of the other half.
     pub other_key: FlowKey<A>,
     /// The other half.

@@ -5,4 +5,5 @@ mod flood;
 mod interleavings;
 mod memory;
 mod model;
+mod slots;
 mod threads;

@@ -3,20 +3,15 @@
 //! may be anything.
 
 use nodeport_common::abi::{Addr4, Addr6, Flow, FlowKey, FlowState, NextHop};
-use nodeport_common::core::env::{Inserted, Step, Stepped};
+use nodeport_common::core::env::{FlowRef as _, Inserted, Step, Stepped};
 use nodeport_common::core::family::{V4, V6};
 use nodeport_common::core::table::slot::{Place, Slot};
-use nodeport_common::core::table::{self, Entry, Line, Store, Word};
+use nodeport_common::core::table::{self, Entry, Line, Store, Word, half};
 
 use super::Table;
 use super::half::MapFlow;
 use super::memory::{InMaps, MapEntry, MapLine, MapWord};
-use nodeport_common::core::table::half;
 
-/// [`Inserted`], as numbers.
-const DONE: u32 = 0;
-const TAKEN: u32 = 1;
-const FULL: u32 = 2;
 /// There is no such half.
 const GONE: u32 = 0xff;
 /// The half's state stays as it is.
@@ -25,6 +20,8 @@ const SAME: u32 = 0xfe;
 /// What a number says that a claim has returned.
 #[inline(always)]
 fn inserted(number: u32) -> Inserted {
+    const DONE: u32 = Inserted::Done as u32;
+    const TAKEN: u32 = Inserted::Taken as u32;
     match number {
         DONE => Inserted::Done,
         TAKEN => Inserted::Taken,
@@ -34,7 +31,7 @@ fn inserted(number: u32) -> Inserted {
 
 macro_rules! table {
     ($family:ty, $addr:ty,
-     $read:ident, $step:ident, $merge:ident, $search:ident, $claim:ident, $remove:ident, $oust:ident,
+     $read:ident, $step:ident, $note:ident, $merge:ident, $search:ident, $claim:ident, $remove:ident, $oust:ident,
      $names:ident, $push_out:ident, $age:ident, $evict:ident, $allocate:ident, $retire:ident) => {
         /// See [`table::names`].
         #[unsafe(no_mangle)]
@@ -105,23 +102,21 @@ macro_rules! table {
             }
         }
 
-        /// Takes a half one step further: [`GONE`], [`SAME`], or the state that it is in. `change`
-        /// has in its low byte the state that it comes to, or [`SAME`], and above that the packets
-        /// to be counted: a function has five arguments at most.
+        /// Takes a half one step further: [`GONE`], [`SAME`], or the state that it is in. `state`
+        /// is the one that it comes to, or [`SAME`].
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $step(
             key: *const FlowKey<$addr>,
             now: u32,
-            bytes: u64,
+            bytes: u32,
             hop: *const NextHop,
-            change: u32,
+            state: u32,
         ) -> u32 {
             // SAFETY: as above.
             let Some(key) = (unsafe { key.as_ref() }) else { return GONE };
-            let Some(half) = Table::<$family>::search(key) else { return GONE };
-            half.grow(now, change >> 8, bytes);
-            let state = change & 0xff;
+            let Some(mut half) = Table::<$family>::search(key) else { return GONE };
+            half.touch(now, bytes);
             // SAFETY: as above.
             if let Some(hop) = unsafe { hop.as_ref() } {
                 half.set_hop(hop);
@@ -130,6 +125,18 @@ macro_rules! table {
                 return SAME;
             }
             half.merge_state(FlowState::from_u8(state as u8)).map_or(GONE, |state| state as u32)
+        }
+
+        /// See [`MapFlow::note_answer`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $note(key: *const FlowKey<$addr>, answered: u32) -> u32 {
+            // SAFETY: as above.
+            let Some(key) = (unsafe { key.as_ref() }) else { return 0 };
+            if let Some(half) = Table::<$family>::search(key) {
+                half.note_answer(answered);
+            }
+            0
         }
 
         /// Merges a half's state: [`GONE`], or the state that it is in.
@@ -153,15 +160,11 @@ macro_rules! table {
             // SAFETY: as above.
             let (Some(key), Some(flow)) = (unsafe { key.as_ref() }, unsafe { flow.as_ref() })
             else {
-                return FULL;
+                return Inserted::Full as u32;
             };
-            let Some(place) = Table::<$family>::place(key) else { return FULL };
+            let Some(place) = Table::<$family>::place(key) else { return Inserted::Full as u32 };
             let status = half::status(flow, key.protocol);
-            match table::claim(<$family>::TABLE, key, flow, place, status, now) {
-                Inserted::Done => DONE,
-                Inserted::Taken => TAKEN,
-                Inserted::Full => FULL,
-            }
+            table::claim(<$family>::TABLE, key, flow, place, status, now) as u32
         }
 
         /// See [`table::remove`]: 1 if it was there.
@@ -253,11 +256,17 @@ macro_rules! table {
             pub(crate) fn step(key: &FlowKey<$addr>, step: Step<'_>) -> Stepped {
                 let hop = step.hop.map_or(core::ptr::null(), core::ptr::from_ref);
                 let state = step.state.map_or(SAME, |state| state as u32);
-                match $step(key, step.now, step.bytes, hop, step.packets << 8 | state) {
+                match $step(key, step.now, step.bytes, hop, state) {
                     GONE => Stepped::Gone,
                     SAME => Stepped::Done,
                     state => Stepped::Merged(FlowState::from_u8(state as u8)),
                 }
+            }
+
+            /// Notes by which number the client acknowledges the backend's SYN.
+            #[inline(always)]
+            pub(crate) fn note_answer(key: &FlowKey<$addr>, answered: u32) {
+                $note(key, answered);
             }
 
             /// Puts a half into a state, merged with its own.
@@ -294,6 +303,7 @@ table!(
     Addr4,
     flow4_read,
     flow4_step,
+    flow4_note,
     flow4_merge,
     flow4_search,
     flow4_claim,
@@ -311,6 +321,7 @@ table!(
     Addr6,
     flow6_read,
     flow6_step,
+    flow6_note,
     flow6_merge,
     flow6_search,
     flow6_claim,

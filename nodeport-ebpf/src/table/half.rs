@@ -80,7 +80,9 @@ impl<F: InMaps> MapFlow<F> {
         *to = self.entry.copy();
         if let Some(details) = F::details(self.entry.number) {
             // SAFETY: an element of an array map, of which every bit pattern is a value.
-            unsafe { (to.service, to.created) = ((*details).service, (*details).created) };
+            let details = unsafe { &*details };
+            (to.service, to.created) = (details.service, details.created);
+            to.answered = details.answered;
         }
         self.is_intact()
     }
@@ -116,6 +118,19 @@ impl<F: InMaps> MapFlow<F> {
         None
     }
 
+    /// Notes by which number the client acknowledges the backend's SYN. If the half ends in this
+    /// instant, the number may be another's: that one is left a newcomer.
+    #[inline(always)]
+    pub(super) fn note_answer(&self, answered: u32) {
+        if let Some(details) = F::details(self.entry.number)
+            && self.is_intact()
+        {
+            // SAFETY: an element of an array map; an aligned word of it.
+            unsafe { (&raw mut (*details).answered).write_volatile(answered) };
+            compiler_fence(Ordering::SeqCst);
+        }
+    }
+
     /// Gives the half another next hop, unless it has ended.
     #[inline(always)]
     pub(super) fn set_hop(&self, hop: &NextHop) {
@@ -145,22 +160,6 @@ impl<F: InMaps> MapFlow<F> {
     }
 }
 
-impl<F: InMaps> MapFlow<F> {
-    /// Counts `packets` of so many `bytes` in all, at `now`.
-    #[inline(always)]
-    pub(super) fn grow(&self, now: u32, packets: u32, bytes: u64) {
-        let entry = self.entry.at;
-        // SAFETY: an element of an array map. A count that another CPU adds in the same instant may
-        // be lost, as one may be added to a half that was given the entry a moment ago: statistics
-        // can bear both, and a lock they cannot.
-        unsafe {
-            (*entry).last_seen = now;
-            (*entry).packets = (*entry).packets.wrapping_add(packets);
-            (*entry).bytes = (*entry).bytes.wrapping_add(bytes);
-        }
-    }
-}
-
 impl<F: InMaps> FlowRef<F::Addr> for MapFlow<F> {
     #[inline(always)]
     fn read(&self) -> Option<Flow<F::Addr>> {
@@ -170,6 +169,14 @@ impl<F: InMaps> FlowRef<F::Addr> for MapFlow<F> {
 
     #[inline(always)]
     fn touch(&mut self, now: u32, bytes: u32) {
-        self.grow(now, 1, bytes as u64);
+        let entry = self.entry.at;
+        // SAFETY: an element of an array map. A count that another CPU adds in the same instant may
+        // be lost, as one may be added to a half that was given the entry a moment ago: statistics
+        // can bear both, and a lock they cannot.
+        unsafe {
+            (*entry).last_seen = now;
+            (*entry).packets = (*entry).packets.wrapping_add(1);
+            (*entry).bytes = (*entry).bytes.wrapping_add(bytes as u64);
+        }
     }
 }

@@ -157,10 +157,7 @@ impl<F: InMaps> MapEntry<F> {
 
 #[inline(always)]
 fn exit_of(index: u16) -> Exit {
-    match maps::EXITS.get(index as u32) {
-        Some(exit) => *exit,
-        None => Exit { ifindex: 0, mac: [0; 6], pad: [0; 6] },
-    }
+    maps::EXITS.get(index as u32).copied().unwrap_or_default()
 }
 
 impl<F: InMaps> Entry for MapEntry<F> {
@@ -187,7 +184,7 @@ impl<F: InMaps> Entry for MapEntry<F> {
         half::put(unsafe { &mut *self.at }, key, flow);
         if let Some(details) = F::details(self.number) {
             // SAFETY: as above.
-            unsafe { *details = FlowDetails { service: flow.service, created: flow.created } };
+            unsafe { *details = half::details(flow) };
         }
         compiler_fence(Ordering::SeqCst);
     }

@@ -115,8 +115,8 @@ impl<A: Copy + Ord> FlowTable<A> {
         let mut stepped = Stepped::Gone;
         self.change(key, |flow| {
             flow.last_seen = step.now;
-            flow.packets += u64::from(step.packets);
-            flow.bytes = flow.bytes.wrapping_add(step.bytes);
+            flow.packets += 1;
+            flow.bytes += u64::from(step.bytes);
             flow.hop = step.hop.copied().unwrap_or(flow.hop);
             stepped = match step.state {
                 Some(to) => Stepped::Merged(flow::merge_state(flow, to)),
@@ -124,6 +124,11 @@ impl<A: Copy + Ord> FlowTable<A> {
             };
         });
         stepped
+    }
+
+    /// Sets the number by which a client can prove itself.
+    pub fn note_answer(&self, key: &FlowKey<A>, answered: u32) {
+        self.change(key, |flow| flow.answered = answered);
     }
 
     /// Puts a half into a state, merged with its own.

@@ -203,6 +203,10 @@ impl<F: OnHost, const HOOK: u8> Tables<F> for At<'_, HOOK> {
         F::maps(self.world).flows.step(key, step)
     }
 
+    fn note_answer(&self, key: &FlowKey<F::Addr>, answered: u32) {
+        F::maps(self.world).flows.note_answer(key, answered);
+    }
+
     fn merge_flow(&self, key: &FlowKey<F::Addr>, to: FlowState) -> Option<FlowState> {
         F::maps(self.world).flows.merge(key, to)
     }

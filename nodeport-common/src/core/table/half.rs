@@ -68,6 +68,13 @@ pub fn put<A: Copy, P>(entry: &mut FlowEntry<A, P>, key: &FlowKey<A>, flow: &Flo
     entry.bytes = flow.bytes;
 }
 
+/// What lies beside the entry of a half.
+#[inline(always)]
+pub const fn details<A>(flow: &Flow<A>) -> FlowDetails {
+    let Flow { service, created, answered, .. } = *flow;
+    FlowDetails { service, created, answered, pad: 0 }
+}
+
 /// The key of the half that lies in an entry with these flags.
 #[inline(always)]
 pub fn key<A: Copy, P>(entry: &FlowEntry<A, P>, flags: u8) -> FlowKey<A> {
@@ -100,9 +107,10 @@ pub fn get<A: Copy, P>(entry: &FlowEntry<A, P>, status: Status, exit: Exit) -> F
         service: 0,
         last_seen: entry.last_seen,
         created: 0,
+        answered: 0,
         state: status.state.wrapping_sub(1),
         flags: status.flags & !FLOW_UDP,
-        pad: 0,
+        pad: [0; 3],
         packets: entry.packets as u64,
         bytes: entry.bytes,
     }
@@ -119,6 +127,6 @@ pub const fn exit_index(word: u16) -> u16 {
 pub fn unpack<A: Copy, P>(entry: &FlowEntry<A, P>, details: &FlowDetails) -> (FlowKey<A>, Flow<A>) {
     let status = Status::of(entry);
     let flow = get(entry, status, Exit::default());
-    let FlowDetails { service, created } = *details;
-    (key(entry, status.flags), Flow { service, created, ..flow })
+    let FlowDetails { service, created, answered, .. } = *details;
+    (key(entry, status.flags), Flow { service, created, answered, ..flow })
 }

@@ -94,10 +94,10 @@ impl Slot {
         self.0 == 0
     }
 
-    /// Whether it names an entry whose key has this tag, claimed or being claimed.
+    /// Whether it names an entry whose key has this tag, claimed or being claimed. No key has tag 0.
     #[inline(always)]
     pub const fn has_tag(self, tag: u16) -> bool {
-        (self.0 >> TAG_AT) as u16 == tag && self.0 != 0
+        self.tag() == tag
     }
 
     /// The tag of the entry's key; 0 if it names none.
