@@ -10,7 +10,7 @@ use aya::maps::{MapInfo, ProgramArray};
 use aya::programs::{Program, ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::Object;
-use nodeport_common::abi::{Heap, SLOTS_OF_LINE, SLOTS_PER_LINE, maps};
+use nodeport_common::abi::{Heap, SLOTS_OF_LINE, SLOTS_PER_ENTRY, SLOTS_PER_LINE, maps};
 
 use super::attach::Hook;
 use super::maps::{open, shared};
@@ -21,12 +21,12 @@ use crate::config::Sizes;
 
 /// Lines of the verifier's log that go into an error: the last ones name the instruction.
 const VERIFIER_LINES: usize = 15;
-/// Slots of the index for each entry: with half of them empty, a line is hardly ever full.
-const SLOTS_PER_ENTRY: u32 = 2;
 /// How far behind the agent's other threads those stand that load programs. With 5 of the
 /// scheduler's steps they have a quarter of a CPU that others want as well; with 15 they had a
 /// thirtieth, and on a busy node nothing was attached for 20 seconds.
 const BEHIND: i32 = 5;
+/// Entries for each line of the index.
+const ENTRIES_PER_LINE: u32 = (SLOTS_OF_LINE / SLOTS_PER_ENTRY) as u32;
 /// Lines of the smallest index.
 const FEWEST_LINES: u32 = 16;
 
@@ -117,8 +117,7 @@ pub(super) fn expire_program(ebpf: &mut Ebpf) -> anyhow::Result<OwnedFd> {
 /// Sizes of the maps that the user chooses.
 fn entries(sizes: &Sizes) -> [(&'static str, u32); 7] {
     let halves = sizes.flows * 2;
-    let slots = halves * SLOTS_PER_ENTRY;
-    let index = (slots / SLOTS_OF_LINE as u32).next_power_of_two().max(FEWEST_LINES);
+    let index = (halves / ENTRIES_PER_LINE).next_power_of_two().max(FEWEST_LINES);
     let lines = sizes.slots.div_ceil(SLOTS_PER_LINE as u32);
     [
         (maps::FLOWS4, halves),

@@ -10,6 +10,12 @@ use super::{Mac, Ports, plain};
 /// Slots of one line of the index.
 pub const SLOTS_OF_LINE: usize = 8;
 
+/// Slots of the index for each entry. A key has two lines, and takes the first that is not full:
+/// with a quarter of all slots in use, one key in a million finds both full of halves that stay, and
+/// one in a thousand needs the second. (With half of them in use these would be one in four hundred
+/// and one in twenty.)
+pub const SLOTS_PER_ENTRY: usize = 4;
+
 /// A line of the index. Each slot is 0 or names an entry: bits 0 to 23, its number plus one; 24 to
 /// 31, when it came, in units of 256 jiffies; 32 to 47, some bits of the key's hash; 48 to 61, the
 /// entry's version; 62, it may be pushed out; 63, the key is being claimed.

@@ -83,9 +83,8 @@ pub const ALL: [&str; 24] = [
 
 /// Default number of halves in each of `flows4` and `flows6`: two for a flow.
 pub const FLOW_ENTRIES: usize = 524_288;
-/// Default number of lines in each of `index4` and `index6`, a power of two: twice as many slots as
-/// entries, so that a line is hardly ever full.
-pub const INDEX_LINES: usize = FLOW_ENTRIES * 2 / super::SLOTS_OF_LINE;
+/// Default number of lines in each of `index4` and `index6`, a power of two.
+pub const INDEX_LINES: usize = FLOW_ENTRIES * super::SLOTS_PER_ENTRY / super::SLOTS_OF_LINE;
 /// Frontends of each family.
 pub const FRONTEND_ENTRIES: usize = 65_536;
 /// Backends of each family.

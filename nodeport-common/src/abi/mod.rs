@@ -23,7 +23,7 @@ pub use control::{
 pub use device::{DEVICE_ATTACHED, DEVICE_REDIRECT, Device, TAG_MASK, Tags};
 pub use entry::{
     BACKEND_BITS, EXIT_BITS, Exit, FlowDetails, FlowEntry, FlowEntry4, FlowEntry6, GENERATION_BITS,
-    Heap, IndexLine, SLOTS_OF_LINE,
+    Heap, IndexLine, SLOTS_OF_LINE, SLOTS_PER_ENTRY,
 };
 pub use expiry::{SWEEP_ANY_USED, SweepRequest};
 pub use flow::{

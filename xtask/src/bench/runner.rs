@@ -13,7 +13,7 @@ use aya::programs::{
 use aya::{Ebpf, EbpfLoader};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::unistd::Pid;
-use nodeport_common::abi::{Exit, SLOTS_OF_LINE, maps};
+use nodeport_common::abi::{Exit, SLOTS_OF_LINE, SLOTS_PER_ENTRY, maps};
 
 use crate::{command, workspace};
 
@@ -59,7 +59,7 @@ impl Runner {
         ensure!(flows.is_power_of_two(), "--flows {flows}: not a power of two");
         let path = workspace::bench_object();
         let entries = (flows * 2).next_power_of_two().max(maps::FLOW_ENTRIES as u32);
-        let lines = (entries * 2 / SLOTS_OF_LINE as u32).next_power_of_two();
+        let lines = (entries * SLOTS_PER_ENTRY as u32 / SLOTS_OF_LINE as u32).next_power_of_two();
         let ebpf = EbpfLoader::new()
             .map_max_entries(maps::FLOWS4, entries)
             .map_max_entries(maps::FLOWS6, entries)
