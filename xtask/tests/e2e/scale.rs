@@ -2,6 +2,7 @@
 //! quick the machine is.
 
 use anyhow::{Context as _, Result};
+use xtask::bench::Output;
 use xtask::bench::scale::{Figure, Options, measure};
 use xtask::lab::Mode;
 
@@ -18,8 +19,7 @@ fn small(_: Mode) -> Result<()> {
         rate: 100,
         seconds: 1,
         flows: 1_024,
-        json: None,
-        check: false,
+        output: Output::default(),
     };
     // This fails by itself if an endpoint, a change or a flow is missing.
     let figures = measure(&options)?;
@@ -47,5 +47,5 @@ fn small(_: Mode) -> Result<()> {
 
 fn median(figures: &[Figure], name: &str, count: u32) -> Result<f64> {
     let found = figures.iter().find(|one| one.name == name && one.count == count);
-    found.map(|one| one.median).with_context(|| format!("no figure {name} of {count}"))
+    found.map(|one| one.value.median).with_context(|| format!("no figure {name} of {count}"))
 }

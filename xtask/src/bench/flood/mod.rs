@@ -7,13 +7,10 @@
 //! the NodePort is held against what they reach under the other two.
 
 mod account;
-mod chart;
 mod newcomers;
 mod phase;
 mod report;
 mod scene;
-
-use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
@@ -23,6 +20,10 @@ pub use newcomers::Newcomers;
 pub use phase::{Amount, Phase, measure};
 pub use scene::{Goal, Scene};
 
+use self::report::Found;
+use super::goal::Verdict;
+use super::output::Output;
+use crate::build;
 use crate::lab::Mode;
 use crate::lab::client::{Held, Kept};
 use crate::progress::Step;
@@ -51,12 +52,12 @@ pub struct Options {
     /// Largest number of flows, as the agent takes it.
     #[arg(long, value_name = "NUMBER")]
     pub max_flows: Option<u32>,
-    /// Write the figures as JSON.
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// Draw what the connections reached over time, as SVG.
-    #[arg(long, value_name = "FILE")]
-    pub chart: Option<PathBuf>,
+    /// Do not build: measure the agent as it is.
+    #[arg(long)]
+    pub no_build: bool,
+    /// Where the figures go.
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// A hook.
@@ -78,14 +79,6 @@ impl From<Hook> for Mode {
 }
 
 impl Options {
-    /// What a chart of it is called.
-    fn title(&self) -> String {
-        let hook = if self.mode == Hook::Xdp { "XDP" } else { "TC" };
-        let family = if self.ipv6 { 6 } else { 4 };
-        let Self { connections, rate, .. } = self;
-        format!("{connections} connections during floods of {rate} SYNs/s, {hook}, IPv{family}")
-    }
-
     /// What to pass on to the agent.
     fn agent_arguments(&self) -> Vec<String> {
         let flows = self.max_flows.map(|flows| ["--max-flows".to_owned(), flows.to_string()]);
@@ -93,25 +86,20 @@ impl Options {
     }
 }
 
-/// Measures, and prints what came of it.
+/// Measures, and prints what came of it; returns the goals.
 ///
 /// # Errors
 /// If the lab cannot be built, a connection breaks, or SYNs are not accounted for.
-pub fn run(options: &Options) -> Result<()> {
+pub(super) fn run(options: &Options) -> Result<Vec<Verdict>> {
+    if !options.no_build {
+        build::run(&build::Options::default())?;
+    }
     let step = Step::start("the lab", "a client, a flooder, two nodes, two pods");
     let scene = Scene::build(options.mode.into(), &options.agent_arguments())?;
     step.done();
     let (phases, kept) = all_phases(options, &scene)?;
     kept.all_kept()?;
-    report::table(options, &phases, &kept);
-    if let Some(path) = &options.json {
-        report::json(options, &phases, &kept, path)?;
-    }
-    if let Some(path) = &options.chart {
-        let title = options.title();
-        chart::Chart { title, exchanges: &kept.exchanges, phases: &phases }.write(path)?;
-    }
-    Ok(())
+    options.output.publish(&Found::new(options, &phases, &kept))
 }
 
 fn all_phases(options: &Options, scene: &Scene) -> Result<(Vec<Phase>, Kept)> {

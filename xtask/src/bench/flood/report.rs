@@ -1,39 +1,24 @@
-//! Figures as a table and as JSON.
+//! Figures as a table, as JSON, as a chart, and beside the goal.
 
-use std::fs;
-use std::path::Path;
+use std::collections::BTreeMap;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
+use super::super::chart::{Course, Span};
+use super::super::goal::{Bound, Verdict};
+use super::super::output::{Report, Svg};
+use super::super::spread::{Spread, quantile};
 use super::newcomers::Newcomers;
 use super::phase::Phase;
 use super::scene::Goal;
 use super::{Hook, Options};
-use crate::lab::client::Kept;
+use crate::lab::client::{Exchange, Kept};
 
-/// Values of several rounds.
-#[derive(Clone, Copy, Debug, Default, Serialize, PartialEq)]
-struct Spread {
-    min: f64,
-    median: f64,
-    max: f64,
-}
-
-impl Spread {
-    fn of(mut values: Vec<f64>) -> Self {
-        values.sort_unstable_by(f64::total_cmp);
-        let middle = values.len() / 2;
-        let at = |index: usize| values.get(index).copied().unwrap_or_default();
-        let median = if values.len().is_multiple_of(2) && middle > 0 {
-            f64::midpoint(at(middle - 1), at(middle))
-        } else {
-            at(middle)
-        };
-        Self { min: at(0), median, max: at(values.len().saturating_sub(1)) }
-    }
-}
+/// The least share of what connections reach while the same SYNs are routed that they must reach
+/// while the SYNs come to the NodePort.
+const LEAST: f64 = 0.9;
 
 /// What the connections and the newcomers reached under floods of one goal.
 #[derive(Clone, Debug, Serialize)]
@@ -59,118 +44,65 @@ struct Figure {
     lost_on_links: u64,
 }
 
-fn figure(goal: Goal, phases: &[Phase], kept: &Kept) -> Figure {
-    let all = &kept.exchanges;
-    let rounds: Vec<&Phase> = phases.iter().filter(|phase| phase.goal == goal).collect();
-    let ours: Vec<&Phase> = phases.iter().filter(|phase| phase.goal == Goal::NodePort).collect();
-    let spread = |value: &dyn Fn(&Phase) -> f64| {
-        Spread::of(rounds.iter().map(|phase| value(phase)).collect())
+impl Figure {
+    fn new(goal: Goal, phases: &[Phase], all: &[Exchange]) -> Self {
+        let of = |goal: Goal| phases.iter().filter(move |phase| phase.goal == goal);
+        let spread = |value: &dyn Fn(&Phase) -> f64| {
+            Spread::of(&of(goal).map(value).collect::<Vec<_>>()).unwrap_or_default()
+        };
+        let total = |value: &dyn Fn(&Phase) -> u64| of(goal).map(value).sum();
+        let rates = |goal| of(goal).map(|phase| phase.rate(all)).collect::<Vec<_>>();
+        let ratio = Spread::of_ratios(&rates(Goal::NodePort), &rates(goal));
+        let newcomers = Newcomers::sum(of(goal).map(|phase| &phase.newcomers));
+        Self {
+            flood: goal.name(),
+            syn_rate: spread(&|phase| phase.sent as f64 / phase.seconds()),
+            exchanges_per_second: spread(&|phase| phase.rate(all)),
+            p50_us: spread(&|phase| took(phase, all, 0.5)),
+            p99_us: spread(&|phase| took(phase, all, 0.99)),
+            nodeport_over_this: ratio.unwrap_or_default(),
+            newcomers_median_us: newcomers.median(),
+            newcomers,
+            opened: total(&|phase| phase.counts.opened),
+            refused: total(&|phase| phase.counts.refused()),
+            no_port: total(&|phase| phase.counts.of("no_port")),
+            table_full: total(&|phase| phase.counts.of("table_full")),
+            partner_rebuilt: total(&|phase| phase.counts.of("partner_rebuilt")),
+            lost_on_links: total(&|phase| phase.counts.lost_on_links),
+        }
+    }
+}
+
+/// Microseconds that a share of a phase's exchanges did not exceed.
+fn took(phase: &Phase, all: &[Exchange], share: f64) -> f64 {
+    let exchanges = phase.exchanges(all).iter();
+    let mut took: Vec<f64> = exchanges.map(|exchange| exchange.took.into()).collect();
+    took.sort_by(f64::total_cmp);
+    quantile(&took, share).unwrap_or_default()
+}
+
+/// Exchanges are counted in steps of so many microseconds.
+const STEP: u32 = 250_000;
+
+/// Seconds and exchanges a second; the last step, which is not whole, is left out.
+fn points(exchanges: &[Exchange]) -> Vec<(f64, f64)> {
+    let last = exchanges.last().map_or(0, |exchange| exchange.at / STEP);
+    let mut counts = vec![0_u32; last as usize];
+    for exchange in exchanges {
+        if let Some(count) = counts.get_mut((exchange.at / STEP) as usize) {
+            *count += 1;
+        }
+    }
+    let seconds = f64::from(STEP) / 1e6;
+    let point = |(index, count): (u32, u32)| {
+        ((f64::from(index) + 0.5) * seconds, f64::from(count) / seconds)
     };
-    let total = |value: &dyn Fn(&Phase) -> u64| rounds.iter().map(|phase| value(phase)).sum();
-    let ratios = ours.iter().zip(&rounds).map(|(our, this)| our.rate(all) / this.rate(all));
-    let newcomers = Newcomers::sum(rounds.iter().map(|phase| &phase.newcomers));
-    Figure {
-        flood: goal.name(),
-        syn_rate: spread(&|phase| phase.sent as f64 / phase.seconds()),
-        exchanges_per_second: spread(&|phase| phase.rate(all)),
-        p50_us: spread(&|phase| percentile(phase, kept, 0.5)),
-        p99_us: spread(&|phase| percentile(phase, kept, 0.99)),
-        nodeport_over_this: Spread::of(ratios.collect()),
-        newcomers_median_us: newcomers.median(),
-        newcomers,
-        opened: total(&|phase| phase.counts.opened),
-        refused: total(&|phase| phase.counts.refused()),
-        no_port: total(&|phase| phase.counts.of("no_port")),
-        table_full: total(&|phase| phase.counts.of("table_full")),
-        partner_rebuilt: total(&|phase| phase.counts.of("partner_rebuilt")),
-        lost_on_links: total(&|phase| phase.counts.lost_on_links),
-    }
+    (0..).zip(counts).map(point).collect()
 }
 
-fn percentile(phase: &Phase, kept: &Kept, share: f64) -> f64 {
-    let mut took: Vec<u32> =
-        phase.exchanges(&kept.exchanges).iter().map(|exchange| exchange.took).collect();
-    took.sort_unstable();
-    let index = (took.len().saturating_sub(1) as f64 * share).round() as usize;
-    took.get(index).copied().unwrap_or_default().into()
-}
-
-fn figures(phases: &[Phase], kept: &Kept) -> Vec<Figure> {
-    Goal::ALL.iter().map(|goal| figure(*goal, phases, kept)).collect()
-}
-
-/// Says so if the machine could not send one of the floods as fast as it should: figures of
-/// different rates do not compare.
-fn too_slow(rate: u32, figures: &[Figure]) -> Option<String> {
-    let slow = |figure: &&Figure| {
-        figure.flood != Goal::Nothing.name() && figure.syn_rate.median < f64::from(rate) * 0.95
-    };
-    let slow: Vec<&str> = figures.iter().filter(slow).map(|figure| figure.flood).collect();
-    (!slow.is_empty()).then(|| {
-        format!(
-            "slower than {rate} SYNs/s, and not to be compared (try --rate): {}",
-            slow.join(", ")
-        )
-    })
-}
-
-/// Prints what came of it.
-pub(super) fn table(options: &Options, phases: &[Phase], kept: &Kept) {
-    println!(
-        "{} connections in use, {} exchanges, none broke; floods of {} SYNs\n",
-        options.connections,
-        kept.exchanges.len(),
-        options.syns
-    );
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
-    table.set_header([
-        "flood",
-        "SYNs/s",
-        "exchanges/s",
-        "p50 µs",
-        "p99 µs",
-        "NodePort / this",
-        "(min–max)",
-        "opened",
-        "refused",
-        "newcomers",
-        "at once",
-        "failed",
-        "µs",
-    ]);
-    let figures = figures(phases, kept);
-    let note = too_slow(options.rate, &figures);
-    for figure in figures {
-        let ratio = figure.nodeport_over_this;
-        table.add_row([
-            figure.flood.to_owned(),
-            format!("{:.0}", figure.syn_rate.median),
-            format!("{:.0}", figure.exchanges_per_second.median),
-            format!("{:.0}", figure.p50_us.median),
-            format!("{:.0}", figure.p99_us.median),
-            format!("{:.3}", ratio.median),
-            format!("{:.3}–{:.3}", ratio.min, ratio.max),
-            figure.opened.to_string(),
-            figure.refused.to_string(),
-            figure.newcomers.served.to_string(),
-            figure.newcomers.at_once.to_string(),
-            figure.newcomers.failed.to_string(),
-            figure.newcomers_median_us.to_string(),
-        ]);
-    }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    println!("{table}");
-    if let Some(note) = note {
-        println!("\n{note}");
-    }
-}
-
-/// All figures of a run.
+/// All that a run has found.
 #[derive(Debug, Serialize)]
-struct Report<'a> {
+pub(super) struct Found {
     mode: &'static str,
     family: u8,
     connections: u32,
@@ -179,39 +111,212 @@ struct Report<'a> {
     rounds: u32,
     max_flows: Option<u32>,
     exchanges: usize,
-    broken: &'a std::collections::BTreeMap<String, u64>,
+    broken: BTreeMap<String, u64>,
     floods: Vec<Figure>,
+    #[serde(skip)]
+    points: Vec<(f64, f64)>,
+    #[serde(skip)]
+    spans: Vec<Span>,
 }
 
-/// Writes all figures.
-///
-/// # Errors
-/// If the file cannot be written.
-pub(super) fn json(options: &Options, phases: &[Phase], kept: &Kept, path: &Path) -> Result<()> {
-    let report = Report {
-        mode: if options.mode == Hook::Xdp { "xdp" } else { "tc" },
-        family: if options.ipv6 { 6 } else { 4 },
-        connections: options.connections,
-        syns: options.syns,
-        rate: options.rate,
-        rounds: options.rounds,
-        max_flows: options.max_flows,
-        exchanges: kept.exchanges.len(),
-        broken: &kept.broken,
-        floods: figures(phases, kept),
-    };
-    let text = serde_json::to_string_pretty(&report).context("figures to JSON")?;
-    fs::write(path, text + "\n").with_context(|| format!("write {}", path.display()))
+impl Found {
+    /// Of all floods, in order, and what the connections did meanwhile.
+    pub(super) fn new(options: &Options, phases: &[Phase], kept: &Kept) -> Self {
+        let Kept { exchanges, broken } = kept;
+        let span = |phase: &Phase| Span {
+            name: phase.goal.name(),
+            kind: phase.goal as usize,
+            seconds: (phase.span.0.as_secs_f64(), phase.span.1.as_secs_f64()),
+        };
+        Self {
+            mode: if options.mode == Hook::Xdp { "xdp" } else { "tc" },
+            family: if options.ipv6 { 6 } else { 4 },
+            connections: options.connections,
+            syns: options.syns,
+            rate: options.rate,
+            rounds: options.rounds,
+            max_flows: options.max_flows,
+            exchanges: exchanges.len(),
+            broken: broken.clone(),
+            floods: Goal::ALL.map(|goal| Figure::new(goal, phases, exchanges)).into(),
+            points: points(exchanges),
+            spans: phases.iter().map(span).collect(),
+        }
+    }
+
+    /// Says so if the machine could not send one of the floods as fast as it should: figures of
+    /// different rates do not compare.
+    fn too_slow(&self) -> Option<String> {
+        let (rate, none) = (self.rate, Goal::Nothing.name());
+        let is_slow = |figure: &&Figure| {
+            figure.flood != none && figure.syn_rate.median < f64::from(rate) * 0.95
+        };
+        let slow: Vec<&str> = self.floods.iter().filter(is_slow).map(|f| f.flood).collect();
+        (!slow.is_empty()).then(|| {
+            let slow = slow.join(", ");
+            format!("slower than {rate} SYNs/s, and not to be compared (try --rate): {slow}")
+        })
+    }
+
+    fn table(&self) -> Table {
+        let mut table = Table::new();
+        table.load_preset(presets::NOTHING);
+        table.set_header([
+            "flood",
+            "SYNs/s",
+            "exchanges/s",
+            "p50 µs",
+            "p99 µs",
+            "NodePort / this",
+            "opened",
+            "refused",
+            "newcomers",
+            "at once",
+            "failed",
+            "µs",
+        ]);
+        for figure in &self.floods {
+            table.add_row([
+                figure.flood.to_owned(),
+                format!("{:.0}", figure.syn_rate.median),
+                format!("{:.0}", figure.exchanges_per_second.median),
+                format!("{:.0}", figure.p50_us.median),
+                format!("{:.0}", figure.p99_us.median),
+                figure.nodeport_over_this.text(3),
+                figure.opened.to_string(),
+                figure.refused.to_string(),
+                figure.newcomers.served.to_string(),
+                figure.newcomers.at_once.to_string(),
+                figure.newcomers.failed.to_string(),
+                figure.newcomers_median_us.to_string(),
+            ]);
+        }
+        for column in table.column_iter_mut().skip(1) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        table
+    }
+
+    /// What a chart of it is called, and its file.
+    fn title(&self) -> (String, String) {
+        let Self { mode, family, connections, rate, .. } = self;
+        let hook = mode.to_uppercase();
+        let title = format!(
+            "{connections} connections during floods of {rate} SYNs/s, {hook}, IPv{family}"
+        );
+        let (hook, family) =
+            (if *mode == "xdp" { "" } else { "-tc" }, if *family == 4 { "" } else { "-ipv6" });
+        (title, format!("flood{hook}{family}.svg"))
+    }
+}
+
+impl Report for Found {
+    fn print(&self) {
+        println!(
+            "{} connections in use, {} exchanges, none broke; floods of {} SYNs\n\n{}",
+            self.connections,
+            self.exchanges,
+            self.syns,
+            self.table()
+        );
+        if let Some(note) = self.too_slow() {
+            println!("\n{note}");
+        }
+    }
+
+    fn verdicts(&self) -> Vec<Verdict> {
+        let routed = self.floods.iter().find(|figure| figure.flood == Goal::Routed.name());
+        let verdict = |figure: &Figure| {
+            let what = format!(
+                "exchanges/s during a flood of SYNs to the NodePort, {}, IPv{}",
+                self.mode.to_uppercase(),
+                self.family
+            );
+            let unit = "× the same SYNs routed";
+            Verdict::new(what, Bound::AtLeast(LEAST), unit, figure.nodeport_over_this)
+        };
+        routed.into_iter().map(verdict).collect()
+    }
+
+    fn charts(&self) -> Result<Vec<Svg>> {
+        let (title, name) = self.title();
+        let (points, spans) = (self.points.clone(), self.spans.clone());
+        let course = Course { title, unit: "exchanges a second".to_owned(), points, spans };
+        Ok(vec![Svg { name, text: course.svg()? }])
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use clap::Parser;
+
+    use super::super::super::goal::missed;
+    use super::super::account::Counts;
     use super::*;
 
+    #[derive(Parser)]
+    struct Call {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    /// A second of each flood; in the last one so many exchanges, in all others 1,000.
+    fn found(arguments: &[&str], last: u32, sent: u64) -> Found {
+        let options = Call::parse_from([&["bench"], arguments].concat()).options;
+        let phase = |(goal, second): (Goal, u64)| {
+            let span = (Duration::from_secs(second), Duration::from_secs(second + 1));
+            Phase { goal, span, sent, counts: Counts::default(), newcomers: Newcomers::default() }
+        };
+        let phases: Vec<Phase> = Goal::ALL.into_iter().zip(0..).map(phase).collect();
+        let exchanges = (0..4).zip([1_000, 1_000, 1_000, last]).flat_map(|(second, count)| {
+            let at = move |n| second * 1_000_000 + n * (1_000_000 / count);
+            (0..count).map(move |n| Exchange { at: at(n), took: n })
+        });
+        Found::new(
+            &options,
+            &phases,
+            &Kept { exchanges: exchanges.collect(), broken: BTreeMap::new() },
+        )
+    }
+
     #[test]
-    fn the_median_of_an_even_number_is_between_the_middle_two() {
-        assert_eq!(Spread::of(vec![4.0, 1.0, 3.0, 2.0]).median, 2.5);
-        assert_eq!(Spread::of(vec![9.0, 1.0, 5.0]), Spread { min: 1.0, median: 5.0, max: 9.0 });
-        assert_eq!(Spread::of(Vec::new()), Spread::default());
+    fn a_tenth_less_than_routed_is_the_most() {
+        assert_eq!(missed(&found(&[], 910, 25_000).verdicts()), 0);
+        assert_eq!(missed(&found(&[], 890, 25_000).verdicts()), 1);
+    }
+
+    #[test]
+    fn floods_that_were_too_slow_are_named() {
+        assert_eq!(found(&[], 1_000, 24_000).too_slow(), None);
+        let note = found(&[], 1_000, 23_000).too_slow().unwrap();
+        assert!(note.contains(Goal::NodePort.name()) && !note.contains(Goal::Nothing.name()));
+    }
+
+    #[test]
+    fn a_chart_names_all_floods_and_its_file_the_family() {
+        let chart = &found(&["--ipv6"], 1_000, 1).charts().unwrap()[0];
+        assert_eq!(chart.name, "flood-ipv6.svg");
+        for text in Goal::ALL.map(Goal::name).iter().chain(&["IPv6", "XDP", "seconds"]) {
+            assert!(chart.text.contains(text), "{text}");
+        }
+        assert_eq!(found(&["--mode", "tc"], 1_000, 1).charts().unwrap()[0].name, "flood-tc.svg");
+    }
+
+    #[test]
+    fn steps_count_what_ended_in_them() {
+        let exchanges: Vec<Exchange> =
+            (0..10).map(|n| Exchange { at: n * 100_000, took: 1 }).collect();
+        assert_eq!(points(&exchanges), [(0.125, 12.0), (0.375, 8.0), (0.625, 12.0)]);
+    }
+
+    #[test]
+    fn json_has_each_flood_with_its_spread() {
+        let value = serde_json::to_value(found(&[], 500, 1)).unwrap();
+        assert_eq!((&value["family"], &value["mode"]), (&4.into(), &"xdp".into()));
+        assert_eq!(value["floods"].as_array().unwrap().len(), 4);
+        assert_eq!(value["floods"][3]["nodeport_over_this"]["median"], 1.0);
+        assert_eq!(value["floods"][2]["nodeport_over_this"]["median"], 0.5);
     }
 }

@@ -12,12 +12,12 @@ mod report;
 mod services;
 mod world;
 
-use std::path::PathBuf;
-
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::Args;
 use indicatif::ProgressBar;
 
+use super::goal::Verdict;
+use super::output::Output;
 use crate::lab::{Lab, Topology};
 use crate::{build, setup};
 pub use report::Figure;
@@ -46,12 +46,9 @@ pub struct Options {
     #[arg(long, default_value_t = 1_048_576, value_name = "NUMBER",
           value_parser = clap::value_parser!(u32).range(1_024..=4_194_304))]
     pub flows: u32,
-    /// Write the figures as a JSON list.
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// Fail if a figure misses its goal.
-    #[arg(long)]
-    pub check: bool,
+    /// Where the figures go.
+    #[command(flatten)]
+    pub output: Output,
 }
 
 impl Options {
@@ -61,22 +58,14 @@ impl Options {
     }
 }
 
-/// Builds what is measured, measures, prints.
+/// Builds what is measured, measures, prints; returns the goals.
 ///
 /// # Errors
-/// If the agent cannot be built or started, does not do what it should, or with `--check` if a
-/// figure misses its goal.
-pub(super) fn run(options: &Options) -> Result<()> {
+/// If the agent cannot be built or started, or does not do what it should.
+pub(super) fn run(options: &Options) -> Result<Vec<Verdict>> {
     build::object(&setup::ensure()?)?;
     build::agent()?;
-    let figures = measure(options)?;
-    report::table(&figures);
-    if let Some(path) = &options.json {
-        report::json(&figures, path)?;
-    }
-    let missed = report::goals(&figures);
-    ensure!(!options.check || missed == 0, "{missed} figures miss their goals");
-    Ok(())
+    options.output.publish(&report::Found { figures: measure(options)? })
 }
 
 /// Measures with an agent that is built.

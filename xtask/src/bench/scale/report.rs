@@ -1,17 +1,16 @@
-//! Figures as a table, as JSON, and beside their goals.
+//! Figures as a table, as charts, and beside their goals.
 
-use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
+use super::super::chart::{Bar, Chart, Group, Tone, thousands};
+use super::super::goal::{Bound, Verdict};
+use super::super::output::{Report, Svg};
+use super::super::spread::Spread;
 use super::services::Round;
-
-/// Rounds that are further apart than this part of their median are called unsteady.
-const STEADY: f64 = 0.25;
 
 /// One figure, with what each round made of it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -24,15 +23,11 @@ pub struct Figure {
     pub count: u32,
     /// The unit of the numbers.
     pub unit: &'static str,
-    /// The smallest round.
-    pub min: f64,
-    /// The middle one.
-    pub median: f64,
-    /// The largest one.
-    pub max: f64,
+    /// What the rounds gave.
+    pub value: Spread,
     /// Number of rounds.
     pub rounds: usize,
-    /// The rounds are far apart.
+    /// Whether the rounds differ too much to tell small differences.
     pub unsteady: bool,
 }
 
@@ -42,14 +37,11 @@ impl Figure {
         name: &'static str,
         (of, count): (&'static str, u32),
         unit: &'static str,
-        mut samples: Vec<f64>,
+        samples: Vec<f64>,
     ) -> Self {
-        samples.sort_by(f64::total_cmp);
-        let at = |index: usize| samples.get(index).copied().unwrap_or_default();
-        let (min, median, max) =
-            (at(0), at(samples.len() / 2), at(samples.len().saturating_sub(1)));
-        let unsteady = max - min > median * STEADY;
-        Self { name, of, count, unit, min, median, max, rounds: samples.len(), unsteady }
+        let value = Spread::of(&samples).unwrap_or_default();
+        let (rounds, unsteady) = (samples.len(), value.is_unsteady());
+        Self { name, of, count, unit, value, rounds, unsteady }
     }
 }
 
@@ -91,42 +83,15 @@ fn quantile(sorted: &[Duration], part: f64) -> Duration {
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
 }
 
-/// Prints all figures.
-pub(super) fn table(figures: &[Figure]) {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
-    table.set_header(["measure", "among", "", "median", "min", "max", "unit", ""]);
-    for figure in figures {
-        let Figure { name, of, count, unit, min, median, max, rounds: _, unsteady } = figure;
-        table.add_row([
-            (*name).to_owned(),
-            count.to_string(),
-            (*of).to_owned(),
-            shown(*median),
-            shown(*min),
-            shown(*max),
-            (*unit).to_owned(),
-            if *unsteady { "unsteady".to_owned() } else { String::new() },
-        ]);
-    }
-    for column in [1, 3, 4, 5] {
-        let column = table.column_mut(column);
-        column.into_iter().for_each(|column| column.set_cell_alignment(CellAlignment::Right));
-    }
-    println!("{table}");
+/// All that a run has found.
+#[derive(Debug, Serialize)]
+pub(super) struct Found {
+    /// Services first, then flows.
+    pub figures: Vec<Figure>,
 }
 
 fn shown(value: f64) -> String {
     if value < 100.0 { format!("{value:.2}") } else { format!("{value:.0}") }
-}
-
-/// Writes all figures as a JSON list.
-///
-/// # Errors
-/// If the file cannot be written.
-pub(super) fn json(figures: &[Figure], path: &Path) -> Result<()> {
-    let text = serde_json::to_string_pretty(figures).context("figures to JSON")?;
-    fs::write(path, text + "\n").with_context(|| format!("write {}", path.display()))
 }
 
 /// A bound on the median of a figure.
@@ -143,22 +108,102 @@ const GOALS: [Goal; 3] = [
     Goal { name: "list-flows", count: 1_048_576, most: 1_000.0 },
 ];
 
-/// Prints the goals beside what was measured; returns how many were missed.
-pub(super) fn goals(figures: &[Figure]) -> usize {
-    let mut missed = 0;
-    for Goal { name, count, most } in &GOALS {
-        let found = figures.iter().find(|one| one.name == *name && one.count == *count);
-        let Some(Figure { median, unit, of, .. }) = found else { continue };
-        let is_met = median <= most;
-        missed += usize::from(!is_met);
-        let word = if is_met { "reached" } else { "MISSED" };
-        println!("{name} among {count} {of}: {median:.2} {unit}, goal {most} {unit}: {word}");
+/// Figures that share a chart: its file, its heading, and which they are; all in one unit.
+const CHARTS: [(&str, &str, &[&str]); 4] = [
+    ("first-sync", "From the agent's start until all maps are written", &["first-sync"]),
+    ("change", "From an endpoint's change to the map", &["change-p50", "change-p99"]),
+    ("memory", "Memory", &["agent-memory", "agent-memory-peak", "service-maps", "flow-tables"]),
+    (
+        "flows",
+        "Among live flows",
+        &["list-flows", "list-flows-json", "sweep", "sweep-longest-step"],
+    ),
+];
+
+impl Report for Found {
+    fn print(&self) {
+        let mut table = Table::new();
+        table.load_preset(presets::NOTHING);
+        table.set_header(["measure", "among", "", "median", "low", "high", "unit", ""]);
+        for Figure { name, of, count, unit, value, unsteady, .. } in &self.figures {
+            table.add_row([
+                (*name).to_owned(),
+                thousands(*count),
+                (*of).to_owned(),
+                shown(value.median),
+                shown(value.low),
+                shown(value.high),
+                (*unit).to_owned(),
+                if *unsteady { "unsteady".to_owned() } else { String::new() },
+            ]);
+        }
+        for column in [1, 3, 4, 5] {
+            let column = table.column_mut(column);
+            column.into_iter().for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+        }
+        println!("{table}");
     }
-    missed
+
+    fn verdicts(&self) -> Vec<Verdict> {
+        GOALS.iter().filter_map(|goal| self.verdict(goal)).collect()
+    }
+
+    fn charts(&self) -> Result<Vec<Svg>> {
+        let mut charts = Vec::new();
+        for (kind, title, names) in CHARTS {
+            let Some(chart) = self.chart(title, names) else { continue };
+            charts.push(Svg { name: format!("scale-{kind}.svg"), text: chart.svg()? });
+        }
+        Ok(charts)
+    }
+}
+
+impl Found {
+    /// A goal, if it was measured.
+    fn verdict(&self, goal: &Goal) -> Option<Verdict> {
+        let Goal { name, count, most } = goal;
+        let found = self.figures.iter().find(|one| one.name == *name && one.count == *count);
+        found.map(|Figure { unit, of, value, .. }| {
+            let what = format!("{name} among {} {of}", thousands(*count));
+            Verdict::new(what, Bound::AtMost(*most), unit, *value)
+        })
+    }
+
+    /// A group for each figure, with a bar for each number.
+    fn chart(&self, title: &str, names: &[&str]) -> Option<Chart> {
+        let figures =
+            |name: &str| self.figures.iter().filter(|one| one.name == name).collect::<Vec<_>>();
+        let found = names.iter().map(|name| (*name, figures(name)));
+        let found: Vec<_> = found.filter(|(_, figures)| !figures.is_empty()).collect();
+        let unit = found.first()?.1.first()?.unit;
+        let group = |(name, figures): (&str, Vec<&Figure>)| Group {
+            name: name.to_owned(),
+            bars: figures.into_iter().map(bar).collect(),
+        };
+        Some(Chart {
+            title: format!("{title} (less is better; red: goal)"),
+            unit: unit.to_owned(),
+            goal: None,
+            limit: None,
+            groups: found.into_iter().map(group).collect(),
+        })
+    }
+}
+
+fn bar(figure: &Figure) -> Bar {
+    let Figure { name, of, count, value, .. } = figure;
+    let goal = GOALS.iter().find(|goal| (goal.name, goal.count) == (name, *count));
+    Bar {
+        name: format!("{} {of}", thousands(*count)),
+        tone: Tone::Ours,
+        value: *value,
+        goal: goal.map(|goal| goal.most),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::goal::missed;
     use super::*;
 
     fn figure(name: &'static str, samples: &[f64]) -> Figure {
@@ -168,16 +213,37 @@ mod tests {
     #[test]
     fn rounds_far_apart_are_called_unsteady() {
         let steady = figure("x", &[10.0, 9.0, 11.0]);
-        assert_eq!((steady.min, steady.median, steady.max), (9.0, 10.0, 11.0));
+        let value = steady.value;
+        assert_eq!((value.low, value.median, value.high), (9.0, 10.0, 11.0));
         assert!(!steady.unsteady);
         assert!(figure("x", &[10.0, 9.0, 13.0]).unsteady);
     }
 
     #[test]
     fn goals_hold_for_the_median() {
+        let goals = |figures: &[Figure]| missed(&Found { figures: figures.to_vec() }.verdicts());
         assert_eq!(goals(&[figure("first-sync", &[400.0, 450.0, 900.0])]), 0);
         assert_eq!(goals(&[figure("first-sync", &[501.0]), figure("change-p99", &[5.1])]), 2);
         assert_eq!(goals(&[]), 0);
+    }
+
+    #[test]
+    fn charts_have_a_bar_for_each_number_and_the_goals() {
+        let few = Figure::new("change-p99", ("services", 1), "ms", vec![1.0]);
+        let found = Found { figures: vec![few, figure("change-p99", &[4.0, 5.0, 6.0])] };
+        let charts = found.charts().unwrap();
+        assert_eq!(charts.len(), 1);
+        assert_eq!(charts[0].name, "scale-change.svg");
+        assert!(charts[0].text.contains("10,000 services"));
+        let groups = found.chart("", &["change-p50", "change-p99"]).unwrap().groups;
+        let goals: Vec<_> = groups[0].bars.iter().map(|bar| bar.goal).collect();
+        assert_eq!(goals, [None, Some(5.0)]);
+    }
+
+    #[test]
+    fn json_has_the_spread_of_each_figure() {
+        let value = serde_json::to_value(figure("x", &[3.0, 1.0, 2.0])).unwrap();
+        assert_eq!((&value["value"]["median"], &value["rounds"]), (&2.0.into(), &3.into()));
     }
 
     #[test]

@@ -4,26 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::super::spread::Spread;
 use super::measure::{Measure, Way};
 
 /// What all rounds gave, by measure and way, in the order of the rounds.
 #[derive(Debug, Default)]
 pub(super) struct Samples(BTreeMap<(Measure, Way), Vec<f64>>);
-
-/// A middle and a spread.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(super) struct Spread {
-    /// The lowest.
-    pub low: f64,
-    /// A quarter is below.
-    pub lower: f64,
-    /// The middle one.
-    pub median: f64,
-    /// A quarter is above.
-    pub upper: f64,
-    /// The highest.
-    pub high: f64,
-}
 
 /// One measure of one way.
 #[derive(Clone, Debug, Serialize)]
@@ -41,14 +27,6 @@ pub(super) struct Figure {
     pub unsteady: bool,
 }
 
-/// A middle half of the rounds wider than this share of the median is unsteady.
-const STEADY: f64 = 0.10;
-
-/// Whether rounds differ too much to tell small differences.
-pub(super) fn unsteady(ratio: &Spread) -> bool {
-    ratio.upper - ratio.lower > STEADY * ratio.median
-}
-
 impl Samples {
     /// Adds what a round gave.
     pub(super) fn add(&mut self, measure: Measure, way: Way, value: f64) {
@@ -59,41 +37,12 @@ impl Samples {
     pub(super) fn figures(&self) -> Vec<Figure> {
         let figure = |((measure, way), values): (&(Measure, Way), &Vec<f64>)| {
             let reference = self.0.get(&(*measure, way.reference()))?;
-            let ratios: Vec<f64> = values.iter().zip(reference).map(|(a, b)| a / b).collect();
-            let (value, ratio) = (Spread::of(values)?, Spread::of(&ratios)?);
-            let unsteady = unsteady(&ratio);
+            let (value, ratio) = (Spread::of(values)?, Spread::of_ratios(values, reference)?);
+            let unsteady = ratio.is_unsteady();
             Some(Figure { measure: *measure, way: *way, value, ratio, unsteady })
         };
         self.0.iter().filter_map(figure).collect()
     }
-}
-
-impl Spread {
-    /// `None` of nothing.
-    pub(super) fn of(values: &[f64]) -> Option<Self> {
-        let mut sorted = values.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        let at = |share: f64| quantile(&sorted, share);
-        Some(Self {
-            low: at(0.0)?,
-            lower: at(0.25)?,
-            median: at(0.5)?,
-            upper: at(0.75)?,
-            high: at(1.0)?,
-        })
-    }
-}
-
-/// The middle of some values.
-pub(super) fn median(values: &[f64]) -> Option<f64> {
-    Spread::of(values).map(|spread| spread.median)
-}
-
-/// The value that a share of sorted ones does not exceed, between two of them where it falls there.
-pub(super) fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
-    let place = sorted.len().checked_sub(1)? as f64 * share.clamp(0.0, 1.0);
-    let (below, above) = (sorted.get(place.floor() as usize)?, sorted.get(place.ceil() as usize)?);
-    Some(below + (above - below) * place.fract())
 }
 
 #[cfg(test)]
@@ -124,25 +73,9 @@ mod tests {
     }
 
     #[test]
-    fn one_outlier_is_no_unsteadiness_but_a_wide_middle_is() {
-        let steady = samples(&[1.0, 1.0, 9.0, 1.0, 1.0], &[1.0; 5]).figures();
-        assert!(steady.iter().all(|figure| !figure.unsteady));
-        let wide = samples(&[1.0, 1.3, 0.7, 1.2, 0.8], &[1.0; 5]).figures();
-        assert!(wide.iter().any(|figure| figure.way == OURS && figure.unsteady));
-    }
-
-    #[test]
     fn without_a_reference_there_is_no_figure() {
         let mut alone = Samples::default();
         alone.add(Measure::UdpRate, OURS, 1.0);
         assert!(alone.figures().is_empty());
-    }
-
-    #[test]
-    fn quantiles_lie_between_values() {
-        let sorted = [1.0, 2.0, 3.0, 4.0];
-        assert_eq!(quantile(&sorted, 0.5), Some(2.5));
-        assert_eq!(quantile(&sorted, 1.0), Some(4.0));
-        assert_eq!(quantile(&[], 0.5), None);
     }
 }

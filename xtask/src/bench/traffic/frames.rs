@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::super::frames::ack;
 use super::super::runner::{PEER, Runner, isolate};
-use super::figures::{Spread, unsteady};
+use super::super::spread::Spread;
 use crate::{command, workspace};
 
 /// What is run, and on which program of the benchmark's object.
@@ -80,9 +80,8 @@ fn sample(rounds: u32, frames: u32, cpu: usize) -> Result<Vec<Vec<f64>>> {
 fn figures(rates: &[Vec<f64>]) -> Vec<FrameRate> {
     let Some(empty) = rates.first() else { return Vec::new() };
     let figure = |((program, _), rates): (&(&'static str, &str), &Vec<f64>)| {
-        let ratios: Vec<f64> = rates.iter().zip(empty).map(|(rate, empty)| rate / empty).collect();
-        let (value, ratio) = (Spread::of(rates)?, Spread::of(&ratios)?);
-        Some(FrameRate { program, value, ratio, unsteady: unsteady(&ratio) })
+        let (value, ratio) = (Spread::of(rates)?, Spread::of_ratios(rates, empty)?);
+        Some(FrameRate { program, value, ratio, unsteady: ratio.is_unsteady() })
     };
     PROGRAMS.iter().zip(rates).filter_map(figure).collect()
 }

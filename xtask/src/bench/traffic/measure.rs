@@ -5,6 +5,7 @@ use std::fmt;
 use clap::ValueEnum;
 use serde::Serialize;
 
+use super::super::goal::Bound;
 use crate::lab::Place;
 
 /// A figure of a way to the backend.
@@ -210,9 +211,9 @@ const fn goal(measure: Measure, place: Place, services: u32, ratio: f64) -> Goal
 }
 
 impl Goal {
-    /// Whether a ratio reaches it.
-    pub(super) fn met(&self, ratio: f64) -> bool {
-        if self.measure.is_rate() { ratio >= self.ratio } else { ratio <= self.ratio }
+    /// Where the ratio must lie.
+    pub(super) const fn bound(&self) -> Bound {
+        if self.measure.is_rate() { Bound::AtLeast(self.ratio) } else { Bound::AtMost(self.ratio) }
     }
 }
 
@@ -230,8 +231,8 @@ mod tests {
     #[test]
     fn rates_must_not_be_lower_and_times_not_longer() {
         let rate = goal(Measure::NewConnections, Place::Remote, 1, 1.02);
-        assert!(rate.met(1.02) && rate.met(1.5) && !rate.met(1.01));
+        assert_eq!(rate.bound(), Bound::AtLeast(1.02));
         let time = goal(Measure::LaterPacket, Place::Remote, 1, 0.95);
-        assert!(time.met(0.95) && time.met(0.5) && !time.met(0.96));
+        assert_eq!(time.bound(), Bound::AtMost(0.95));
     }
 }

@@ -19,15 +19,15 @@ mod probe;
 mod report;
 mod rounds;
 
-use std::path::PathBuf;
-
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
 use self::candidate::Candidate;
 use self::measure::{Setup, Way};
 use self::probe::{Counts, Probe};
-use self::report::Report;
+use self::report::Found;
+use super::goal::Verdict;
+use super::output::Output;
 use crate::build;
 use crate::lab::Place;
 use crate::progress::{Step, skipped};
@@ -74,38 +74,21 @@ pub struct Options {
     /// Do not build: measure the agent as it is.
     #[arg(long)]
     pub no_build: bool,
-    /// Write the figures as JSON.
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// Write a chart of each measure (SVG) into this folder.
-    #[arg(long, value_name = "DIR")]
-    pub charts: Option<PathBuf>,
-    /// Fail if a goal is missed.
-    #[arg(long)]
-    pub check: bool,
+    /// Where the figures go.
+    #[command(flatten)]
+    pub output: Output,
 }
 
-/// Sets up all candidates, measures, prints.
+/// Sets up all candidates, measures, prints; returns the goals.
 ///
 /// # Errors
-/// If a candidate cannot be set up, if anything sent does not arrive, or with `--check` if a goal
-/// is missed.
-pub(super) fn run(options: &Options) -> Result<()> {
+/// If a candidate cannot be set up, or if anything sent does not arrive.
+pub(super) fn run(options: &Options) -> Result<Vec<Verdict>> {
     check_volume(options)?;
     if !options.no_build {
         build::run(&build::Options::default())?;
     }
-    let report = measure(options)?;
-    report.print();
-    let missed = report.goals();
-    if let Some(path) = &options.json {
-        report.json(path)?;
-    }
-    if let Some(folder) = &options.charts {
-        report.charts(folder)?;
-    }
-    ensure!(!options.check || missed == 0, "{missed} goals are missed");
-    Ok(())
+    options.output.publish(&measure(options)?)
 }
 
 /// Flows that are live at a time, of TCP or of UDP, for the node's ports towards two backends not
@@ -124,7 +107,7 @@ fn check_volume(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn measure(options: &Options) -> Result<Report> {
+fn measure(options: &Options) -> Result<Found> {
     let mut candidates = Vec::new();
     for way in ways(options).into_iter().chain(kube_proxy(options)) {
         candidates.push(build_candidate(way)?);
@@ -136,7 +119,7 @@ fn measure(options: &Options) -> Result<Report> {
         0 => Vec::new(),
         frames => frames::measure(options.rounds, frames, options.cpu)?,
     };
-    Ok(Report { traffic: samples.figures(), frames })
+    Ok(Found { traffic: samples.figures(), frames })
 }
 
 fn build_candidate(way: Way) -> Result<Candidate> {

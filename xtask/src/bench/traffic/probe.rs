@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::ValueEnum;
 
-use super::figures::quantile;
+use super::super::spread::quantile;
 use super::load::{self, Ends, Flows};
 use super::measure::Measure;
 

@@ -1,14 +1,14 @@
 //! Figures as tables, as JSON, as charts, and beside their goals.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
-use super::super::chart::{Bar, Chart, Group, Tone};
+use super::super::chart::{Bar, Chart, Group, Tone, thousands};
+use super::super::goal::{Bound, Verdict};
+use super::super::output::{Report, Svg};
 use super::figures::Figure;
 use super::frames::FrameRate;
 use super::measure::{GOALS, Goal, Measure, Setup, Way, place};
@@ -16,7 +16,7 @@ use crate::lab::Place;
 
 /// All that a run has found.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Report {
+pub(super) struct Found {
     /// Ways to the backend.
     pub traffic: Vec<Figure>,
     /// Frames that XDP sends.
@@ -51,9 +51,8 @@ const TABLES: [(&str, &[Measure]); 3] = [
     ),
 ];
 
-impl Report {
-    /// Prints everything.
-    pub(super) fn print(&self) {
+impl Report for Found {
+    fn print(&self) {
         for (title, measures) in TABLES {
             let taken = |measure: &Measure| self.traffic.iter().any(|f| f.measure == *measure);
             let measures: Vec<Measure> = measures.iter().copied().filter(taken).collect();
@@ -65,6 +64,40 @@ impl Report {
         if !self.frames.is_empty() {
             println!("\nframes that XDP sends over a veth, one processor\n{}", self.frame_table());
         }
+    }
+
+    fn verdicts(&self) -> Vec<Verdict> {
+        let of_frames = self.frames.iter().filter(|rate| rate.program == FrameRate::OURS);
+        let of_frames = of_frames.map(|rate| {
+            let bound = Bound::AtLeast(FrameRate::GOAL);
+            Verdict::new("XDP_TX frames/s".to_owned(), bound, "× empty program", rate.ratio)
+        });
+        GOALS.iter().filter_map(|goal| self.verdict(goal)).chain(of_frames).collect()
+    }
+
+    fn charts(&self) -> Result<Vec<Svg>> {
+        let mut charts = Vec::new();
+        for (measure, at) in Measure::ALL.into_iter().flat_map(|m| PLACES.map(|at| (m, at))) {
+            if let Some(chart) = self.chart(measure, at) {
+                let name = format!("traffic-{}-{}.svg", measure.slug(), place(at));
+                charts.push(Svg { name, text: chart.svg()? });
+            }
+        }
+        if let Some(chart) = self.frame_chart() {
+            charts.push(Svg { name: "traffic-frames.svg".to_owned(), text: chart.svg()? });
+        }
+        Ok(charts)
+    }
+}
+
+impl Found {
+    /// A goal, if it was measured.
+    fn verdict(&self, goal: &Goal) -> Option<Verdict> {
+        let Goal { measure, place, services, .. } = *goal;
+        let way = Way { setup: Setup::Nodeport, place, services };
+        let figure = self.figure(measure, way)?;
+        let what = format!("{}, {way}", measure.title());
+        Some(Verdict::new(what, goal.bound(), "× plain routing", figure.ratio))
     }
 
     fn table(&self, measures: &[Measure]) -> Table {
@@ -90,10 +123,9 @@ impl Report {
         let mut table = Table::new();
         table.load_preset(presets::NOTHING);
         table.set_header(["program", "frames/s", "× empty"]);
-        for FrameRate { program, value, ratio, unsteady } in &self.frames {
-            let mark = if *unsteady { "~" } else { "" };
-            let ratio = format!("{mark}{:.2} ({:.2}–{:.2})", ratio.median, ratio.low, ratio.high);
-            table.add_row([(*program).to_owned(), format!("{:.2} M", value.median / 1e6), ratio]);
+        for FrameRate { program, value, ratio, .. } in &self.frames {
+            let rate = format!("{:.2} M", value.median / 1e6);
+            table.add_row([(*program).to_owned(), rate, ratio.text(2)]);
         }
         table
     }
@@ -110,60 +142,11 @@ impl Report {
         if way.setup == Setup::Routing {
             return in_unit(measure, figure.value.median);
         }
-        let (mark, ratio) = (if figure.unsteady { "~" } else { "" }, figure.ratio);
-        format!("{mark}{:.2} ({:.2}–{:.2})", ratio.median, ratio.low, ratio.high)
+        figure.ratio.text(2)
     }
 
     fn figure(&self, measure: Measure, way: Way) -> Option<&Figure> {
         self.traffic.iter().find(|figure| figure.measure == measure && figure.way == way)
-    }
-
-    /// Writes everything as one JSON object.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
-    pub(super) fn json(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self).context("figures to JSON")?;
-        fs::write(path, text + "\n").with_context(|| format!("write {}", path.display()))
-    }
-
-    /// Prints each goal beside what was measured; returns how many were missed.
-    pub(super) fn goals(&self) -> usize {
-        let mut missed = 0;
-        let mut say = |what: String, ratio: f64, goal: String, met: bool| {
-            missed += usize::from(!met);
-            println!("{what}: {ratio:.3}, goal {goal}: {}", if met { "reached" } else { "MISSED" });
-        };
-        println!();
-        for goal in &GOALS {
-            let Goal { measure, place: at, services, ratio } = goal;
-            let way = Way { setup: Setup::Nodeport, place: *at, services: *services };
-            let Some(figure) = self.figure(*measure, way) else { continue };
-            let what = format!("{}, {} backend, {services} services", measure.title(), place(*at));
-            let sign = if measure.is_rate() { "≥" } else { "≤" };
-            let median = figure.ratio.median;
-            say(what, median, format!("{sign} {ratio} × routing"), goal.met(median));
-        }
-        if let Some(rate) = self.frames.iter().find(|rate| rate.program == FrameRate::OURS) {
-            let (median, least) = (rate.ratio.median, FrameRate::GOAL);
-            say("XDP_TX frames/s".into(), median, format!("≥ {least} × empty"), median >= least);
-        }
-        missed
-    }
-
-    /// Writes a chart for each measure into a folder.
-    ///
-    /// # Errors
-    /// If the folder or a file cannot be written.
-    pub(super) fn charts(&self, folder: &Path) -> Result<()> {
-        fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
-        for (measure, at) in Measure::ALL.into_iter().flat_map(|m| PLACES.map(|at| (m, at))) {
-            if let Some(chart) = self.chart(measure, at) {
-                let name = format!("traffic-{}-{}.svg", measure.slug(), place(at));
-                chart.write(&folder.join(name))?;
-            }
-        }
-        self.frame_chart().map_or(Ok(()), |chart| chart.write(&folder.join("traffic-frames.svg")))
     }
 
     fn chart(&self, measure: Measure, at: Place) -> Option<Chart> {
@@ -188,7 +171,7 @@ impl Report {
                 _ => Tone::Reference,
             };
             let name = format!("{program} ({:.2} M/s)", value.median / 1e6);
-            Bar { name, tone, median: ratio.median, low: ratio.low, high: ratio.high }
+            Bar { name, tone, value: *ratio, goal: None }
         };
         let bars: Vec<Bar> = self.frames.iter().map(bar).collect();
         (!bars.is_empty()).then(|| Chart {
@@ -211,21 +194,12 @@ fn bar(figure: &Figure) -> Bar {
         (Setup::Nodeport, services) => (named(setup, services), Tone::Ours),
         (_, services) => (named(setup, services), Tone::Peer),
     };
-    let ratio = figure.ratio;
-    Bar { name, tone, median: ratio.median, low: ratio.low, high: ratio.high }
+    Bar { name, tone, value: figure.ratio, goal: None }
 }
 
 fn named(setup: Setup, services: u32) -> String {
     let plural = if services == 1 { "service" } else { "services" };
     format!("{}, {} {plural}", setup.name(), thousands(services))
-}
-
-/// With a comma between thousands.
-fn thousands(number: u32) -> String {
-    match (number / 1_000, number % 1_000) {
-        (0, rest) => rest.to_string(),
-        (thousands, rest) => format!("{thousands},{rest:03}"),
-    }
 }
 
 /// A value in the unit of its measure.
@@ -238,21 +212,24 @@ fn in_unit(measure: Measure, value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::goal::missed;
     use super::super::figures::Samples;
     use super::*;
 
-    fn report(ratio: f64) -> Report {
+    fn report(ratio: f64) -> Found {
         let mut samples = Samples::default();
         let routing = Way { setup: Setup::Routing, place: Place::Remote, services: 0 };
         let ours = Way { setup: Setup::Nodeport, services: 1, ..routing };
         samples.add(Measure::LaterPacket, routing, 4_000.0);
         samples.add(Measure::LaterPacket, ours, 4_000.0 * ratio);
-        Report { traffic: samples.figures(), frames: Vec::new() }
+        Found { traffic: samples.figures(), frames: Vec::new() }
     }
 
     #[test]
     fn a_goal_is_missed_or_reached_by_the_ratio() {
-        assert_eq!((report(0.96).goals(), report(0.94).goals()), (1, 0));
+        let missed = |ratio| missed(&report(ratio).verdicts());
+        assert_eq!((missed(0.96), missed(0.94)), (1, 0));
+        assert_eq!(report(0.94).verdicts().len(), 1);
     }
 
     #[test]
@@ -267,10 +244,5 @@ mod tests {
         assert_eq!(chart.groups[0].bars.len(), 2);
         assert_eq!(chart.goal.unwrap().0, 0.95);
         assert!(report(1.0).chart(Measure::UdpRate, Place::Remote).is_none());
-    }
-
-    #[test]
-    fn thousands_have_a_comma() {
-        assert_eq!([1, 999, 1_000, 10_000].map(thousands), ["1", "999", "1,000", "10,000"]);
     }
 }

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::super::spread::median;
 use super::candidate::Candidate;
-use super::figures::{Samples, median};
+use super::figures::Samples;
 use super::measure::{Measure, Way};
 use super::probe::{Counts, Probe};
 

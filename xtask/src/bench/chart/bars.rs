@@ -1,28 +1,26 @@
-//! Bar charts as SVG: a bar for a median, a whisker from the lowest round to the highest, a line
-//! for the goal.
+//! Bar charts: a bar for a median, a whisker from the lowest round to the highest, a line for the
+//! goal.
 
-use std::fs;
-use std::path::Path;
-
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 use plotters::chart::{ChartBuilder, ChartContext};
-use plotters::coord::Shift;
 use plotters::coord::cartesian::Cartesian2d;
 use plotters::coord::types::RangedCoordf64;
-use plotters::drawing::{DrawingArea, DrawingAreaErrorKind, IntoDrawingArea as _};
 use plotters::element::{PathElement, Rectangle, Text};
 use plotters::prelude::SVGBackend;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
-use plotters::style::{Color as _, FontStyle, IntoTextStyle as _, RGBColor, TextStyle, WHITE};
+use plotters::style::text_anchor::HPos;
+use plotters::style::{Color as _, FontStyle, RGBColor, WHITE};
+
+use super::super::spread::Spread;
+use super::{Area, DrawError, GRID, INK, OURS, font, svg};
 
 /// A chart of groups of bars, one below the other.
 #[derive(Clone, Debug)]
-pub(super) struct Chart {
+pub(in super::super) struct Chart {
     /// Its heading.
     pub title: String,
     /// What the axis shows: `× plain routing`, `ns per packet`.
     pub unit: String,
-    /// The goal line's place and name.
+    /// The goal line's place and name, if all bars have the same.
     pub goal: Option<(f64, String)>,
     /// Where the axis ends. Longer bars are cut there, and marked; their figures are whole. Without
     /// it the axis ends behind the longest bar.
@@ -33,7 +31,7 @@ pub(super) struct Chart {
 
 /// Bars that belong together.
 #[derive(Clone, Debug)]
-pub(super) struct Group {
+pub(in super::super) struct Group {
     /// What they share: `10,000 services`. Without it there is no row for it.
     pub name: String,
     /// The bars, from above.
@@ -42,22 +40,20 @@ pub(super) struct Group {
 
 /// One bar.
 #[derive(Clone, Debug)]
-pub(super) struct Bar {
+pub(in super::super) struct Bar {
     /// What was measured.
     pub name: String,
     /// Its colour.
     pub tone: Tone,
-    /// The middle one of the rounds.
-    pub median: f64,
-    /// The lowest.
-    pub low: f64,
-    /// The highest.
-    pub high: f64,
+    /// What the rounds gave.
+    pub value: Spread,
+    /// Its own goal.
+    pub goal: Option<f64>,
 }
 
 /// Which side a bar is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tone {
+pub(in super::super) enum Tone {
     /// This project.
     Ours,
     /// Others that do the same work.
@@ -69,7 +65,7 @@ pub(super) enum Tone {
 impl Tone {
     const fn colour(self) -> RGBColor {
         match self {
-            Self::Ours => RGBColor(0x1f, 0x77, 0xb4),
+            Self::Ours => OURS,
             Self::Peer => RGBColor(0xd9, 0x9a, 0x4e),
             Self::Reference => RGBColor(0x9a, 0xa0, 0xa6),
         }
@@ -86,37 +82,26 @@ const NAMES: u32 = 270;
 /// Room for the figure behind the longest bar.
 const FIGURES: u32 = 80;
 const GOAL: RGBColor = RGBColor(0xc0, 0x39, 0x2b);
-const INK: RGBColor = RGBColor(0x20, 0x24, 0x28);
-const GRID: RGBColor = RGBColor(0xe3, 0xe5, 0xe8);
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Plot<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
 impl Chart {
-    /// Writes it as an SVG file.
+    /// The chart as the text of an SVG file.
     ///
     /// # Errors
-    /// If there is nothing to show, or the file cannot be written.
-    pub(super) fn write(&self, path: &Path) -> Result<()> {
-        let text = self.svg().with_context(|| format!("draw {}", path.display()))?;
-        fs::write(path, text).with_context(|| format!("write {}", path.display()))
+    /// If there is nothing to show, or a figure cannot be drawn.
+    pub(in super::super) fn svg(&self) -> Result<String> {
+        self.check().with_context(|| format!("draw the chart {:?}", self.title))?;
+        svg((WIDTH, TITLE + AXIS + self.rows() * ROW), |area| self.draw(area))
     }
 
-    /// The chart as the text of an SVG file.
-    fn svg(&self) -> Result<String> {
-        self.check()?;
-        let mut text = String::new();
-        let height = TITLE + AXIS + self.rows() * ROW;
-        let area = SVGBackend::with_string(&mut text, (WIDTH, height)).into_drawing_area();
-        self.draw(&area).map_err(|error| anyhow!("{error}"))?;
-        drop(area);
-        Ok(text)
+    fn bars(&self) -> impl Iterator<Item = &Bar> {
+        self.groups.iter().flat_map(|group| &group.bars)
     }
 
     fn check(&self) -> Result<()> {
-        let bars = || self.groups.iter().flat_map(|group| &group.bars);
-        ensure!(bars().next().is_some(), "the chart {:?} has no bars", self.title);
-        for Bar { name, median, low, high, .. } in bars() {
+        ensure!(self.bars().next().is_some(), "it has no bars");
+        for Bar { name, value: Spread { low, median, high, .. }, .. } in self.bars() {
             let real = [median, low, high].iter().all(|value| value.is_finite() && **value >= 0.0);
             ensure!(real && low <= high, "{name}: {median} ({low} to {high}) cannot be drawn");
         }
@@ -131,15 +116,14 @@ impl Chart {
 
     /// Where the axis ends.
     fn end(&self) -> f64 {
-        let bars = self.groups.iter().flat_map(|group| &group.bars);
-        let longest = bars.map(|bar| bar.high.max(bar.median)).fold(0.0, f64::max);
-        let goal = self.goal.as_ref().map_or(0.0, |(value, _)| *value);
-        let whole = longest.max(goal) * 1.02;
+        let longest = self.bars().map(|bar| bar.value.high).fold(0.0, f64::max);
+        let of_all = self.goal.as_ref().map(|(value, _)| *value);
+        let goals = self.bars().filter_map(|bar| bar.goal).chain(of_all);
+        let whole = goals.fold(longest, f64::max) * 1.02;
         self.limit.map_or(whole, |limit| limit.min(whole)).max(f64::MIN_POSITIVE)
     }
 
     fn draw(&self, area: &Area<'_>) -> Result<(), DrawError> {
-        area.fill(&WHITE)?;
         let heading = font(17, FontStyle::Bold, HPos::Left);
         area.draw(&Text::new(self.title.clone(), (14, TITLE as i32 / 2), heading))?;
         let mut plot = ChartBuilder::on(area)
@@ -169,8 +153,7 @@ impl Chart {
                 row += 1.0;
             }
         }
-        self.draw_goal(area, &mut plot)?;
-        area.present()
+        self.draw_goal(area, &mut plot)
     }
 
     fn draw_bar(
@@ -182,8 +165,9 @@ impl Chart {
     ) -> Result<(), DrawError> {
         label(area, plot, row, &bar.name, FontStyle::Normal)?;
         let cut = |value: f64| value.min(self.end());
-        let corners = [(0.0, row + 0.15), (cut(bar.median), row + 0.85)];
-        let whisker = [(cut(bar.low), row + 0.5), (cut(bar.high), row + 0.5)];
+        let Spread { low, median, high, .. } = bar.value;
+        let corners = [(0.0, row + 0.15), (cut(median), row + 0.85)];
+        let whisker = [(cut(low), row + 0.5), (cut(high), row + 0.5)];
         let ends = whisker.map(|(x, y)| vec![(x, y - 0.18), (x, y + 0.18)]);
         plot.draw_series([Rectangle::new(corners, bar.tone.colour().filled())])?;
         plot.draw_series(
@@ -192,9 +176,13 @@ impl Chart {
                 .chain(ends)
                 .map(|line| PathElement::new(line, INK.stroke_width(1))),
         )?;
-        let (x, y) = plot.backend_coord(&(cut(bar.high.max(bar.median)), row + 0.5));
-        let mark = if bar.median > self.end() { "▸ " } else { "" };
-        let figure = format!("{mark}{}", short(bar.median));
+        if let Some(goal) = bar.goal {
+            let line = vec![(cut(goal), row), (cut(goal), row + 1.0)];
+            plot.draw_series([PathElement::new(line, GOAL.stroke_width(3))])?;
+        }
+        let (x, y) = plot.backend_coord(&(cut(high), row + 0.5));
+        let mark = if median > self.end() { "▸ " } else { "" };
+        let figure = format!("{mark}{}", short(median));
         area.draw(&Text::new(figure, (x + 7, y), font(13, FontStyle::Bold, HPos::Left)))
     }
 
@@ -208,8 +196,6 @@ impl Chart {
     }
 }
 
-type DrawError = DrawingAreaErrorKind<std::io::Error>;
-
 /// A name left of the axis.
 fn label(
     area: &Area<'_>,
@@ -220,11 +206,6 @@ fn label(
 ) -> Result<(), DrawError> {
     let (x, y) = plot.backend_coord(&(0.0, row + 0.5));
     area.draw(&Text::new(name.to_owned(), (x - 8, y), font(13, style, HPos::Right)))
-}
-
-fn font(size: u32, style: FontStyle, side: HPos) -> TextStyle<'static> {
-    let style = ("sans-serif", size, style).into_text_style(&(WIDTH, ROW));
-    style.color(&INK).pos(Pos::new(side, VPos::Center))
 }
 
 /// Three digits, as far as they say something.
@@ -240,15 +221,14 @@ fn short(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Bar, Chart, Group, Tone, short};
+    use super::*;
 
     fn chart(medians: &[f64]) -> Chart {
         let bar = |median: &f64| Bar {
             name: format!("bar {median}"),
             tone: Tone::Ours,
-            median: *median,
-            low: median * 0.9,
-            high: median * 1.1,
+            value: Spread::of(&[median * 0.9, *median, median * 1.1]).unwrap(),
+            goal: None,
         };
         let bars = medians.iter().map(bar).collect();
         let group = Group { name: "1 service".to_owned(), bars };
@@ -291,6 +271,16 @@ mod tests {
         let widths = widths(&svg, Tone::Ours);
         assert!((widths[1] / widths[0] - 4.0).abs() < 0.05, "{widths:?}");
         assert!(svg.contains("▸ 52.0"));
+    }
+
+    #[test]
+    fn the_goal_of_one_bar_is_marked_in_its_row() {
+        let mark = |svg: &str| svg.matches("stroke=\"#C0392B\"").count();
+        let mut chart = Chart { goal: None, ..chart(&[1.0, 2.0]) };
+        assert_eq!(mark(&chart.svg().unwrap()), 0);
+        chart.groups[0].bars[1].goal = Some(3.0);
+        assert_eq!(mark(&chart.svg().unwrap()), 1);
+        assert!(chart.end() > 3.0);
     }
 
     #[test]

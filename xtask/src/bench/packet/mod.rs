@@ -4,16 +4,43 @@
 //! alike. The packet is made fresh before each run of a program: `fresh` shows what that costs,
 //! and it is part of all figures but those of `empty`.
 
+mod report;
+
 use std::thread;
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail};
+use clap::Args;
 use indicatif::ProgressBar;
 
-use super::Options;
+use self::report::{Figure, Found};
 use super::frames::{ack, syn};
-use super::report::{self, Figure};
+use super::goal::Verdict;
+use super::output::Output;
 use super::runner::{Hook, Runner, XDP_TX, isolate};
 use crate::{build, setup};
+
+/// How to measure.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Rounds; in each, every program runs once, in turn.
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// Packets of each program in a round.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1_000..=100_000_000))]
+    pub packets: u32,
+    /// Numbers of live flows to measure with; powers of two.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 65_536, 1_048_576])]
+    pub flows: Vec<u32>,
+    /// Measure these packets alone (as the table names them).
+    #[arg(long, value_delimiter = ',', value_name = "PACKETS")]
+    pub only: Vec<String>,
+    /// Processor to run on.
+    #[arg(long, default_value_t = 1)]
+    pub cpu: usize,
+    /// Where the figures go.
+    #[command(flatten)]
+    pub output: Output,
+}
 
 /// A port on which no service listens.
 const OTHER_PORT: u16 = 443;
@@ -109,23 +136,16 @@ struct Case {
     family: u8,
 }
 
-/// Builds the programs, measures, prints.
+/// Builds the programs, measures, prints; returns the goals.
 ///
 /// # Errors
-/// If a program cannot be loaded or gives another verdict than it should, or with `--check` if a
-/// figure is above its goal.
-pub(super) fn run(options: &Options) -> Result<()> {
+/// If a program cannot be loaded or gives another verdict than it should.
+pub(super) fn run(options: &Options) -> Result<Vec<Verdict>> {
     build::object(&setup::ensure()?)?;
     let owned = options.clone();
     let measured = thread::spawn(move || measure(&owned)).join();
     let figures = measured.map_err(|_| anyhow!("the measuring thread has panicked"))??;
-    report::table(&figures);
-    if let Some(path) = &options.json {
-        report::json(&figures, path)?;
-    }
-    let missed = report::goals(&figures);
-    ensure!(!options.check || missed == 0, "{missed} figures are above their goals");
-    Ok(())
+    options.output.publish(&Found { figures })
 }
 
 fn measure(options: &Options) -> Result<Vec<Figure>> {
@@ -174,7 +194,7 @@ fn measure_with(options: &Options, flows: u32, cases: &[Case]) -> Result<Vec<Fig
     let mut samples = vec![Vec::new(); cases.len()];
     for _ in 0..options.rounds {
         for (case, samples) in cases.iter().zip(&mut samples) {
-            samples.push(sample(&mut runner, *case)?);
+            samples.push(sample(&mut runner, *case)? as f64);
             progress.inc(1);
         }
     }
@@ -182,7 +202,7 @@ fn measure_with(options: &Options, flows: u32, cases: &[Case]) -> Result<Vec<Fig
     let figures = cases.iter().zip(samples).map(|(case, samples)| {
         Figure::new(case.kind.name(), case.hook.name(), case.family, flows, samples)
     });
-    Ok(figures.collect())
+    figures.collect::<Option<_>>().context("--rounds: at least one")
 }
 
 fn sample(runner: &mut Runner, case: Case) -> Result<u64> {
