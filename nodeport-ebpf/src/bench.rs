@@ -14,6 +14,7 @@ mod bench {
     pub(crate) mod fill;
     pub(crate) mod fresh;
     pub(crate) mod program;
+    pub(crate) mod send;
 }
 mod env;
 mod every;

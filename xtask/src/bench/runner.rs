@@ -6,9 +6,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use aya::maps::Array;
+use aya::maps::{Array, DevMap};
 use aya::programs::{
-    ProgramError, SchedClassifier, TestRun as _, TestRunAttrs, TestRunOptions, Xdp,
+    ProgramError, SchedClassifier, TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode,
 };
 use aya::{Ebpf, EbpfLoader};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
@@ -174,11 +174,17 @@ impl Runner {
     }
 
     /// Runs a program of XDP on live frames, which the kernel makes, and sends where the program
-    /// says: the wall's time for all of them.
-    pub(super) fn live(&self, name: &str, frame: &[u8], frames: u32) -> Result<Duration> {
+    /// says, as if they had come in at a device: the wall's time for all of them.
+    pub(super) fn live(
+        &self,
+        name: &str,
+        device: &str,
+        frame: &[u8],
+        frames: u32,
+    ) -> Result<Duration> {
         /// As many as a driver hands over at a time.
         const BATCH: u32 = 64;
-        let context = live_context(frame.len(), nix::net::if_::if_nametoindex(DEVICE)?);
+        let context = live_context(frame.len(), nix::net::if_::if_nametoindex(device)?);
         let options = TestRunOptions {
             data_in: Some(frame),
             ctx_in: Some(&context),
@@ -192,6 +198,31 @@ impl Runner {
         let started = Instant::now();
         program.test_run(options).with_context(|| format!("run {name} on live frames"))?;
         Ok(started.elapsed())
+    }
+
+    /// Has a program meet all frames that come in at the device, in its driver, while `code` runs.
+    pub(super) fn attached<T>(
+        &mut self,
+        name: &str,
+        code: impl FnOnce(&Self) -> Result<T>,
+    ) -> Result<T> {
+        let link = self.xdp_mut(name)?.attach(DEVICE, XdpMode::Driver);
+        let link = link.with_context(|| format!("attach {name} to {DEVICE}"))?;
+        let done = code(self);
+        self.xdp_mut(name)?.detach(link).with_context(|| format!("detach {name}"))?;
+        done
+    }
+
+    fn xdp_mut(&mut self, name: &str) -> Result<&mut Xdp> {
+        let program = self.ebpf.program_mut(name);
+        Ok(program.with_context(|| format!("{name}: no such program"))?.try_into()?)
+    }
+
+    /// Puts the device into the map of those that XDP can send out of.
+    pub(super) fn offer_device(&mut self) -> Result<()> {
+        let map = self.ebpf.map_mut("send_devices").context("send_devices: no such map")?;
+        let index = nix::net::if_::if_nametoindex(DEVICE)?;
+        DevMap::try_from(map)?.set(0, index, None, 0).context("write send_devices")
     }
 
     fn expect(&self, name: &str, hook: Hook, frame: &[u8], repeat: u32, want: u32) -> Result<()> {
@@ -229,7 +260,7 @@ fn live_context(length: usize, device: u32) -> Vec<u8> {
 }
 
 /// The device that frames come in at.
-const DEVICE: &str = "bench0";
+pub(super) const DEVICE: &str = "bench0";
 /// The other end of its link.
 pub(super) const PEER: &str = "bench1";
 

@@ -71,8 +71,10 @@ fn check_rows(report: &serde_json::Value) -> Result<()> {
         ensure!(rows.contains(&row), "no row of {row:?}");
     }
     ensure!(rows.len() == MEASURES.len() * WAYS.len(), "{} rows: some are not known", rows.len());
-    let programs = report["frames"].as_array().context("no frames")?;
-    ensure!(programs.len() == 3, "{programs:?}");
+    for (kind, count) in [("walk", 3), ("send", 4)] {
+        let programs = report["frames"][kind].as_array().context("no frames")?;
+        ensure!(programs.len() == count, "{programs:?}");
+    }
     Ok(())
 }
 

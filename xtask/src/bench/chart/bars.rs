@@ -180,7 +180,8 @@ impl Chart {
             let line = vec![(cut(goal), row), (cut(goal), row + 1.0)];
             plot.draw_series([PathElement::new(line, GOAL.stroke_width(3))])?;
         }
-        let (x, y) = plot.backend_coord(&(cut(high), row + 0.5));
+        let end = cut(high.max(bar.goal.unwrap_or(0.0)));
+        let (x, y) = plot.backend_coord(&(end, row + 0.5));
         let mark = if median > self.end() { "▸ " } else { "" };
         let figure = format!("{mark}{}", short(median));
         area.draw(&Text::new(figure, (x + 7, y), font(13, FontStyle::Bold, HPos::Left)))

@@ -23,6 +23,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
 use self::candidate::Candidate;
+use self::frames::Frames;
 use self::measure::{Setup, Way};
 use self::probe::{Counts, Probe};
 use self::report::Found;
@@ -116,7 +117,7 @@ fn measure(options: &Options) -> Result<Found> {
     // Their processes and packets are gone before the next measure begins.
     drop(candidates);
     let frames = match options.frames {
-        0 => Vec::new(),
+        0 => Frames::default(),
         frames => frames::measure(options.rounds, frames, options.cpu)?,
     };
     Ok(Found { traffic: samples.figures(), frames })

@@ -10,7 +10,7 @@ use super::super::chart::{Bar, Chart, Group, Tone, thousands};
 use super::super::goal::{Bound, Verdict};
 use super::super::output::{Report, Svg};
 use super::figures::Figure;
-use super::frames::FrameRate;
+use super::frames::{FrameRate, Frames};
 use super::measure::{GOALS, Goal, Measure, Setup, Way, place};
 use crate::lab::Place;
 
@@ -20,7 +20,7 @@ pub(super) struct Found {
     /// Ways to the backend.
     pub traffic: Vec<Figure>,
     /// Frames that XDP sends.
-    pub frames: Vec<FrameRate>,
+    pub frames: Frames,
 }
 
 const PLACES: [Place; 2] = [Place::Remote, Place::Local];
@@ -61,13 +61,16 @@ impl Report for Found {
                 println!("{}", self.table(&measures));
             }
         }
-        if !self.frames.is_empty() {
-            println!("\nframes that XDP sends over a veth, one processor\n{}", self.frame_table());
+        for (title, unit, rates) in self.frame_tables() {
+            if !rates.is_empty() {
+                println!("\n{title}, live frames over a veth, one processor");
+                println!("{}", frame_table(unit, rates));
+            }
         }
     }
 
     fn verdicts(&self) -> Vec<Verdict> {
-        let of_frames = self.frames.iter().filter(|rate| rate.program == FrameRate::OURS);
+        let of_frames = self.frames.walk.iter().filter(|rate| rate.program == FrameRate::OURS);
         let of_frames = of_frames.map(|rate| {
             let bound = Bound::AtLeast(FrameRate::GOAL);
             Verdict::new("XDP_TX frames/s".to_owned(), bound, "× empty program", rate.ratio)
@@ -83,8 +86,11 @@ impl Report for Found {
                 charts.push(Svg { name, text: chart.svg()? });
             }
         }
-        if let Some(chart) = self.frame_chart() {
-            charts.push(Svg { name: "traffic-frames.svg".to_owned(), text: chart.svg()? });
+        for (file, (title, unit, rates)) in ["frames", "send"].iter().zip(self.frame_tables()) {
+            if !rates.is_empty() {
+                let text = frame_chart(title, unit, rates).svg()?;
+                charts.push(Svg { name: format!("traffic-{file}.svg"), text });
+            }
         }
         Ok(charts)
     }
@@ -119,15 +125,10 @@ impl Found {
         table
     }
 
-    fn frame_table(&self) -> Table {
-        let mut table = Table::new();
-        table.load_preset(presets::NOTHING);
-        table.set_header(["program", "frames/s", "× empty"]);
-        for FrameRate { program, value, ratio, .. } in &self.frames {
-            let rate = format!("{:.2} M", value.median / 1e6);
-            table.add_row([(*program).to_owned(), rate, ratio.text(2)]);
-        }
-        table
+    /// What was sent by XDP: a heading, what it is held against, and the figures.
+    fn frame_tables(&self) -> [(&'static str, &'static str, &[FrameRate]); 2] {
+        let Frames { walk, send } = &self.frames;
+        [("the packet path", "× empty program", walk), ("ways to send", "× XDP_TX", send)]
     }
 
     /// Every way, remote backends first.
@@ -162,25 +163,39 @@ impl Found {
             groups: vec![Group { name: String::new(), bars }],
         })
     }
+}
 
-    fn frame_chart(&self) -> Option<Chart> {
-        let bar = |rate: &FrameRate| {
-            let FrameRate { program, value, ratio, .. } = rate;
-            let tone = match *program {
-                FrameRate::OURS => Tone::Ours,
-                _ => Tone::Reference,
-            };
-            let name = format!("{program} ({:.2} M/s)", value.median / 1e6);
-            Bar { name, tone, value: *ratio, goal: None }
-        };
-        let bars: Vec<Bar> = self.frames.iter().map(bar).collect();
-        (!bars.is_empty()).then(|| Chart {
-            title: "frames that XDP sends, one CPU (more is better)".to_owned(),
-            unit: "× empty program".to_owned(),
-            goal: Some((FrameRate::GOAL, format!("goal {}", FrameRate::GOAL))),
-            limit: None,
-            groups: vec![Group { name: String::new(), bars }],
-        })
+fn frame_table(unit: &str, rates: &[FrameRate]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.set_header(["program", "frames/s", "ns/frame", unit]);
+    for rate in rates {
+        let frames = format!("{:.2} M", rate.value.median / 1e6);
+        let nanoseconds = format!("{:.0}", rate.nanoseconds());
+        table.add_row([rate.program, &frames, &nanoseconds, &rate.ratio.text(2)]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+fn frame_chart(title: &str, unit: &str, rates: &[FrameRate]) -> Chart {
+    let bar = |rate: &FrameRate| {
+        let is_ours = rate.program == FrameRate::OURS;
+        Bar {
+            name: format!("{} ({:.2} M/s)", rate.program, rate.value.median / 1e6),
+            tone: if is_ours { Tone::Ours } else { Tone::Reference },
+            value: rate.ratio,
+            goal: is_ours.then_some(FrameRate::GOAL),
+        }
+    };
+    Chart {
+        title: format!("{title}: live frames over a veth, one CPU (more is better)"),
+        unit: unit.to_owned(),
+        goal: None,
+        limit: None,
+        groups: vec![Group { name: String::new(), bars: rates.iter().map(bar).collect() }],
     }
 }
 
@@ -222,7 +237,7 @@ mod tests {
         let ours = Way { setup: Setup::Nodeport, services: 1, ..routing };
         samples.add(Measure::LaterPacket, routing, 4_000.0);
         samples.add(Measure::LaterPacket, ours, 4_000.0 * ratio);
-        Found { traffic: samples.figures(), frames: Vec::new() }
+        Found { traffic: samples.figures(), frames: Frames::default() }
     }
 
     #[test]
