@@ -200,16 +200,21 @@ impl Runner {
         Ok(started.elapsed())
     }
 
-    /// Has a program meet all frames that come in at the device, in its driver, while `code` runs.
+    /// Has programs meet all frames that come in at devices, in their drivers, while `code` runs.
     pub(super) fn attached<T>(
         &mut self,
-        name: &str,
+        places: &[(&str, &str)],
         code: impl FnOnce(&Self) -> Result<T>,
     ) -> Result<T> {
-        let link = self.xdp_mut(name)?.attach(DEVICE, XdpMode::Driver);
-        let link = link.with_context(|| format!("attach {name} to {DEVICE}"))?;
+        let mut links = Vec::new();
+        for (name, device) in places {
+            let link = self.xdp_mut(name)?.attach(device, XdpMode::Driver);
+            links.push((name, link.with_context(|| format!("attach {name} to {device}"))?));
+        }
         let done = code(self);
-        self.xdp_mut(name)?.detach(link).with_context(|| format!("detach {name}"))?;
+        for (name, link) in links {
+            self.xdp_mut(name)?.detach(link).with_context(|| format!("detach {name}"))?;
+        }
         done
     }
 
@@ -264,6 +269,9 @@ pub(super) const DEVICE: &str = "bench0";
 /// The other end of its link.
 pub(super) const PEER: &str = "bench1";
 
+/// A device that no frame comes to.
+pub(super) const SPARE: &str = "bench2";
+
 /// `XDP_TX`.
 pub(super) const XDP_TX: u32 = 3;
 
@@ -280,6 +288,7 @@ pub(super) fn isolate(cpu: usize) -> Result<()> {
         "link add bench0 type veth peer name bench1",
         "link set bench0 up",
         "link set bench1 up",
+        "link add bench2 type veth peer name bench3",
         "addr add 192.0.2.1/24 dev bench0",
         "addr add 2001:db8::1/64 dev bench0 nodad",
         "neigh add 192.0.2.2 lladdr 02:00:00:00:00:02 dev bench0",

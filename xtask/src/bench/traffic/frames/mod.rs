@@ -60,7 +60,7 @@ pub(super) fn measure(rounds: u32, frames: u32, cpu: usize) -> Result<Frames> {
         let mut runner = Runner::new(1, frames)?;
         runner.leave_by_device()?;
         runner.offer_device()?;
-        let walk = in_turn(&walk::PROGRAMS, rounds, |program| program.sample(&runner, frames))?;
+        let walk = in_turn(&walk::PROGRAMS, rounds, |program| program.sample(&mut runner, frames))?;
         let send = in_turn(&send::WAYS, rounds, |way| way.sample(&mut runner, frames))?;
         Ok(Frames { walk, send })
     });
@@ -102,6 +102,9 @@ fn figures<T: Named>(all: &[T], rates: &[Vec<f64>]) -> Vec<FrameRate> {
 }
 
 /// Frames per second of a run that a device must have dropped all frames of.
+///
+/// The program must be attached somewhere: to one that is not, the kernel gives a place among the
+/// direct calls of XDP programs for the run, which takes as long as making 100,000 frames.
 fn rate(
     runner: &Runner,
     (program, from): (&str, &str),

@@ -4,7 +4,7 @@
 
 use anyhow::Result;
 
-use super::super::super::runner::{DEVICE, PEER, Runner};
+use super::super::super::runner::{DEVICE, PEER, Runner, SPARE};
 use super::{Named, rate};
 
 /// A way to send, and the program of the benchmark's object that does it.
@@ -14,6 +14,9 @@ pub(super) struct Way {
     /// Whose driver drops the frame in the end.
     end: &'static str,
 }
+
+/// What the frames are made with.
+const MAKER: &str = "empty_xdp";
 
 /// All of them; the first is the reference.
 pub(super) const WAYS: [Way; 4] = [
@@ -32,6 +35,7 @@ impl Named for Way {
 impl Way {
     /// Frames per second of one run.
     pub(super) fn sample(&self, runner: &mut Runner, frames: u32) -> Result<f64> {
-        runner.attached(self.program, |runner| rate(runner, ("empty_xdp", PEER), self.end, frames))
+        let places = [(MAKER, SPARE), (self.program, DEVICE)];
+        runner.attached(&places, |runner| rate(runner, (MAKER, PEER), self.end, frames))
     }
 }

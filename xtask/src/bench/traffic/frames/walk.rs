@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 
-use super::super::super::runner::{DEVICE, PEER, Runner};
+use super::super::super::runner::{DEVICE, PEER, Runner, SPARE};
 use super::{FrameRate, Named, rate};
 
 /// What is run, by its name in the benchmark's object.
@@ -28,7 +28,8 @@ impl Named for Program {
 
 impl Program {
     /// Frames per second of one run.
-    pub(super) fn sample(&self, runner: &Runner, frames: u32) -> Result<f64> {
-        rate(runner, (self.program, DEVICE), PEER, frames)
+    pub(super) fn sample(&self, runner: &mut Runner, frames: u32) -> Result<f64> {
+        let places = [(self.program, SPARE)];
+        runner.attached(&places, |runner| rate(runner, (self.program, DEVICE), PEER, frames))
     }
 }
