@@ -50,6 +50,11 @@ pub(super) const ROUTER_AT_NODES: Pair = pair(10, 0, 0, 254);
 /// The router, seen from clients.
 pub(super) const ROUTER_AT_CLIENTS: Pair = pair(20, 0, 255, 254);
 
+/// The node of a line, on its link to a remote backend.
+pub(super) const UPLINK_HERE: Pair = pair(11, 0, 0, 1);
+/// The other end of that link.
+pub(super) const UPLINK_THERE: Pair = pair(11, 0, 0, 2);
+
 /// Node `number`, from 1.
 pub(super) const fn node(number: u8) -> Pair {
     pair(10, 0, 0, number)

@@ -304,7 +304,8 @@ pub(super) fn on_link(address: Pair, bits4: u8, bits6: u8, device: &str) -> Vec<
     ]
 }
 
-fn via(net: Net, next_hop: Pair, device: &str, limit: &str) -> [String; 2] {
+/// Routes to a subnet by a next hop.
+pub(super) fn via(net: Net, next_hop: Pair, device: &str, limit: &str) -> [String; 2] {
     let [net4, net6] = net.both();
     [
         format!("route add {net4} via {} dev {device} {limit}", next_hop.v4),

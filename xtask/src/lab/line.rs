@@ -8,12 +8,10 @@
 //! No switch, no second node's stack, no server but the measurement's own: what is not under test
 //! costs as little as it can.
 
-use std::net::Ipv4Addr;
-
 use anyhow::Result;
 
 use super::address::{self, Pair};
-use super::fabric::{NIC, guest_end, host_end, on_link, wire};
+use super::fabric::{NIC, guest_end, host_end, on_link, via, wire};
 use super::folder::Folder;
 use super::member::{Client, Node};
 use super::namespace::Namespace;
@@ -34,11 +32,8 @@ pub const BACKENDS: u8 = 2;
 const UPLINK: &str = "eth1";
 /// The node's end of a local backend's link.
 const POD: &str = "pod1";
-/// The addresses between the node and the other one.
-const UPLINK_HERE: Ipv4Addr = Ipv4Addr::new(10, 11, 0, 1);
-const UPLINK_THERE: Ipv4Addr = Ipv4Addr::new(10, 11, 0, 2);
 
-/// A lab of that shape: one client, one node, one backend, IPv4.
+/// A lab of that shape: one client, one node, one backend.
 pub struct Line {
     lab: Lab,
     backend: Namespace,
@@ -115,14 +110,14 @@ impl Line {
 
     /// The addresses that the backend answers at.
     #[must_use]
-    pub fn backend_addresses(&self) -> Vec<Ipv4Addr> {
-        backends(self.place).into_iter().map(|pair| pair.v4).collect()
+    pub fn backend_addresses(&self) -> Vec<Pair> {
+        backends(self.place)
     }
 
     /// The addresses of the client.
     #[must_use]
-    pub fn client_addresses(&self) -> Vec<Ipv4Addr> {
-        self.lab.client().addresses().iter().map(|pair| pair.v4).collect()
+    pub fn client_addresses(&self) -> &[Pair] {
+        self.lab.client().addresses()
     }
 
     /// The interfaces by which the node reaches others, as the agent's `--devices` takes them.
@@ -165,21 +160,20 @@ fn connect_client(lab: &Lab, node: &Namespace) -> Result<Client> {
     let mut lines: Vec<String> =
         addresses.iter().flat_map(|address| on_link(*address, 16, 32, NIC)).collect();
     lines.extend(address::NODES.both().map(|net| format!("route add {net} dev {NIC}")));
-    lines.push(format!("route add default via {} dev {NIC}", here.v4));
+    lines.extend(here.both().map(|node| format!("route add default via {node} dev {NIC}")));
     client.ip(&lines)?;
     Ok(Client { namespace: client, addresses })
 }
 
 fn connect_remote(node: &Namespace, backend: &Namespace) -> Result<()> {
     wire(node, UPLINK, backend, NIC, 1500)?;
-    let [pods4, _] = address::pod_net(2).both();
-    node.ip(&[
-        format!("addr add {UPLINK_HERE}/24 dev {UPLINK}"),
-        format!("route add {pods4} via {UPLINK_THERE} dev {UPLINK}"),
-    ])?;
-    let mut lines = vec![format!("addr add {UPLINK_THERE}/24 dev {NIC}")];
+    let (here, there) = (address::UPLINK_HERE, address::UPLINK_THERE);
+    let mut lines = on_link(here, 24, 64, UPLINK);
+    lines.extend(via(address::pod_net(2), there, UPLINK, ""));
+    node.ip(&lines)?;
+    let mut lines = on_link(there, 24, 64, NIC);
     lines.extend(backends(Place::Remote).iter().flat_map(|pair| on_link(*pair, 32, 128, NIC)));
-    lines.push(format!("route add default via {UPLINK_HERE} dev {NIC}"));
+    lines.extend(here.both().map(|node| format!("route add default via {node} dev {NIC}")));
     backend.ip(&lines)
 }
 

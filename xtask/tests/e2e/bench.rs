@@ -39,6 +39,9 @@ const WAYS: [(&str, &str, u64); 10] = [
     ("nodeport", "local", 30),
 ];
 
+/// All families, each with all ways.
+const FAMILIES: [u64; 2] = [4, 6];
+
 /// `bench traffic` fails if a packet, a frame, a connection or a request is lost; so that it ends
 /// well says that all of them arrived.
 pub(crate) fn traffic() -> Result<()> {
@@ -64,13 +67,15 @@ fn check_rows(report: &serde_json::Value) -> Result<()> {
         .filter_map(|figure| {
             let text = |name: &str| figure[name].as_str();
             let way = (text("setup")?, text("place")?, figure["services"].as_u64()?);
-            Some((text("measure")?, way))
+            Some((text("measure")?, way, figure["family"].as_u64()?))
         })
         .collect();
-    for row in MEASURES.iter().flat_map(|measure| WAYS.map(|way| (*measure, way))) {
+    let wanted = MEASURES.iter().flat_map(|measure| WAYS.map(|way| (*measure, way)));
+    for row in wanted.flat_map(|(measure, way)| FAMILIES.map(|family| (measure, way, family))) {
         ensure!(rows.contains(&row), "no row of {row:?}");
     }
-    ensure!(rows.len() == MEASURES.len() * WAYS.len(), "{} rows: some are not known", rows.len());
+    let count = MEASURES.len() * WAYS.len() * FAMILIES.len();
+    ensure!(rows.len() == count, "{} rows: some are not known", rows.len());
     for (kind, count) in [("walk", 3), ("send", 4)] {
         let programs = report["frames"][kind].as_array().context("no frames")?;
         ensure!(programs.len() == count, "{programs:?}");
@@ -79,10 +84,17 @@ fn check_rows(report: &serde_json::Value) -> Result<()> {
 }
 
 fn check_charts(folder: &Path) -> Result<()> {
-    for chart in ["later-packet-remote", "later-packet-local", "new-connections-remote", "frames"] {
+    for (chart, bar) in [
+        ("later-packet-remote", "nodeport"),
+        ("later-packet-remote", "IPv6"),
+        ("later-packet-local", "nodeport"),
+        ("new-connections-remote", "nodeport"),
+        ("frames", "nodeport"),
+        ("send", "devmap"),
+    ] {
         let path = folder.join(format!("traffic-{chart}.svg"));
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        ensure!(text.contains("nodeport") && text.trim_end().ends_with("</svg>"), "{chart}");
+        ensure!(text.contains(bar) && text.trim_end().ends_with("</svg>"), "{chart}: {bar}");
     }
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! Ways to the backend, each in namespaces of its own, all up at the same time.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddrV4};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -10,23 +9,28 @@ use anyhow::{Context as _, Result};
 use super::cluster::{self, Service, services};
 use super::load::{self, Ends, Flows};
 use super::manifests::manifests;
-use super::measure::{Measure, Setup, Way};
+use super::measure::{Family, Measure, Setup, Stand, Way};
 use super::probe::{Counts, Probe};
 use super::{iptables, kube, nftables};
-use crate::lab::{Agent, AgentOptions, Line, Mode, Process};
+use crate::lab::{Agent, AgentOptions, Line, Mode, Pair, Process};
 
 /// Services in one transaction of nft, and in one manifest.
 const PER_PIECE: usize = 500;
 /// How long a way may take until packets get through.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
-/// A way to a backend, ready for packets.
+/// A way to a backend in one or both families, ready for packets.
 pub(super) struct Candidate {
-    /// Which way.
-    pub way: Way,
+    sides: Vec<Side>,
     // Before the line, whose namespaces its process is in.
     _running: Running,
     _line: Line,
+}
+
+/// One family of it.
+pub(super) struct Side {
+    /// Which way.
+    pub way: Way,
     ends: Ends,
     flows: Flows,
 }
@@ -36,18 +40,28 @@ impl Candidate {
     ///
     /// # Errors
     /// If a part of it is refused, or nothing gets through.
-    pub(super) fn build(way: Way) -> Result<Self> {
-        let line = Line::build(way.place)?;
+    pub(super) fn build(stand: &Stand) -> Result<Self> {
+        let line = Line::build(stand.place)?;
         line.lab().client().namespace().sysctl("ipv4/ip_local_port_range", "1024 65535")?;
-        let services = services(way.services, backend(&line)?);
-        let running = set_up(way.setup, &line, &services)?;
-        let node = line.node().address().v4;
-        let target = SocketAddrV4::new(node, cluster::measured_port(way.services));
-        let ends = Ends::new(way.short(), &line, (way.setup != Setup::Routing).then_some(target));
-        let flows = Flows::new(line.client_addresses());
-        let mut candidate = Self { way, _running: running, _line: line, ends, flows };
-        candidate.wait()?;
-        Ok(candidate)
+        let services = services(stand.services, backend(&line)?);
+        let running = set_up(stand, &line, &services)?;
+        let mut sides: Vec<Side> = stand.ways().map(|way| Side::new(way, &line)).collect();
+        let deadline = Instant::now() + READY_WITHIN;
+        sides.iter_mut().try_for_each(|side| side.wait(deadline))?;
+        Ok(Self { sides, _running: running, _line: line })
+    }
+
+    /// The families that it has.
+    pub(super) fn sides(&mut self) -> &mut [Side] {
+        &mut self.sides
+    }
+}
+
+impl Side {
+    fn new(way: Way, line: &Line) -> Self {
+        let port = (way.setup != Setup::Routing).then(|| cluster::measured_port(way.services));
+        let addresses = line.client_addresses().iter().map(|pair| way.family.of(*pair));
+        Self { way, ends: Ends::new(way, line, port), flows: Flows::new(addresses.collect()) }
     }
 
     /// One sample of each measure that a probe gives.
@@ -58,15 +72,15 @@ impl Candidate {
         probe.run(&self.ends, &mut self.flows, counts)
     }
 
-    fn wait(&mut self) -> Result<()> {
-        let deadline = Instant::now() + READY_WITHIN;
+    fn wait(&mut self, deadline: Instant) -> Result<()> {
         loop {
             let udp = load::packets(&self.ends, &mut self.flows, 0, 1, 1);
             let through = udp.and_then(|_| load::connections(&self.ends, 2));
             match through {
                 Ok(_) => return Ok(()),
                 Err(error) if Instant::now() > deadline => {
-                    return Err(error).context("wait until packets get through");
+                    let what = || format!("wait until packets of {} get through", self.way);
+                    return Err(error).with_context(what);
                 }
                 Err(_) => sleep(Duration::from_millis(200)),
             }
@@ -74,7 +88,7 @@ impl Candidate {
     }
 }
 
-fn backend(line: &Line) -> Result<[Ipv4Addr; 2]> {
+fn backend(line: &Line) -> Result<[Pair; 2]> {
     line.backend_addresses().try_into().ok().context("the backend has two addresses")
 }
 
@@ -88,19 +102,24 @@ enum Running {
     KubeProxy { _processes: Vec<Process> },
 }
 
-fn set_up(setup: Setup, line: &Line, services: &[Service]) -> Result<Running> {
+fn set_up(stand: &Stand, line: &Line, services: &[Service]) -> Result<Running> {
+    let Stand { setup, families, .. } = stand;
     match setup {
         Setup::Routing => {}
         Setup::Nodeport => {
-            let agent = start_agent(line, services)?;
+            let agent = start_agent(line, services, families)?;
             return Ok(Running::Agent { _agent: Box::new(agent) });
         }
         Setup::Iptables => {
-            load_rules(line, "iptables-restore", &[], &iptables::ruleset(services))?;
+            for family in families {
+                let rules = iptables::ruleset(services, *family);
+                load_rules(line, iptables::program(*family), &[], &rules)?;
+            }
         }
         Setup::Nftables => {
-            let node = line.node().address().v4;
-            for piece in nftables::rulesets(services, node, PER_PIECE) {
+            let node = line.node().address();
+            let rulesets = |family| nftables::rulesets(services, family, node, PER_PIECE);
+            for piece in families.iter().flat_map(|family| rulesets(*family)) {
                 load_rules(line, "nft", &["-f"], &piece)?;
             }
         }
@@ -118,10 +137,10 @@ fn load_rules(line: &Line, program: &str, options: &[&str], text: &str) -> Resul
     line.node().namespace().capture(program, &[options, &[&path]].concat()).map(|_| ())
 }
 
-fn start_agent(line: &Line, services: &[Service]) -> Result<Agent> {
+fn start_agent(line: &Line, services: &[Service], families: &[Family]) -> Result<Agent> {
     let lab = line.lab();
     lab.apply_nodes()?;
-    for (name, text) in manifests(services, line.backend_node(), PER_PIECE) {
+    for (name, text) in manifests(services, families, line.backend_node(), PER_PIECE) {
         lab.apply(&name, &text)?;
     }
     let last = cluster::FIRST_NODE_PORT + (services.len() as u16).saturating_sub(1);

@@ -1,8 +1,11 @@
 //! The services of the clusters that are compared: the same for all candidates.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use sha2::{Digest as _, Sha256};
+
+use super::measure::Family;
+use crate::lab::Pair;
 
 /// The port that all endpoints listen on.
 pub(super) const ENDPOINT_PORT: u16 = 8_080;
@@ -12,8 +15,22 @@ pub(super) const SERVICE_PORT: u16 = 80;
 pub(super) const FIRST_NODE_PORT: u16 = 30_000;
 /// The largest number of services: nodePorts above the ports that the agent translates to.
 pub(super) const MOST_SERVICES: u32 = 30_000;
+
 /// Where all pods are.
-pub(super) const POD_NET: &str = "10.244.0.0/16";
+pub(super) const fn pod_net(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "10.244.0.0/16",
+        Family::V6 => "fd00:244::/32",
+    }
+}
+
+/// Where all cluster addresses are.
+pub(super) const fn service_net(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "10.96.0.0/12",
+        Family::V6 => "fd00:96::/108",
+    }
+}
 
 /// What a port speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +66,8 @@ pub(super) struct ServicePort<'a> {
     pub service: &'a Service,
     /// What it speaks.
     pub protocol: Protocol,
+    /// Of which addresses.
+    pub family: Family,
 }
 
 /// A service of two endpoints.
@@ -56,28 +75,43 @@ pub(super) struct ServicePort<'a> {
 pub(super) struct Service {
     /// Its name, in the namespace `default`.
     pub name: String,
-    /// Its cluster address.
-    pub cluster_ip: Ipv4Addr,
+    /// Its cluster addresses.
+    pub cluster_ip: Pair,
     /// Its nodePort, for all protocols.
     pub node_port: u16,
     /// Its ports' protocols.
     pub protocols: &'static [Protocol],
     /// The addresses of its pods.
-    pub endpoints: [Ipv4Addr; 2],
+    pub endpoints: [Pair; 2],
+}
+
+/// The first cluster address, and the first of the pods that are not there.
+const CLUSTER_IPS: Pair =
+    Pair { v4: Ipv4Addr::new(10, 96, 1, 0), v6: Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, 0x100) };
+const OTHER_PODS: Pair = Pair {
+    v4: Ipv4Addr::new(10, 244, 16, 0),
+    v6: Ipv6Addr::new(0xfd00, 0x244, 0x10, 0, 0, 0, 0, 0),
+};
+
+/// The addresses behind a pair by a number.
+fn plus(pair: Pair, number: u32) -> Pair {
+    Pair {
+        v4: Ipv4Addr::from_bits(pair.v4.to_bits() + number),
+        v6: Ipv6Addr::from_bits(pair.v6.to_bits() + u128::from(number)),
+    }
 }
 
 /// A number of services. The middle one is the one that is measured: it has the backend's
 /// addresses, for TCP and UDP. Where rules are met one after the other, the middle one is what a
 /// service meets on average.
-pub(super) fn services(count: u32, backend: [Ipv4Addr; 2]) -> Vec<Service> {
+pub(super) fn services(count: u32, backend: [Pair; 2]) -> Vec<Service> {
     let measured = count / 2;
     (0..count.min(MOST_SERVICES))
         .map(|index| {
-            let others = u32::from(Ipv4Addr::new(10, 244, 16, 0)) + index * 2;
-            let others = [Ipv4Addr::from(others), Ipv4Addr::from(others + 1)];
+            let others = [OTHER_PODS, plus(OTHER_PODS, 1)].map(|first| plus(first, index * 2));
             Service {
                 name: format!("svc-{index}"),
-                cluster_ip: Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 96, 1, 0)) + index),
+                cluster_ip: plus(CLUSTER_IPS, index),
                 node_port: FIRST_NODE_PORT + index as u16,
                 protocols: match index == measured {
                     true => &[Protocol::Tcp, Protocol::Udp],
@@ -95,9 +129,10 @@ pub(super) fn measured_port(count: u32) -> u16 {
 }
 
 /// Every port of every service.
-pub(super) fn ports(services: &[Service]) -> impl Iterator<Item = ServicePort<'_>> {
-    services.iter().flat_map(|service| {
-        service.protocols.iter().map(move |protocol| ServicePort { service, protocol: *protocol })
+pub(super) fn ports(services: &[Service], family: Family) -> impl Iterator<Item = ServicePort<'_>> {
+    services.iter().flat_map(move |service| {
+        let of = move |protocol: &Protocol| ServicePort { service, protocol: *protocol, family };
+        service.protocols.iter().map(of)
     })
 }
 
@@ -107,8 +142,18 @@ impl ServicePort<'_> {
         format!("default/{}:{}", self.service.name, self.protocol.lower())
     }
 
+    /// Its cluster address.
+    pub(super) fn cluster_ip(&self) -> IpAddr {
+        self.family.of(self.service.cluster_ip)
+    }
+
+    /// The addresses of its pods.
+    pub(super) fn endpoints(&self) -> [IpAddr; 2] {
+        self.service.endpoints.map(|pair| self.family.of(pair))
+    }
+
     /// What names of its chains differ by.
-    pub(super) fn id(&self, endpoint: Option<Ipv4Addr>) -> String {
+    pub(super) fn id(&self, endpoint: Option<IpAddr>) -> String {
         let endpoint = endpoint.map(|address| address.to_string()).unwrap_or_default();
         short_hash(&format!("{}{}{endpoint}", self.name(), self.protocol.lower()))
     }
@@ -127,12 +172,20 @@ fn short_hash(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::HashSet;
 
     use super::*;
 
-    const BACKEND: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 244, 2, 1), Ipv4Addr::new(10, 244, 2, 2)];
+    /// The addresses of a backend.
+    pub(in super::super) const BACKEND: [Pair; 2] = [backend(1), backend(2)];
+
+    const fn backend(last: u8) -> Pair {
+        Pair {
+            v4: Ipv4Addr::new(10, 244, 2, last),
+            v6: Ipv6Addr::new(0xfd00, 0x244, 2, 0, 0, 0, 0, last as u16),
+        }
+    }
 
     #[test]
     fn the_middle_service_has_the_backends_and_all_others_have_their_own() {
@@ -144,13 +197,15 @@ mod tests {
             assert_eq!(ours[0].protocols.len(), 2);
             let all: HashSet<_> = services.iter().flat_map(|s| s.endpoints).collect();
             assert_eq!(all.len(), count as usize * 2);
+            let all: HashSet<_> = all.iter().flat_map(|pair| pair.both()).collect();
+            assert_eq!(all.len(), count as usize * 4);
         }
     }
 
     #[test]
     fn chains_of_ten_thousand_services_have_names_of_their_own() {
         let services = services(10_000, BACKEND);
-        let ids: HashSet<_> = ports(&services).map(|port| port.id(None)).collect();
+        let ids: HashSet<_> = ports(&services, Family::V4).map(|port| port.id(None)).collect();
         assert_eq!(ids.len(), 10_001);
         assert!(ids.iter().all(|id| id.len() == 16));
     }

@@ -25,6 +25,9 @@ pub(super) struct Figure {
     pub ratio: Spread,
     /// Whether the rounds differ too much to tell small differences.
     pub unsteady: bool,
+    /// The rounds' values, in their order.
+    #[serde(skip)]
+    pub samples: Vec<f64>,
 }
 
 impl Samples {
@@ -39,7 +42,8 @@ impl Samples {
             let reference = self.0.get(&(*measure, way.reference()))?;
             let (value, ratio) = (Spread::of(values)?, Spread::of_ratios(values, reference)?);
             let unsteady = ratio.is_unsteady();
-            Some(Figure { measure: *measure, way: *way, value, ratio, unsteady })
+            let samples = values.clone();
+            Some(Figure { measure: *measure, way: *way, value, ratio, unsteady, samples })
         };
         self.0.iter().filter_map(figure).collect()
     }
@@ -47,12 +51,14 @@ impl Samples {
 
 #[cfg(test)]
 mod tests {
-    use super::super::measure::Setup;
+    use super::super::measure::{Family, Setup};
     use super::*;
     use crate::lab::Place;
 
-    const ROUTING: Way = Way { setup: Setup::Routing, place: Place::Remote, services: 0 };
-    const OURS: Way = Way { setup: Setup::Nodeport, place: Place::Remote, services: 1 };
+    const ROUTING: Way =
+        Way { setup: Setup::Routing, place: Place::Remote, services: 0, family: Family::V4 };
+    const OURS: Way =
+        Way { setup: Setup::Nodeport, place: Place::Remote, services: 1, family: Family::V4 };
 
     fn samples(ours: &[f64], routing: &[f64]) -> Samples {
         let mut samples = Samples::default();

@@ -1,8 +1,10 @@
 //! The rules that kube-proxy's iptables mode makes, in the form that `iptables-restore` takes.
 
 use std::fmt::{Result, Write as _};
+use std::net::SocketAddr;
 
-use super::cluster::{ENDPOINT_PORT, POD_NET, SERVICE_PORT, Service, ServicePort, ports};
+use super::cluster::{ENDPOINT_PORT, SERVICE_PORT, Service, ServicePort, pod_net, ports};
+use super::measure::Family;
 
 const FILTER: &str = "\
 *filter
@@ -60,33 +62,53 @@ const LAST_OF_SERVICES: &str = "\
 COMMIT
 ";
 
-/// All rules for these services.
-pub(super) fn ruleset(services: &[Service]) -> String {
-    let mut text = FILTER.to_owned() + NAT;
+/// The program that loads the rules of a family.
+pub(super) const fn program(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "iptables-restore",
+        Family::V6 => "ip6tables-restore",
+    }
+}
+
+/// All rules of a family for these services.
+pub(super) fn ruleset(services: &[Service], family: Family) -> String {
+    // Only IPv4 has loopback addresses that others could send to.
+    let has_rule = |line: &&str| family == Family::V4 || !line.contains("127.0.0.0/8");
+    let mut text: String = FILTER.split_inclusive('\n').filter(has_rule).collect();
+    text.push_str(NAT);
+    let ports = || ports(services, family);
     // Writing to a string does not fail.
-    let _ = ports(services).try_for_each(|port| chains(&mut text, &port));
+    let _ = ports().try_for_each(|port| chains(&mut text, &port));
     text.push_str(NAT_RULES);
-    let _ = ports(services).try_for_each(|port| entries(&mut text, &port));
-    let _ = ports(services).try_for_each(|port| balance(&mut text, &port));
+    let _ = ports().try_for_each(|port| entries(&mut text, &port));
+    let _ = ports().try_for_each(|port| balance(&mut text, &port));
     text.push_str(LAST_OF_SERVICES);
     text
+}
+
+/// How many bits the mask of a single address has.
+const fn bits(family: Family) -> u8 {
+    match family {
+        Family::V4 => 32,
+        Family::V6 => 128,
+    }
 }
 
 fn chains(text: &mut String, port: &ServicePort<'_>) -> Result {
     let id = port.id(None);
     write!(text, ":KUBE-EXT-{id} - [0:0]\n:KUBE-SVC-{id} - [0:0]\n")?;
-    let mut endpoints = port.service.endpoints.iter();
-    endpoints
-        .try_for_each(|address| writeln!(text, ":KUBE-SEP-{} - [0:0]", port.id(Some(*address))))
+    let mut endpoints = port.endpoints().into_iter();
+    endpoints.try_for_each(|address| writeln!(text, ":KUBE-SEP-{} - [0:0]", port.id(Some(address))))
 }
 
 /// Where packets come in: at the cluster address and at the nodePort.
 fn entries(text: &mut String, port: &ServicePort<'_>) -> Result {
     let (id, name, protocol) = (port.id(None), port.name(), port.protocol.lower());
-    let Service { cluster_ip, node_port, .. } = port.service;
+    let (cluster_ip, bits) = (port.cluster_ip(), bits(port.family));
+    let Service { node_port, .. } = port.service;
     writeln!(
         text,
-        "-A KUBE-SERVICES -d {cluster_ip}/32 -p {protocol} -m comment --comment \"{name} cluster IP\" \
+        "-A KUBE-SERVICES -d {cluster_ip}/{bits} -p {protocol} -m comment --comment \"{name} cluster IP\" \
          -m {protocol} --dport {SERVICE_PORT} -j KUBE-SVC-{id}"
     )?;
     writeln!(
@@ -105,31 +127,33 @@ fn entries(text: &mut String, port: &ServicePort<'_>) -> Result {
 /// Where they go: each endpoint with the same share.
 fn balance(text: &mut String, port: &ServicePort<'_>) -> Result {
     let (id, name, protocol) = (port.id(None), port.name(), port.protocol.lower());
-    let Service { cluster_ip, endpoints, .. } = port.service;
+    let (cluster_ip, endpoints) = (port.cluster_ip(), port.endpoints());
+    let (bits, pods) = (bits(port.family), pod_net(port.family));
     writeln!(
         text,
-        "-A KUBE-SVC-{id} ! -s {POD_NET} -d {cluster_ip}/32 -p {protocol} -m comment \
+        "-A KUBE-SVC-{id} ! -s {pods} -d {cluster_ip}/{bits} -p {protocol} -m comment \
          --comment \"{name} cluster IP\" -m {protocol} --dport {SERVICE_PORT} -j KUBE-MARK-MASQ"
     )?;
     for (left, address) in (1..=endpoints.len()).rev().zip(endpoints) {
+        let target = SocketAddr::new(address, ENDPOINT_PORT);
         let chance = match left {
             1 => String::new(),
             left => format!("-m statistic --mode random --probability {:.11} ", 1.0 / left as f64),
         };
-        let endpoint = port.id(Some(*address));
+        let endpoint = port.id(Some(address));
         writeln!(
             text,
-            "-A KUBE-SVC-{id} -m comment --comment \"{name} -> {address}:{ENDPOINT_PORT}\" \
+            "-A KUBE-SVC-{id} -m comment --comment \"{name} -> {target}\" \
              {chance}-j KUBE-SEP-{endpoint}"
         )?;
         writeln!(
             text,
-            "-A KUBE-SEP-{endpoint} -s {address}/32 -m comment --comment \"{name}\" -j KUBE-MARK-MASQ"
+            "-A KUBE-SEP-{endpoint} -s {address}/{bits} -m comment --comment \"{name}\" -j KUBE-MARK-MASQ"
         )?;
         writeln!(
             text,
             "-A KUBE-SEP-{endpoint} -p {protocol} -m comment --comment \"{name}\" -m {protocol} \
-             -j DNAT --to-destination {address}:{ENDPOINT_PORT}"
+             -j DNAT --to-destination {target}"
         )?;
     }
     Ok(())
@@ -138,13 +162,13 @@ fn balance(text: &mut String, port: &ServicePort<'_>) -> Result {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
-    use std::net::Ipv4Addr;
 
     use super::super::cluster::services;
+    use super::super::cluster::tests::BACKEND;
     use super::*;
 
     fn of(count: u32) -> String {
-        ruleset(&services(count, [Ipv4Addr::new(10, 244, 2, 1), Ipv4Addr::new(10, 244, 2, 2)]))
+        ruleset(&services(count, BACKEND), Family::V4)
     }
 
     fn count(text: &str, beginning: &str) -> usize {
@@ -191,5 +215,16 @@ mod tests {
         assert_eq!(text.matches("--probability 0.50000000000").count(), 2);
         assert_eq!(text.matches("--to-destination 10.244.2.1:8080").count(), 2);
         assert_eq!(text.matches("--to-destination 10.244.2.2:8080").count(), 2);
+    }
+
+    #[test]
+    fn ipv6_has_the_same_rules_with_its_own_addresses() {
+        let of = |family| ruleset(&services(10, BACKEND), family);
+        let (four, six) = (of(Family::V4), of(Family::V6));
+        assert_eq!(six.lines().count() + 1, four.lines().count());
+        assert_eq!(six.matches("--to-destination [fd00:244:2::1]:8080").count(), 2);
+        for address in ["10.244.", "10.96.", "127.0."] {
+            assert!(four.contains(address) && !six.contains(address), "{address}");
+        }
     }
 }

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::cluster::Service;
 use super::manifests::manifests;
+use super::measure::Family;
 use crate::command::capture;
 use crate::lab::{Line, Process};
 
@@ -23,6 +24,9 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 /// What tests and this namespace alone know the administrator by.
 const TOKEN: &str = "bench";
 const GATES: &str = "EndpointSliceNodeName=true,EndpointSliceTerminatingCondition=true";
+
+/// What it serves: one family needs nothing of a control plane that is not there by default.
+pub(super) const FAMILIES: [Family; 1] = [Family::V4];
 
 /// The folder with all that is needed, or what is missing.
 ///
@@ -120,7 +124,7 @@ impl Plane<'_> {
             format!("--kubeconfig={}", self.file("kubeconfig")),
             "--proxy-mode=iptables".to_owned(),
             format!("--hostname-override={}", self.line.node().name()),
-            format!("--cluster-cidr={}", super::cluster::POD_NET),
+            format!("--cluster-cidr={}", super::cluster::pod_net(Family::V4)),
             // The machine's limits stay as they are.
             "--conntrack-max-per-core=0".to_owned(),
             "--conntrack-tcp-timeout-established=0".to_owned(),
@@ -154,7 +158,8 @@ impl Plane<'_> {
     }
 
     fn apply(&self, services: &[Service]) -> Result<()> {
-        for (name, text) in manifests(services, self.line.backend_node(), services.len()) {
+        for (name, text) in manifests(services, &FAMILIES, self.line.backend_node(), services.len())
+        {
             let file = self.file(&format!("{name}.yaml"));
             fs::write(&file, text).with_context(|| format!("write {file}"))?;
             self.kubectl(&["apply", "--validate=false", "-f", &file])?;

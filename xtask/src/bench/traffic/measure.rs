@@ -1,12 +1,14 @@
 //! What is measured, and what shall be reached.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use clap::ValueEnum;
 use serde::Serialize;
 
+use super::super::chart::thousands;
 use super::super::goal::Bound;
-use crate::lab::Place;
+use crate::lab::{Pair, Place};
 
 /// A figure of a way to the backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -102,6 +104,13 @@ impl Measure {
     }
 }
 
+impl Measure {
+    /// At least so much of a rate, at most so much of a time.
+    const fn no_worse_than(self, value: f64) -> Bound {
+        if self.is_rate() { Bound::AtLeast(value) } else { Bound::AtMost(value) }
+    }
+}
+
 /// How packets get from the client to the backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -131,6 +140,45 @@ impl Setup {
     }
 }
 
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ValueEnum)]
+#[serde(into = "u8")]
+pub enum Family {
+    /// IPv4.
+    #[value(name = "ipv4")]
+    V4,
+    /// IPv6.
+    #[value(name = "ipv6")]
+    V6,
+}
+
+impl From<Family> for u8 {
+    fn from(family: Family) -> Self {
+        match family {
+            Family::V4 => 4,
+            Family::V6 => 6,
+        }
+    }
+}
+
+impl Family {
+    /// Its name, as Kubernetes and people write it.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+
+    /// The address of this family.
+    pub(super) fn of(self, pair: Pair) -> IpAddr {
+        match self {
+            Self::V4 => pair.v4.into(),
+            Self::V6 => pair.v6.into(),
+        }
+    }
+}
+
 /// A way that is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub(super) struct Way {
@@ -141,6 +189,8 @@ pub(super) struct Way {
     pub place: Place,
     /// Number of services.
     pub services: u32,
+    /// Of what the packets are.
+    pub family: Family,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
@@ -159,8 +209,8 @@ pub(super) const fn place(place: Place) -> &'static str {
 impl Way {
     /// At most 15 letters, as threads' names may have.
     pub(super) fn short(self) -> String {
-        let (setup, at) = (self.setup.name(), place(self.place));
-        format!("{:.5}-{at:.3}-{}", setup, self.services)
+        let Self { setup, place: at, services, family } = self;
+        format!("{:.5}-{:.1}{}-{services}", setup.name(), place(at), u8::from(family))
     }
 
     /// What it is held against.
@@ -171,12 +221,44 @@ impl Way {
 
 impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { setup, place: at, services } = self;
-        match services {
-            0 => write!(f, "{}, {} backend", setup.name(), place(*at)),
-            1 => write!(f, "{}, 1 service, {} backend", setup.name(), place(*at)),
-            more => write!(f, "{}, {more} services, {} backend", setup.name(), place(*at)),
-        }
+        write_way(f, self.setup, self.services, self.place)?;
+        write!(f, ", {}", self.family.name())
+    }
+}
+
+fn write_way(f: &mut fmt::Formatter<'_>, setup: Setup, services: u32, at: Place) -> fmt::Result {
+    let services = match services {
+        0 => String::new(),
+        1 => ", 1 service".to_owned(),
+        more => format!(", {} services", thousands(more)),
+    };
+    write!(f, "{}{services}, {} backend", setup.name(), place(at))
+}
+
+/// Ways that differ in the family alone: they share their namespaces and what runs there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stand {
+    /// Who brings packets to the backend.
+    pub setup: Setup,
+    /// Where that is.
+    pub place: Place,
+    /// Number of services.
+    pub services: u32,
+    /// The families; there is one at least.
+    pub families: Vec<Family>,
+}
+
+impl Stand {
+    /// All of them.
+    pub(super) fn ways(&self) -> impl Iterator<Item = Way> {
+        let Self { setup, place, services, ref families } = *self;
+        families.iter().map(move |family| Way { setup, place, services, family: *family })
+    }
+}
+
+impl fmt::Display for Stand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_way(f, self.setup, self.services, self.place)
     }
 }
 
@@ -193,7 +275,10 @@ pub(super) struct Goal {
     pub ratio: f64,
 }
 
-/// All goals.
+/// What IPv6 may take of what IPv4 takes.
+const IPV6: f64 = 1.25;
+
+/// All goals, of IPv4; IPv6 is held against it.
 pub(super) const GOALS: [Goal; 9] = [
     goal(Measure::LaterPacket, Place::Remote, 1, 0.95),
     goal(Measure::LaterPacket, Place::Remote, 10_000, 0.95),
@@ -213,7 +298,12 @@ const fn goal(measure: Measure, place: Place, services: u32, ratio: f64) -> Goal
 impl Goal {
     /// Where the ratio must lie.
     pub(super) const fn bound(&self) -> Bound {
-        if self.measure.is_rate() { Bound::AtLeast(self.ratio) } else { Bound::AtMost(self.ratio) }
+        self.measure.no_worse_than(self.ratio)
+    }
+
+    /// Where IPv6 must lie beside IPv4.
+    pub(super) const fn bound_of_ipv6(&self) -> Bound {
+        self.measure.no_worse_than(if self.measure.is_rate() { 1.0 / IPV6 } else { IPV6 })
     }
 }
 
@@ -223,16 +313,18 @@ mod tests {
 
     #[test]
     fn names_of_threads_are_short_and_differ() {
-        let way = |setup, place| Way { setup, place, services: 10_000 }.short();
-        assert_eq!(way(Setup::Nodeport, Place::Remote), "nodep-rem-10000");
-        assert_eq!(way(Setup::KubeProxy, Place::Local), "kube--loc-10000");
+        let way = |setup, place, family| Way { setup, place, services: 10_000, family }.short();
+        assert_eq!(way(Setup::Nodeport, Place::Remote, Family::V4), "nodep-r4-10000");
+        assert_eq!(way(Setup::KubeProxy, Place::Local, Family::V6), "kube--l6-10000");
     }
 
     #[test]
     fn rates_must_not_be_lower_and_times_not_longer() {
         let rate = goal(Measure::NewConnections, Place::Remote, 1, 1.02);
         assert_eq!(rate.bound(), Bound::AtLeast(1.02));
+        assert_eq!(rate.bound_of_ipv6(), Bound::AtLeast(0.8));
         let time = goal(Measure::LaterPacket, Place::Remote, 1, 0.95);
         assert_eq!(time.bound(), Bound::AtMost(0.95));
+        assert_eq!(time.bound_of_ipv6(), Bound::AtMost(1.25));
     }
 }

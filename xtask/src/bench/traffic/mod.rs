@@ -19,12 +19,14 @@ mod probe;
 mod report;
 mod rounds;
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
 use self::candidate::Candidate;
 use self::frames::Frames;
-use self::measure::{Setup, Way};
+use self::measure::{Family, Setup, Stand};
 use self::probe::{Counts, Probe};
 use self::report::Found;
 use super::goal::Verdict;
@@ -66,6 +68,9 @@ pub struct Options {
     /// Only these ways, beside plain routing.
     #[arg(long, value_delimiter = ',', value_enum)]
     pub setups: Vec<Setup>,
+    /// Only these families.
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Family::V4, Family::V6])]
+    pub families: Vec<Family>,
     /// Leave out kube-proxy itself, even if KUBEBUILDER_ASSETS has one.
     #[arg(long)]
     pub skip_kube_proxy: bool,
@@ -110,8 +115,8 @@ fn check_volume(options: &Options) -> Result<()> {
 
 fn measure(options: &Options) -> Result<Found> {
     let mut candidates = Vec::new();
-    for way in ways(options).into_iter().chain(kube_proxy(options)) {
-        candidates.push(build_candidate(way)?);
+    for stand in stands(options).into_iter().chain(kube_proxy(options)) {
+        candidates.push(build_candidate(&stand)?);
     }
     let samples = rounds::run(options.rounds, &probes(options), &counts(options), &mut candidates)?;
     // Their processes and packets are gone before the next measure begins.
@@ -123,53 +128,55 @@ fn measure(options: &Options) -> Result<Found> {
     Ok(Found { traffic: samples.figures(), frames })
 }
 
-fn build_candidate(way: Way) -> Result<Candidate> {
-    let name = way.to_string();
+fn build_candidate(stand: &Stand) -> Result<Candidate> {
+    let name = stand.to_string();
     let step = Step::start(&name, "a client, a node and a backend of its own");
-    let candidate = Candidate::build(way).with_context(|| format!("set up {name}"))?;
+    let candidate = Candidate::build(stand).with_context(|| format!("set up {name}"))?;
     step.done();
     Ok(candidate)
 }
 
 /// What is measured: beside plain routing what was asked for, else everything.
-fn ways(options: &Options) -> Vec<Way> {
+fn stands(options: &Options) -> Vec<Stand> {
     let wanted = |setup: Setup| options.setups.is_empty() || options.setups.contains(&setup);
-    let mut counts = options.services.clone();
-    counts.sort_unstable();
-    counts.dedup();
+    let counts: BTreeSet<u32> = options.services.iter().copied().collect();
     let mut more = counts.clone();
     if counts.contains(&1) && counts.contains(&10_000) {
-        more.insert(1, 1_000);
+        more.insert(1_000);
     }
-    let routing = |place| Way { setup: Setup::Routing, place, services: 0 };
-    let mut ways = vec![routing(Place::Remote)];
+    let families: BTreeSet<Family> = options.families.iter().copied().collect();
+    let stand = |setup, place, services| {
+        let families = families.iter().copied().collect();
+        Stand { setup, place, services, families }
+    };
+    let mut stands = vec![stand(Setup::Routing, Place::Remote, 0)];
     for (setup, counts) in
         [(Setup::Nodeport, &counts), (Setup::Nftables, &more), (Setup::Iptables, &more)]
     {
-        let of = |services: &u32| Way { setup, services: *services, place: Place::Remote };
-        ways.extend(counts.iter().filter(|_| wanted(setup)).map(of));
+        let counts = counts.iter().filter(|_| wanted(setup));
+        stands.extend(counts.map(|count| stand(setup, Place::Remote, *count)));
     }
     if wanted(Setup::Nodeport) {
-        ways.push(routing(Place::Local));
-        let of = |services: &u32| Way {
-            setup: Setup::Nodeport,
-            services: *services,
-            place: Place::Local,
-        };
-        ways.extend(counts.iter().map(of));
+        stands.push(stand(Setup::Routing, Place::Local, 0));
+        let of = |count: &u32| stand(Setup::Nodeport, Place::Local, *count);
+        stands.extend(counts.iter().map(of));
     }
-    ways
+    stands
 }
 
 /// kube-proxy itself with one service, where there is one.
-fn kube_proxy(options: &Options) -> Option<Way> {
+fn kube_proxy(options: &Options) -> Option<Stand> {
     let setup = Setup::KubeProxy;
     let wanted = options.setups.is_empty() || options.setups.contains(&setup);
-    if options.skip_kube_proxy || !wanted {
+    let served = |family: &Family| options.families.contains(family);
+    if options.skip_kube_proxy || !wanted || !kube::FAMILIES.iter().all(served) {
         return None;
     }
     match kube::assets() {
-        Ok(_) => Some(Way { setup, place: Place::Remote, services: 1 }),
+        Ok(_) => {
+            let families = kube::FAMILIES.into();
+            Some(Stand { setup, place: Place::Remote, services: 1, families })
+        }
         Err(reason) => {
             skipped(setup.name(), &format!("skipped: {reason:#}"));
             None
@@ -215,19 +222,27 @@ mod tests {
         let options = options(&[]);
         assert!(options.rounds >= 5 && check_volume(&options).is_ok());
         assert_eq!(probes(&options).len(), Probe::ALL.len());
-        let ways = ways(&options);
+        let stands = stands(&options);
         for setup in [Setup::Nftables, Setup::Iptables] {
-            let counts: Vec<u32> =
-                ways.iter().filter(|way| way.setup == setup).map(|way| way.services).collect();
+            let of_setup = stands.iter().filter(|stand| stand.setup == setup);
+            let counts: Vec<u32> = of_setup.map(|stand| stand.services).collect();
             assert_eq!(counts, [1, 1_000, 10_000]);
         }
+        assert!(stands.iter().all(|stand| stand.families == [Family::V4, Family::V6]));
     }
 
     #[test]
     fn every_way_has_its_reference() {
-        for setups in [vec![], vec!["--setups", "iptables"], vec!["--setups", "nodeport"]] {
-            let ways = ways(&options(&setups));
-            assert!(ways.iter().all(|way| ways.contains(&way.reference())), "{setups:?}");
+        for arguments in [
+            vec![],
+            vec!["--setups", "iptables"],
+            vec!["--setups", "nodeport"],
+            vec!["--families", "ipv6"],
+        ] {
+            let stands = stands(&options(&arguments));
+            let ways: Vec<_> = stands.iter().flat_map(Stand::ways).collect();
+            assert!(!ways.is_empty(), "{arguments:?}");
+            assert!(ways.iter().all(|way| ways.contains(&way.reference())), "{arguments:?}");
         }
     }
 

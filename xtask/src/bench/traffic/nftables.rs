@@ -1,9 +1,13 @@
 //! The rules that kube-proxy's nftables mode makes, in the form that `nft -f` takes.
 
 use std::fmt::{Result, Write as _};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, SocketAddr};
 
-use super::cluster::{ENDPOINT_PORT, POD_NET, SERVICE_PORT, Service, ServicePort, ports};
+use super::cluster::{
+    ENDPOINT_PORT, SERVICE_PORT, Service, ServicePort, pod_net, ports, service_net,
+};
+use super::measure::Family;
+use crate::lab::Pair;
 
 const BASE: &str = r#"
 add table ip kube-proxy { comment "rules for kube-proxy" ; }
@@ -47,7 +51,7 @@ add map ip kube-proxy firewall-ips { type ipv4_addr . inet_proto . inet_service 
 add map ip kube-proxy service-ips { type ipv4_addr . inet_proto . inet_service : verdict ; }
 add map ip kube-proxy service-nodeports { type inet_proto . inet_service : verdict ; }
 add rule ip kube-proxy cluster-ips-check ip daddr @cluster-ips reject
-add rule ip kube-proxy cluster-ips-check ip daddr 10.96.0.0/12 drop
+add rule ip kube-proxy cluster-ips-check ip daddr SERVICE_NET drop
 add rule ip kube-proxy firewall-check ip daddr . meta l4proto . th dport vmap @firewall-ips
 add rule ip kube-proxy service-endpoints-check ip daddr . meta l4proto . th dport vmap @no-endpoint-services
 add rule ip kube-proxy nodeport-endpoints-check ip daddr @nodeport-ips meta l4proto . th dport vmap @no-endpoint-nodeports
@@ -55,16 +59,38 @@ add rule ip kube-proxy services ip daddr . meta l4proto . th dport vmap @service
 add rule ip kube-proxy services ip daddr @nodeport-ips meta l4proto . th dport vmap @service-nodeports
 "#;
 
-/// All rules for these services on a node with that address, in pieces that `nft` loads one after
+/// What nft calls a family.
+const fn word(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ip",
+        Family::V6 => "ip6",
+    }
+}
+
+/// What there is whatever the services are.
+fn base(family: Family) -> String {
+    let text = BASE.replace("SERVICE_NET", service_net(family));
+    match family {
+        Family::V4 => text,
+        Family::V6 => text.replace(" ip ", " ip6 ").replace("ipv4_addr", "ipv6_addr"),
+    }
+}
+
+/// All rules of a family for these services on a node with that address, in pieces that `nft` loads one after
 /// the other: the time of one transaction grows with the square of its chains.
-pub(super) fn rulesets(services: &[Service], node: Ipv4Addr, per_piece: usize) -> Vec<String> {
-    let mut base = BASE.to_owned();
+pub(super) fn rulesets(
+    services: &[Service],
+    family: Family,
+    node: Pair,
+    per_piece: usize,
+) -> Vec<String> {
+    let (mut base, ip, node) = (base(family), word(family), family.of(node));
     // Writing to a string does not fail.
-    let _ = writeln!(base, "add element ip kube-proxy nodeport-ips {{ {node} }}");
+    let _ = writeln!(base, "add element {ip} kube-proxy nodeport-ips {{ {node} }}");
     let pieces = services.chunks(per_piece.max(1)).map(|services| {
         let mut text = String::new();
-        let _ = ports(services).try_for_each(|port| chains(&mut text, &port));
-        let _ = ports(services).try_for_each(|port| elements(&mut text, &port));
+        let _ = ports(services, family).try_for_each(|port| chains(&mut text, &port));
+        let _ = ports(services, family).try_for_each(|port| elements(&mut text, &port));
         text
     });
     std::iter::once(base).chain(pieces).collect()
@@ -78,62 +104,54 @@ fn suffix(port: &ServicePort<'_>) -> String {
     format!("{}-default/{name}/{protocol}/{protocol}", &id[..8])
 }
 
-fn endpoint(port: &ServicePort<'_>, address: Ipv4Addr) -> String {
-    let id = port.id(Some(address));
+/// The name of an endpoint's chain; nft takes no colons in it.
+fn endpoint(port: &ServicePort<'_>, address: IpAddr) -> String {
+    let (id, text) = (port.id(Some(address)), address.to_string().replace(':', "."));
     let Service { name, .. } = port.service;
     let protocol = port.protocol.lower();
-    format!("endpoint-{}-default/{name}/{protocol}/{protocol}__{address}/{ENDPOINT_PORT}", &id[..8])
+    format!("endpoint-{}-default/{name}/{protocol}/{protocol}__{text}/{ENDPOINT_PORT}", &id[..8])
 }
 
 fn chains(text: &mut String, port: &ServicePort<'_>) -> Result {
-    let (suffix, protocol) = (suffix(port), port.protocol.lower());
-    let Service { cluster_ip, endpoints, .. } = port.service;
+    let (suffix, protocol, ip) = (suffix(port), port.protocol.lower(), word(port.family));
+    let endpoints = port.endpoints();
     for address in endpoints {
-        let chain = endpoint(port, *address);
-        writeln!(text, "add chain ip kube-proxy {chain}")?;
-        writeln!(
+        let (chain, target) = (endpoint(port, address), SocketAddr::new(address, ENDPOINT_PORT));
+        write!(
             text,
-            "add rule ip kube-proxy {chain} ip saddr {address} jump mark-for-masquerade"
-        )?;
-        writeln!(
-            text,
-            "add rule ip kube-proxy {chain} meta l4proto {protocol} dnat to {address}:{ENDPOINT_PORT}"
+            "add chain {ip} kube-proxy {chain}\n\
+             add rule {ip} kube-proxy {chain} {ip} saddr {address} jump mark-for-masquerade\n\
+             add rule {ip} kube-proxy {chain} meta l4proto {protocol} dnat to {target}\n"
         )?;
     }
-    writeln!(text, "add chain ip kube-proxy service-{suffix}")?;
-    writeln!(
-        text,
-        "add rule ip kube-proxy service-{suffix} ip daddr {cluster_ip} {protocol} dport \
-         {SERVICE_PORT} ip saddr != {POD_NET} jump mark-for-masquerade"
-    )?;
     let choices: Vec<String> = (0..)
         .zip(endpoints)
-        .map(|(index, address): (u32, _)| format!("{index} : goto {}", endpoint(port, *address)))
+        .map(|(index, address): (u32, _)| format!("{index} : goto {}", endpoint(port, address)))
         .collect();
-    writeln!(
+    let (count, choices) = (choices.len(), choices.join(" , "));
+    let (cluster_ip, pods) = (port.cluster_ip(), pod_net(port.family));
+    write!(
         text,
-        "add rule ip kube-proxy service-{suffix} numgen random mod {} vmap {{ {} }}",
-        choices.len(),
-        choices.join(" , ")
-    )?;
-    writeln!(text, "add chain ip kube-proxy external-{suffix}")?;
-    writeln!(text, "add rule ip kube-proxy external-{suffix} jump mark-for-masquerade")?;
-    writeln!(text, "add rule ip kube-proxy external-{suffix} goto service-{suffix}")
+        "add chain {ip} kube-proxy service-{suffix}\n\
+         add rule {ip} kube-proxy service-{suffix} {ip} daddr {cluster_ip} {protocol} dport \
+         {SERVICE_PORT} {ip} saddr != {pods} jump mark-for-masquerade\n\
+         add rule {ip} kube-proxy service-{suffix} numgen random mod {count} vmap {{ {choices} }}\n\
+         add chain {ip} kube-proxy external-{suffix}\n\
+         add rule {ip} kube-proxy external-{suffix} jump mark-for-masquerade\n\
+         add rule {ip} kube-proxy external-{suffix} goto service-{suffix}\n"
+    )
 }
 
 fn elements(text: &mut String, port: &ServicePort<'_>) -> Result {
-    let (suffix, protocol) = (suffix(port), port.protocol.lower());
-    let Service { cluster_ip, node_port, .. } = port.service;
-    writeln!(text, "add element ip kube-proxy cluster-ips {{ {cluster_ip} }}")?;
-    writeln!(
+    let (suffix, protocol, ip) = (suffix(port), port.protocol.lower(), word(port.family));
+    let (cluster_ip, Service { node_port, .. }) = (port.cluster_ip(), port.service);
+    write!(
         text,
-        "add element ip kube-proxy service-ips {{ {cluster_ip} . {protocol} . {SERVICE_PORT} : goto \
-         service-{suffix} }}"
-    )?;
-    writeln!(
-        text,
-        "add element ip kube-proxy service-nodeports {{ {protocol} . {node_port} : goto \
-         external-{suffix} }}"
+        "add element {ip} kube-proxy cluster-ips {{ {cluster_ip} }}\n\
+         add element {ip} kube-proxy service-ips {{ {cluster_ip} . {protocol} . {SERVICE_PORT} : \
+         goto service-{suffix} }}\n\
+         add element {ip} kube-proxy service-nodeports {{ {protocol} . {node_port} : goto \
+         external-{suffix} }}\n"
     )
 }
 
@@ -142,12 +160,11 @@ mod tests {
     use std::collections::HashSet;
 
     use super::super::cluster::services;
+    use super::super::cluster::tests::BACKEND;
     use super::*;
 
-    const BACKEND: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 244, 2, 1), Ipv4Addr::new(10, 244, 2, 2)];
-
     fn of(count: u32, per_piece: usize) -> Vec<String> {
-        rulesets(&services(count, BACKEND), Ipv4Addr::new(10, 10, 0, 1), per_piece)
+        rulesets(&services(count, BACKEND), Family::V4, BACKEND[0], per_piece)
     }
 
     #[test]
@@ -186,5 +203,19 @@ mod tests {
             pieces.concat().lines().map(str::to_owned).collect::<HashSet<_>>()
         };
         assert_eq!(lines(of(25, 10)), lines(of(25, 25)));
+    }
+
+    #[test]
+    fn ipv6_has_the_same_rules_with_its_own_addresses() {
+        let of = |family| rulesets(&services(10, BACKEND), family, BACKEND[0], 10).concat();
+        let (four, six) = (of(Family::V4), of(Family::V6));
+        assert_eq!(six.lines().count(), four.lines().count());
+        assert_eq!(six.matches("dnat to [fd00:244:2::1]:8080").count(), 2);
+        for word in [" ip ", "ipv4", "10.244.", "10.96."] {
+            assert!(four.contains(word) && !six.contains(word), "{word}");
+        }
+        assert!(!six.contains("SERVICE_NET") && !four.contains("SERVICE_NET"));
+        let chains = six.lines().filter_map(|line| line.strip_prefix("add chain ip6 kube-proxy "));
+        assert!(chains.into_iter().all(|name| name.contains('{') || !name.contains(':')));
     }
 }

@@ -9,9 +9,10 @@ use serde::Serialize;
 use super::super::chart::{Bar, Chart, Group, Tone, thousands};
 use super::super::goal::{Bound, Verdict};
 use super::super::output::{Report, Svg};
+use super::super::spread::Spread;
 use super::figures::Figure;
 use super::frames::{FrameRate, Frames};
-use super::measure::{GOALS, Goal, Measure, Setup, Way, place};
+use super::measure::{Family, GOALS, Goal, Measure, Setup, Way, place};
 use crate::lab::Place;
 
 /// All that a run has found.
@@ -75,7 +76,7 @@ impl Report for Found {
             let bound = Bound::AtLeast(FrameRate::GOAL);
             Verdict::new("XDP_TX frames/s".to_owned(), bound, "× empty program", rate.ratio)
         });
-        GOALS.iter().filter_map(|goal| self.verdict(goal)).chain(of_frames).collect()
+        GOALS.iter().flat_map(|goal| self.verdicts_of(goal)).chain(of_frames).collect()
     }
 
     fn charts(&self) -> Result<Vec<Svg>> {
@@ -97,29 +98,37 @@ impl Report for Found {
 }
 
 impl Found {
-    /// A goal, if it was measured.
-    fn verdict(&self, goal: &Goal) -> Option<Verdict> {
+    /// A goal of IPv4 beside plain routing, and of IPv6 beside IPv4, as far as measured.
+    fn verdicts_of(&self, goal: &Goal) -> impl Iterator<Item = Verdict> {
         let Goal { measure, place, services, .. } = *goal;
-        let way = Way { setup: Setup::Nodeport, place, services };
-        let figure = self.figure(measure, way)?;
-        let what = format!("{}, {way}", measure.title());
-        Some(Verdict::new(what, goal.bound(), "× plain routing", figure.ratio))
+        let way = |family| Way { setup: Setup::Nodeport, place, services, family };
+        let of = |family| self.figure(measure, way(family));
+        let what = |family| format!("{}, {}", measure.title(), way(family));
+        let four = of(Family::V4).map(|figure| {
+            Verdict::new(what(Family::V4), goal.bound(), "× plain routing", figure.ratio)
+        });
+        let six = of(Family::V4).zip(of(Family::V6)).and_then(|(four, six)| {
+            let ratio = Spread::of_ratios(&six.samples, &four.samples)?;
+            Some(Verdict::new(what(Family::V6), goal.bound_of_ipv6(), "× IPv4", ratio))
+        });
+        four.into_iter().chain(six)
     }
 
     fn table(&self, measures: &[Measure]) -> Table {
         let mut table = Table::new();
         table.load_preset(presets::NOTHING);
         let heads = measures.iter().map(|measure| measure.title().to_owned());
-        let fixed = ["backend", "by", "services"].map(str::to_owned);
+        let fixed = ["backend", "family", "by", "services"].map(str::to_owned);
         table.set_header(fixed.into_iter().chain(heads));
         for way in self.ways() {
             let cells = measures.iter().map(|measure| self.cell(*measure, way));
             let services =
                 if way.services == 0 { "–".to_owned() } else { way.services.to_string() };
-            let names = [place(way.place).to_owned(), way.setup.name().to_owned(), services];
-            table.add_row(names.into_iter().chain(cells));
+            let names = [place(way.place), way.family.name(), way.setup.name()].map(str::to_owned);
+            let names = names.into_iter().chain([services]);
+            table.add_row(names.chain(cells));
         }
-        for column in table.column_iter_mut().skip(2) {
+        for column in table.column_iter_mut().skip(3) {
             column.set_cell_alignment(CellAlignment::Right);
         }
         table
@@ -131,11 +140,12 @@ impl Found {
         [("the packet path", "× empty program", walk), ("ways to send", "× XDP_TX", send)]
     }
 
-    /// Every way, remote backends first.
+    /// Every way: remote backends first, of these IPv4.
     fn ways(&self) -> Vec<Way> {
-        let ways: BTreeSet<_> =
-            self.traffic.iter().map(|f| (f.way.place, f.way.setup, f.way.services)).collect();
-        ways.into_iter().map(|(place, setup, services)| Way { setup, place, services }).collect()
+        let ways: BTreeSet<Way> = self.traffic.iter().map(|figure| figure.way).collect();
+        let mut ways: Vec<Way> = ways.into_iter().collect();
+        ways.sort_by_key(|way| (way.place, way.family));
+        ways
     }
 
     fn cell(&self, measure: Measure, way: Way) -> String {
@@ -151,16 +161,22 @@ impl Found {
     }
 
     fn chart(&self, measure: Measure, at: Place) -> Option<Chart> {
-        let figures = self.ways().into_iter().filter(|way| way.place == at);
-        let bars: Vec<Bar> = figures.filter_map(|way| self.figure(measure, way)).map(bar).collect();
+        let group = |family: Family| {
+            let is_here = |way: &Way| way.place == at && way.family == family;
+            let ways = self.ways().into_iter().filter(is_here);
+            let bars = ways.filter_map(|way| self.figure(measure, way)).map(bar).collect();
+            Group { name: family.name().to_owned(), bars }
+        };
+        let groups = [Family::V4, Family::V6].map(group).into_iter();
+        let groups: Vec<Group> = groups.filter(|group| !group.bars.is_empty()).collect();
         let goal = GOALS.iter().find(|goal| goal.measure == measure && goal.place == at);
         let better = if measure.is_rate() { "more is better" } else { "less is better" };
-        (!bars.is_empty()).then(|| Chart {
+        (!groups.is_empty()).then(|| Chart {
             title: format!("{}, {} backend ({better})", measure.title(), place(at)),
             unit: "× plain routing".to_owned(),
             goal: goal.map(|goal| (goal.ratio, format!("goal {}", goal.ratio))),
             limit: (!measure.is_rate()).then_some(4.0),
-            groups: vec![Group { name: String::new(), bars }],
+            groups,
         })
     }
 }
@@ -231,12 +247,16 @@ mod tests {
     use super::super::figures::Samples;
     use super::*;
 
+    fn add(samples: &mut Samples, family: Family, routing: f64, ours: f64) {
+        let reference = Way { setup: Setup::Routing, place: Place::Remote, services: 0, family };
+        samples.add(Measure::LaterPacket, reference, routing);
+        let way = Way { setup: Setup::Nodeport, services: 1, ..reference };
+        samples.add(Measure::LaterPacket, way, ours);
+    }
+
     fn report(ratio: f64) -> Found {
         let mut samples = Samples::default();
-        let routing = Way { setup: Setup::Routing, place: Place::Remote, services: 0 };
-        let ours = Way { setup: Setup::Nodeport, services: 1, ..routing };
-        samples.add(Measure::LaterPacket, routing, 4_000.0);
-        samples.add(Measure::LaterPacket, ours, 4_000.0 * ratio);
+        add(&mut samples, Family::V4, 4_000.0, 4_000.0 * ratio);
         Found { traffic: samples.figures(), frames: Frames::default() }
     }
 
@@ -245,6 +265,20 @@ mod tests {
         let missed = |ratio| missed(&report(ratio).verdicts());
         assert_eq!((missed(0.96), missed(0.94)), (1, 0));
         assert_eq!(report(0.94).verdicts().len(), 1);
+    }
+
+    #[test]
+    fn ipv6_is_held_against_ipv4() {
+        let missed = |ours| {
+            let mut samples = Samples::default();
+            add(&mut samples, Family::V4, 4_000.0, 3_600.0);
+            add(&mut samples, Family::V6, 5_000.0, ours);
+            let report = Found { traffic: samples.figures(), frames: Frames::default() };
+            assert_eq!(report.verdicts().len(), 2);
+            assert_eq!(report.chart(Measure::LaterPacket, Place::Remote).unwrap().groups.len(), 2);
+            missed(&report.verdicts())
+        };
+        assert_eq!((missed(4_500.0), missed(4_501.0)), (0, 1));
     }
 
     #[test]

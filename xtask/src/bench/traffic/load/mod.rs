@@ -7,7 +7,7 @@ mod flows;
 mod one_cpu;
 mod tcp;
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -22,6 +22,7 @@ pub(super) use one_cpu::{RoundTrips, packets, round_trips};
 pub(super) use tcp::{connections, requests, whole};
 
 use super::cluster::ENDPOINT_PORT;
+use super::measure::Way;
 
 /// How long to wait for what was sent.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -34,18 +35,21 @@ pub(super) struct Ends {
     client: Namespace,
     backend: Namespace,
     /// Where the client sends to, in turn.
-    targets: Vec<SocketAddrV4>,
+    targets: Vec<SocketAddr>,
     /// Where it arrives.
-    sinks: Vec<SocketAddrV4>,
+    sinks: Vec<SocketAddr>,
 }
 
 impl Ends {
-    /// The ends of a line, whose client sends to `target`, or, without one, to the backend itself.
-    pub(super) fn new(name: String, line: &Line, target: Option<SocketAddrV4>) -> Self {
-        let sink = |address| SocketAddrV4::new(address, ENDPOINT_PORT);
-        let sinks: Vec<_> = line.backend_addresses().into_iter().map(sink).collect();
+    /// The ends of a line, whose client sends to a port of the node, or, without one, to the
+    /// backend itself.
+    pub(super) fn new(way: Way, line: &Line, node_port: Option<u16>) -> Self {
+        let at = |pair, port| SocketAddr::new(way.family.of(pair), port);
+        let sinks = line.backend_addresses().into_iter().map(|pair| at(pair, ENDPOINT_PORT));
+        let sinks: Vec<_> = sinks.collect();
+        let target = node_port.map(|port| at(line.node().address(), port));
         Self {
-            name,
+            name: way.short(),
             client: line.lab().client().namespace().clone(),
             backend: line.backend().clone(),
             targets: target.map_or_else(|| sinks.clone(), |target| vec![target]),
@@ -54,7 +58,7 @@ impl Ends {
     }
 
     /// The target of the connection or flow of that number.
-    fn target(&self, number: u64) -> SocketAddrV4 {
+    fn target(&self, number: u64) -> SocketAddr {
         self.targets[(number % self.targets.len() as u64) as usize]
     }
 }

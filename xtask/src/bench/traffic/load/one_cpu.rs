@@ -3,7 +3,7 @@
 //! steadiest of all measures.
 
 use std::io::ErrorKind;
-use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -118,7 +118,7 @@ struct Exchange {
 
 impl Exchange {
     fn open(ends: &Ends) -> Result<Self> {
-        let bind = |address: &SocketAddrV4| {
+        let bind = |address: &SocketAddr| {
             let socket = UdpSocket::bind(address).with_context(|| format!("bind to {address}"))?;
             socket.set_nonblocking(true)?;
             Ok(socket)
@@ -132,7 +132,7 @@ impl Exchange {
         let first = self.opened;
         self.opened += count as u64;
         ends.client.run(|| {
-            let open = |(number, source): (u64, SocketAddrV4)| {
+            let open = |(number, source): (u64, SocketAddr)| {
                 let target = ends.target(number);
                 let socket =
                     UdpSocket::bind(source).with_context(|| format!("bind to {source}"))?;

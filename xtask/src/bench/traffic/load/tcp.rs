@@ -1,7 +1,7 @@
 //! Connections, and requests on connections that stay.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddrV4, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::panic::resume_unwind;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -75,11 +75,14 @@ pub(in super::super) const fn whole(count: u64) -> u64 {
 }
 
 fn listen(ends: &Ends) -> Result<TcpListener> {
-    let port = ends.sinks.first().map_or(0, SocketAddrV4::port);
+    let sink = ends.sinks.first().context("the backend has no address")?;
+    let any: IpAddr =
+        if sink.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let here = SocketAddr::new(any, sink.port());
     let listen = || -> std::io::Result<TcpListener> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+        let socket = Socket::new(Domain::for_address(here), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
-        socket.bind(&SockAddr::from(SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, port)))?;
+        socket.bind(&SockAddr::from(here))?;
         // What it accepts has the same limits.
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.set_write_timeout(Some(PATIENCE))?;
@@ -87,7 +90,7 @@ fn listen(ends: &Ends) -> Result<TcpListener> {
         socket.listen(1_024)?;
         Ok(socket.into())
     };
-    ends.backend.run(listen)?.with_context(|| format!("listen on port {port}"))
+    ends.backend.run(listen)?.with_context(|| format!("listen on {here}"))
 }
 
 /// Threads that accept so many connections in all, and answer on each until it is closed.
@@ -129,9 +132,9 @@ fn met(ends: &Ends, number: u64) -> Result<TcpStream> {
     Ok(stream)
 }
 
-fn open(target: SocketAddrV4) -> Result<TcpStream> {
+fn open(target: SocketAddr) -> Result<TcpStream> {
     let connect = || -> std::io::Result<TcpStream> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+        let socket = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_write_timeout(Some(PATIENCE))?;
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.connect(&SockAddr::from(target))?;
