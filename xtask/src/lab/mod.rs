@@ -23,6 +23,7 @@ mod member;
 mod namespace;
 mod pods;
 mod process;
+mod retry;
 mod topology;
 
 pub mod client;
@@ -30,6 +31,7 @@ pub mod commands;
 pub mod flood;
 pub mod manifests;
 pub mod server;
+pub mod site;
 
 use std::path::{Path, PathBuf};
 
@@ -41,6 +43,7 @@ pub use line::{BACKENDS, Line, Place};
 pub use member::{Client, Node, Pod};
 pub use namespace::Namespace;
 pub use process::Process;
+pub use retry::retry;
 pub use topology::{Fabric, NodeSpec, PodLink, Topology};
 
 use folder::Folder;

@@ -10,33 +10,18 @@
 //! Answers to the flood's sources go through node1 to the flooder, which drops them.
 
 use std::net::{IpAddr, SocketAddr};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
 use super::account::Counts;
 use crate::lab::flood::{SOURCES4, SOURCES6};
-use crate::lab::manifests::Slices;
-use crate::lab::{Agent, AgentOptions, Client, Lab, Mode, Namespace, Pair, Topology};
+use crate::lab::site::{PORT, Site};
+use crate::lab::{AgentOptions, Client, Lab, Mode, Namespace, Pair, Topology};
 
 /// The node that is flooded.
 const NODE: &str = "node1";
 const PODS: [&str; 2] = ["web-1", "web-2"];
 const NIC: &str = "eth0";
-const PORT: u16 = 30_007;
-/// How long the agent may take to apply the service.
-const SERVED_WITHIN: Duration = Duration::from_secs(10);
-
-const SERVICE: &str = "\
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec:
-  type: NodePort
-  ports:
-    - {name: http, port: 80, targetPort: 80, nodePort: 30007, protocol: TCP}
-";
 
 /// Where a flood goes, and so what it costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,11 +53,7 @@ impl Goal {
 }
 
 /// The lab with the service applied and the agent running.
-pub struct Scene {
-    // Before the lab, whose namespaces its process is in.
-    agent: Agent,
-    lab: Lab,
-}
+pub struct Scene(Site);
 
 impl Scene {
     /// Builds it. `more` goes to the agent's command line.
@@ -84,33 +65,26 @@ impl Scene {
         topology.clients = 2;
         let lab = Lab::build(&topology)?;
         lead_answers_away(&lab)?;
-        lab.apply_nodes()?;
-        lab.apply("web", SERVICE)?;
-        let pods: Vec<_> = lab.pods().iter().map(|pod| (pod, true)).collect();
-        lab.apply_slices(&Slices { service: "web", ports: &[("http", "TCP")], pods: &pods })?;
         let options = AgentOptions { mode, more: more.to_vec(), ..AgentOptions::default() };
-        let agent = lab.start_agent(NODE, &options)?;
-        let scene = Self { agent, lab };
-        scene.wait_until_served()?;
-        Ok(scene)
+        Site::serve(lab, &[NODE], &options).map(Self)
     }
 
     /// The client whose connections are to live.
     #[must_use]
     pub fn client(&self) -> &Client {
-        self.lab.client()
+        self.0.lab.client()
     }
 
     /// Where the flood comes from.
     #[must_use]
     pub fn flooder(&self) -> &Namespace {
-        self.lab.clients()[1].namespace()
+        self.0.lab.clients()[1].namespace()
     }
 
     /// The NodePort in both families.
     #[must_use]
     pub fn targets(&self) -> [SocketAddr; 2] {
-        self.lab.node(NODE).address().both().map(|address| SocketAddr::new(address, PORT))
+        self.0.targets(NODE)
     }
 
     /// Where floods of that goal are sent.
@@ -121,9 +95,9 @@ impl Scene {
         match goal {
             Goal::Nothing => Vec::new(),
             Goal::Dropped => vec![at(nowhere())],
-            Goal::Routed => self.lab.pods().iter().map(|pod| at(pod.address())).collect(),
+            Goal::Routed => self.0.lab.pods().iter().map(|pod| at(pod.address())).collect(),
             Goal::NodePort => {
-                vec![SocketAddr::new(pick(self.lab.node(NODE).address()), PORT)]
+                vec![SocketAddr::new(pick(self.0.lab.node(NODE).address()), PORT)]
             }
         }
     }
@@ -133,15 +107,13 @@ impl Scene {
     /// # Errors
     /// If the agent's program or `ip` does not say.
     pub fn counts(&self) -> Result<Counts> {
-        let services = json(&self.agent.call(&["services", "-o", "json"])?)?;
-        let status = json(&self.agent.call(&["status", "-o", "json"])?)?;
-        let mut counts = Counts::read(&services, &status)?;
-        let switch = self.lab.fabric().first().context("the lab has no switch")?;
+        let mut counts = Counts::read(&self.ask("services")?, &self.ask("status")?)?;
+        let switch = self.0.lab.fabric().first().context("the lab has no switch")?;
         for (namespace, device) in [
             (self.flooder(), NIC),
             (switch, self.flooder().name()),
             (switch, NODE),
-            (self.lab.node(NODE).namespace(), NIC),
+            (self.0.lab.node(NODE).namespace(), NIC),
         ] {
             let link = namespace.capture("ip", &["-s", "-j", "link", "show", "dev", device])?;
             counts.lost_on_links += Counts::lost(&json(&link)?)?;
@@ -154,20 +126,12 @@ impl Scene {
     /// # Errors
     /// If it does not.
     pub fn flows(&self) -> Result<serde_json::Value> {
-        json(&self.agent.call(&["flows", "-o", "json"])?)
+        self.ask("flows")
     }
 
-    fn wait_until_served(&self) -> Result<()> {
-        let deadline = Instant::now() + SERVED_WITHIN;
-        for target in self.targets() {
-            while let Err(error) = self.client().get(target) {
-                if Instant::now() > deadline {
-                    return Err(error).with_context(|| format!("wait until {target} is served"));
-                }
-                sleep(Duration::from_millis(50));
-            }
-        }
-        Ok(())
+    /// What the agent's program prints on the node, as JSON.
+    fn ask(&self, command: &str) -> Result<serde_json::Value> {
+        json(&self.0.lab.call_agent(NODE, &[command, "-o", "json"])?)
     }
 }
 

@@ -1,8 +1,7 @@
 //! Ways to the backend, each in namespaces of its own, all up at the same time.
 
 use std::fs;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
@@ -12,7 +11,7 @@ use super::manifests::manifests;
 use super::measure::{Family, Measure, Setup, Stand, Way};
 use super::probe::{Counts, Probe};
 use super::{iptables, kube, nftables};
-use crate::lab::{Agent, AgentOptions, Line, Mode, Pair, Process};
+use crate::lab::{Agent, AgentOptions, Line, Mode, Pair, Process, retry};
 
 /// Services in one transaction of nft, and in one manifest.
 const PER_PIECE: usize = 500;
@@ -46,8 +45,7 @@ impl Candidate {
         let services = services(stand.services, backend(&line)?);
         let running = set_up(stand, &line, &services)?;
         let mut sides: Vec<Side> = stand.ways().map(|way| Side::new(way, &line)).collect();
-        let deadline = Instant::now() + READY_WITHIN;
-        sides.iter_mut().try_for_each(|side| side.wait(deadline))?;
+        sides.iter_mut().try_for_each(Side::wait)?;
         Ok(Self { sides, _running: running, _line: line })
     }
 
@@ -72,19 +70,14 @@ impl Side {
         probe.run(&self.ends, &mut self.flows, counts)
     }
 
-    fn wait(&mut self, deadline: Instant) -> Result<()> {
-        loop {
-            let udp = load::packets(&self.ends, &mut self.flows, 0, 1, 1);
-            let through = udp.and_then(|_| load::connections(&self.ends, 2));
-            match through {
-                Ok(_) => return Ok(()),
-                Err(error) if Instant::now() > deadline => {
-                    let what = || format!("wait until packets of {} get through", self.way);
-                    return Err(error).with_context(what);
-                }
-                Err(_) => sleep(Duration::from_millis(200)),
-            }
-        }
+    fn wait(&mut self) -> Result<()> {
+        const PAUSE: Duration = Duration::from_millis(200);
+        let through = retry(READY_WITHIN, PAUSE, || {
+            load::packets(&self.ends, &mut self.flows, 0, 1, 1)?;
+            load::connections(&self.ends, 2)
+        });
+        let what = || format!("wait until packets of {} get through", self.way);
+        through.with_context(what).map(|_| ())
     }
 }
 
