@@ -193,8 +193,8 @@ impl Found {
             let value = self.figure(reference, hook, *flows, 4)?.ns;
             Some(Bar { name: (*label).to_owned(), tone: Tone::Reference, value, goal: None })
         });
-        let goal = GOALS.iter().find(|goal| (goal.name, goal.hook) == (name, hook));
-        let goal = goal.filter(|goal| goal.flows == *flows);
+        let asked = (*name, *hook, *flows);
+        let goal = GOALS.iter().find(|goal| (goal.name, goal.hook, goal.flows) == asked);
         let ours = [4, 6].into_iter().filter_map(|family| {
             let value = self.figure(name, hook, *flows, family)?.ns;
             let goal = goal.and_then(|goal| goal.in_this_run(self, family));
@@ -278,6 +278,14 @@ mod tests {
         let bars = found.group(&found.figures[2]).bars;
         let goals: Vec<_> = bars.iter().map(|bar| bar.goal.map(f64::round)).collect();
         assert_eq!(goals, [None, None, Some(80.0), Some(75.0)]);
+    }
+
+    #[test]
+    fn a_goal_is_that_of_the_number_of_flows() {
+        let figure = |name| Figure::new(name, "xdp", 4, 65_536, vec![176.0]).unwrap();
+        let found = found([figure("bare-lookup"), figure("established")]);
+        let bars = found.group(&found.figures[1]).bars;
+        assert_eq!(bars.last().unwrap().goal.map(f64::round), Some(130.0));
     }
 
     #[test]
