@@ -64,3 +64,15 @@ fn no_reason_is_explained_that_there_is_not() {
         assert!(labels.contains(&label), "README.md explains {label}, which is no reason");
     }
 }
+
+#[test]
+fn charts_are_there() {
+    let readme = readme();
+    let charts: Vec<_> = readme.split("](docs/charts/").skip(1).collect();
+    assert!(!charts.is_empty(), "README.md shows no chart");
+    for chart in charts {
+        let name = chart.split(')').next().expect("a name");
+        let text = read(&format!("docs/charts/{name}"));
+        assert!(text.starts_with("<svg") && text.trim_end().ends_with("</svg>"), "{name}");
+    }
+}
