@@ -83,6 +83,10 @@ pub struct Run {
     /// Hook to use: xdp, tc, or on each interface the better one that works there.
     #[arg(long, value_enum, default_value_t = ModeArg::Auto)]
     pub mode: ModeArg,
+    /// How packets get to pods on this node: past the node's own network stack, and so past its firewall,
+    /// where a pod has a veth of its own; or all through the stack.
+    #[arg(long, value_enum, default_value_t = LocalModeArg::Auto)]
+    pub local_mode: LocalModeArg,
     /// Ports for connections to backends on other nodes.
     #[arg(long, default_value = "10000-29999", value_name = "FIRST-LAST")]
     pub snat_ports: String,
@@ -123,6 +127,15 @@ pub enum ModeArg {
     Xdp,
     /// TC only.
     Tc,
+}
+
+/// Value of `--local-mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LocalModeArg {
+    /// Past the stack where a pod has a veth of its own.
+    Auto,
+    /// Through the stack.
+    Slow,
 }
 
 /// Value of `--output`.

@@ -13,7 +13,7 @@ use nodeport_common::core::table::slot::ENTRY_BITS;
 pub use ports::PortRange;
 use time::duration;
 
-use crate::args::{Common, ModeArg, Run};
+use crate::args::{Common, LocalModeArg, ModeArg, Run};
 
 /// Folder of all instances' runtime files, if the user names none.
 pub(crate) const RUN_DIR: &str = "/run/nodeport";
@@ -49,6 +49,8 @@ pub struct Config {
     pub devices: Devices,
     /// Hook to use.
     pub mode: Mode,
+    /// How packets get to pods on this node.
+    pub local_mode: LocalMode,
     /// Ports for connections to backends on other nodes; apart from `node_ports`.
     pub snat_ports: PortRange,
     /// Seed of the choice of backends, unless the source gives one.
@@ -95,6 +97,15 @@ pub enum Mode {
     Xdp,
     /// TC only.
     Tc,
+}
+
+/// How packets get to pods on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LocalMode {
+    /// In fast mode, past the node's network stack, where a pod has a veth of its own; else in slow mode.
+    Auto,
+    /// In slow mode, through the stack. Flows that were opened in fast mode stay in it.
+    Slow,
 }
 
 /// Sizes of the maps that the user chooses.
@@ -154,6 +165,10 @@ impl Config {
             node_ports,
             devices: devices(&run.devices)?,
             mode: mode(run.mode),
+            local_mode: match run.local_mode {
+                LocalModeArg::Auto => LocalMode::Auto,
+                LocalModeArg::Slow => LocalMode::Slow,
+            },
             snat_ports,
             seed: run.seed.unwrap_or(DEFAULT_SEED),
             sizes: sizes(run)?,

@@ -27,6 +27,8 @@ pub(crate) const XDP: u8 = 0;
 pub(crate) const INGRESS: u8 = 1;
 /// `Kernel` of the TC program where packets leave.
 pub(crate) const EGRESS: u8 = 2;
+/// `Kernel` of the TC program where a pod's packets come out of its veth.
+pub(crate) const POD: u8 = 4;
 /// `Kernel` of the program that the agent calls. Kernels before af2d0d09eabe let programs at the
 /// other hooks interrupt it, so it has a working area of its own.
 pub(crate) const CALLED: u8 = 3;
@@ -35,6 +37,7 @@ impl<C: RouteContext, const HOOK: u8> Env for Kernel<C, HOOK> {
     const HOOK: Hook = match HOOK {
         XDP | CALLED => Hook::Xdp,
         INGRESS => Hook::Ingress,
+        POD => Hook::Pod,
         _ => Hook::Egress,
     };
 

@@ -8,8 +8,8 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated::bpf_fib_lookup;
 use nodeport_common::abi::{
-    Addr4, Addr6, DEVICE_ATTACHED, DEVICE_REDIRECT, Device, HOP_NEIGHBOUR, HOP_SEND, HOP_STACK,
-    HOP_TAGGED, HOP_UNRESOLVED, NextHop,
+    Addr4, Addr6, DEVICE_ATTACHED, DEVICE_POD, DEVICE_REDIRECT, Device, HOP_NEIGHBOUR, HOP_POD,
+    HOP_SEND, HOP_STACK, HOP_TAGGED, HOP_UNRESOLVED, NextHop,
 };
 use nodeport_common::core::env::Route;
 use nodeport_common::core::family::{Family, V4, V6};
@@ -105,6 +105,7 @@ pub(crate) fn look_up<F: FibFamily, C: RouteContext>(
         way.from = F::device_address(device);
     }
     way.watched = device.is_some_and(|device| device.flags & DEVICE_ATTACHED != 0);
+    way.to_pod = device.is_some_and(|device| device.flags & DEVICE_POD != 0);
     way.hop = hop(params, code as u32, device.map_or(HOP_NEIGHBOUR, kind));
     way.hop.exit = device.map_or(0, |device| device.exit);
     if way.hop.exit == 0 && way.hop.kind != HOP_STACK {
@@ -116,7 +117,9 @@ pub(crate) fn look_up<F: FibFamily, C: RouteContext>(
 /// How frames leave by a device for a neighbour that is known.
 #[inline(always)]
 fn kind(device: &Device) -> u8 {
-    if device.flags & DEVICE_REDIRECT != 0 {
+    if device.flags & DEVICE_POD != 0 {
+        HOP_POD
+    } else if device.flags & DEVICE_REDIRECT != 0 {
         HOP_SEND
     } else if device.lower != 0 {
         HOP_TAGGED

@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
-use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh};
+use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer};
 use nodeport_common::abi::Reason;
 use nodeport_common::core::env::Env;
 use nodeport_common::core::verdict::{Action, Verdict};
@@ -15,7 +15,7 @@ use crate::route::RouteContext;
 #[inline(always)]
 pub(crate) fn xdp(frame: Frame, verdict: Verdict) -> u32 {
     match verdict.action() {
-        Action::Pass | Action::Stack | Action::Neighbour(_) => XDP_PASS,
+        Action::Pass | Action::Stack | Action::Neighbour(_) | Action::Pod(_) => XDP_PASS,
         Action::Drop => XDP_DROP,
         Action::Back(_) => XDP_TX,
         Action::Send(ifindex) if ifindex == frame.ifindex() => XDP_TX,
@@ -30,12 +30,14 @@ pub(crate) fn tc(skb: Skb, kernel: &impl Env, verdict: Verdict) -> i32 {
     match verdict.action() {
         Action::Pass | Action::Stack => TC_ACT_UNSPEC,
         Action::Drop => TC_ACT_SHOT as i32,
-        Action::Send(_) | Action::Neighbour(_) if !skb.take_tag_off() => {
+        Action::Send(_) | Action::Neighbour(_) | Action::Pod(_) if !skb.take_tag_off() => {
             kernel.count(Reason::Failed);
             TC_ACT_SHOT as i32
         }
         // SAFETY: the helper takes numbers.
         Action::Send(ifindex) | Action::Back(ifindex) => unsafe { bpf_redirect(ifindex, 0) as i32 },
+        // SAFETY: the helper takes numbers.
+        Action::Pod(ifindex) => unsafe { bpf_redirect_peer(ifindex, 0) as i32 },
         // SAFETY: no parameters are given, which the helper takes as "look the neighbour up".
         Action::Neighbour(ifindex) => unsafe {
             bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) as i32

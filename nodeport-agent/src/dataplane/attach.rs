@@ -25,6 +25,8 @@ pub(crate) enum Hook {
     Egress,
     /// TC where packets arrive.
     Ingress,
+    /// TC where a pod's packets come out of its veth.
+    Pod,
     /// XDP.
     Xdp,
 }
@@ -51,7 +53,7 @@ pub(super) struct Attacher {
 
 impl Hook {
     /// All of them, in the order in which they are attached.
-    pub(crate) const ALL: [Self; 3] = [Self::Egress, Self::Ingress, Self::Xdp];
+    pub(crate) const ALL: [Self; 4] = [Self::Pod, Self::Egress, Self::Ingress, Self::Xdp];
 
     /// The program's name in the object.
     pub(crate) const fn program(self) -> &'static str {
@@ -59,6 +61,7 @@ impl Hook {
             Self::Xdp => "nodeport_xdp",
             Self::Ingress => "nodeport_ingress",
             Self::Egress => "nodeport_egress",
+            Self::Pod => "nodeport_pod",
         }
     }
 
@@ -68,6 +71,7 @@ impl Hook {
             Self::Xdp => "slow_xdp",
             Self::Ingress => "slow_ingress",
             Self::Egress => "slow_egress",
+            Self::Pod => "slow_pod",
         }
     }
 
@@ -77,6 +81,7 @@ impl Hook {
             Self::Xdp => maps::JUMP_XDP,
             Self::Ingress => maps::JUMP_INGRESS,
             Self::Egress => maps::JUMP_EGRESS,
+            Self::Pod => maps::JUMP_POD,
         }
     }
 
@@ -87,7 +92,7 @@ impl Hook {
     const fn link_kind(self) -> LinkKind {
         match self {
             Self::Xdp => LinkKind::Xdp,
-            Self::Ingress => LinkKind::TcxIngress,
+            Self::Ingress | Self::Pod => LinkKind::TcxIngress,
             Self::Egress => LinkKind::TcxEgress,
         }
     }
@@ -99,6 +104,7 @@ impl fmt::Display for Hook {
             Self::Xdp => "xdp",
             Self::Ingress => "ingress",
             Self::Egress => "egress",
+            Self::Pod => "pod",
         })
     }
 }
@@ -124,7 +130,7 @@ impl Attacher {
     fn attach_all(&mut self, target: &Target, fresh: &mut Vec<Fresh>) -> anyhow::Result<Attached> {
         for hook in [Hook::Egress, Hook::Ingress] {
             if self.tcx {
-                self.link(target, hook, fresh).map_err(|error| explain_tc(hook, error))?;
+                self.link(target.ifindex, hook, fresh).map_err(|error| explain_tc(hook, error))?;
             } else {
                 let is_new = self.filters.attach(&mut self.ebpf, &target.name, hook)?;
                 fresh.extend(is_new.then(|| Fresh::Filter(target.name.clone(), hook)));
@@ -137,6 +143,37 @@ impl Attacher {
                 Ok(Attached::tc(refusal, &target.name))
             }
         }
+    }
+
+    /// Attaches to a pod's veth, or puts the program of this run there.
+    pub(super) fn attach_to_pod(
+        &mut self,
+        ifindex: u32,
+        device: &str,
+        fresh: &mut Vec<Fresh>,
+    ) -> anyhow::Result<()> {
+        if self.tcx {
+            return self
+                .link(ifindex, Hook::Pod, fresh)
+                .map_err(|error| explain_tc(Hook::Pod, error));
+        }
+        let is_new = self.filters.attach(&mut self.ebpf, device, Hook::Pod)?;
+        fresh.extend(is_new.then(|| Fresh::Filter(device.to_owned(), Hook::Pod)));
+        Ok(())
+    }
+
+    /// Detaches from a veth that is no pod's any more.
+    pub(super) fn detach_from_pod(&self, ifindex: u32, device: &str) -> anyhow::Result<()> {
+        if !self.tcx {
+            // That there is none is what was wanted.
+            let _ = self.filters.detach(device, Hook::Pod);
+        }
+        self.detach_link(self.name(ifindex, Hook::Pod))
+    }
+
+    /// Whether a link to a pod's veth is pinned, and still there. Filters cannot be asked.
+    pub(super) fn is_linked_to_pod(&self, ifindex: u32) -> bool {
+        self.is_linked(ifindex, Hook::Pod)
     }
 
     /// Attaches filters that are there no more; true if there were any.
@@ -162,7 +199,7 @@ impl Attacher {
         if let Some(refusal) = self.foregone(target) {
             return Ok(Some(refusal.clone()));
         }
-        let Err(error) = self.link(target, Hook::Xdp, fresh) else { return Ok(None) };
+        let Err(error) = self.link(target.ifindex, Hook::Xdp, fresh) else { return Ok(None) };
         let refusal = refusal(&error, target)?;
         if self.mode == Mode::Xdp {
             bail!("--mode xdp: {}; {}", refusal.text(), refusal.way_out(&target.name));
@@ -190,8 +227,8 @@ impl Attacher {
     }
 
     /// Puts the program into the link that is pinned, or makes and pins one.
-    fn link(&self, target: &Target, hook: Hook, fresh: &mut Vec<Fresh>) -> io::Result<()> {
-        let name = self.name(target.ifindex, hook);
+    fn link(&self, ifindex: u32, hook: Hook, fresh: &mut Vec<Fresh>) -> io::Result<()> {
+        let name = self.name(ifindex, hook);
         let path = self.pins.link(name);
         let program = self.program(hook).map_err(io::Error::other)?;
         if let Some(link) = self.usable_link(name)? {
@@ -205,7 +242,7 @@ impl Attacher {
             sys::link_detach(link.as_fd())?;
             std::fs::remove_file(&path)?;
         }
-        let link = sys::link_create(program.as_fd(), target.ifindex, hook.link_kind())?;
+        let link = sys::link_create(program.as_fd(), ifindex, hook.link_kind())?;
         sys::pin(link.as_fd(), &path)?;
         fresh.push(Fresh::Link(name));
         Ok(())
@@ -230,16 +267,19 @@ impl Attacher {
 
     /// Whether what was attached to an interface still is. Filters cannot be asked.
     pub(super) fn is_intact(&self, ifindex: u32, mode: DeviceMode) -> bool {
-        let is_linked = |hook: Hook| {
-            let link = sys::get_pinned(&self.pins.link(self.name(ifindex, hook)));
-            let info = link.and_then(|link| sys::link_info(link.as_fd()));
-            info.is_ok_and(|info| info.ifindex == ifindex)
-        };
         let is_expected = |hook: &Hook| match hook {
             Hook::Egress | Hook::Ingress => self.tcx,
             Hook::Xdp => mode == DeviceMode::Xdp,
+            Hook::Pod => false,
         };
+        let is_linked = |hook| self.is_linked(ifindex, hook);
         mode != DeviceMode::None && Hook::ALL.into_iter().filter(is_expected).all(is_linked)
+    }
+
+    fn is_linked(&self, ifindex: u32, hook: Hook) -> bool {
+        let link = sys::get_pinned(&self.pins.link(self.name(ifindex, hook)));
+        let info = link.and_then(|link| sys::link_info(link.as_fd()));
+        info.is_ok_and(|info| info.ifindex == ifindex)
     }
 
     fn program(&self, hook: Hook) -> anyhow::Result<OwnedFd> {
@@ -271,9 +311,10 @@ impl Attacher {
         }
     }
 
-    /// Detaches from all interfaces but these.
-    pub(super) fn prune(&self, keep: &BTreeSet<u32>) -> anyhow::Result<()> {
+    /// Detaches from all interfaces but these, which are served, and those of pods.
+    pub(super) fn prune(&self, served: &BTreeSet<u32>, pods: &BTreeSet<u32>) -> anyhow::Result<()> {
         for name in self.pins.links()? {
+            let keep = if name.hook == Hook::Pod { pods } else { served };
             if name.namespace != self.namespace || !keep.contains(&name.ifindex) {
                 self.detach_link(name)?;
             }

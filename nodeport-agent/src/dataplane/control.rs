@@ -9,7 +9,7 @@ use nodeport_common::abi::{self, PORT_SNAT, PORTS_PER_LINE, PortLine, maps};
 use super::maps::shared;
 use super::pins::Pins;
 use super::sys::{Jiffies, SharedArray};
-use crate::config::{Config, PortRange};
+use crate::config::{Config, LocalMode, PortRange};
 
 /// ICMP errors that one CPU may send per second.
 const ERRORS_PER_SECOND: u32 = 1_000;
@@ -54,6 +54,7 @@ impl Control {
             errors_per_second: ERRORS_PER_SECOND,
             draining: 0,
             fib_source: fib_source.into(),
+            fast_local: (config.local_mode == LocalMode::Auto).into(),
             ..abi::Control::default()
         };
         let keep = |control: &mut abi::Control| {

@@ -1,7 +1,9 @@
 //! Which interfaces are served, and what the programs may know of all of them.
 
 use anyhow::{bail, ensure};
-use nodeport_common::abi::{Addr4, Addr6, DEVICE_ATTACHED, DEVICE_REDIRECT, Device, Tags};
+use nodeport_common::abi::{
+    Addr4, Addr6, DEVICE_ATTACHED, DEVICE_POD, DEVICE_REDIRECT, Device, Tags,
+};
 
 use super::net::{Interface, Kind, Vlan};
 use super::status::{DeviceMode, Refusal};
@@ -118,13 +120,29 @@ fn is_node_side(interface: &Interface) -> bool {
     is_served && !interface.has_master
 }
 
+/// The near ends of veths of pods: those by which packets leave this network namespace, and that are
+/// neither served as NICs nor part of a bridge.
+pub(super) fn of_pods<'a>(
+    choice: &'a Choice,
+    interfaces: &'a [Interface],
+) -> impl Iterator<Item = &'a Interface> {
+    let is_served =
+        |interface: &Interface| choice.targets.iter().any(|to| to.ifindex == interface.ifindex);
+    interfaces.iter().filter(move |interface| {
+        let is_own = interface.is_way_out && interface.is_ethernet && !interface.has_master;
+        is_own && !is_node_side(interface) && !is_served(interface)
+    })
+}
+
 /// What the programs may know, but for its exit, of an interface among `interfaces`. `mode` tells how each is served,
-/// `any_xdp` whether XDP serves any.
+/// `any_xdp` whether XDP serves any, `is_fast` whether flows to the pod behind it can be opened in
+/// fast mode.
 pub(super) fn describe(
     interface: &Interface,
     interfaces: &[Interface],
     mode_of: impl Fn(u32) -> Option<DeviceMode>,
     any_xdp: bool,
+    is_fast: bool,
 ) -> Device {
     let mode = mode_of(interface.ifindex);
     let (lower, tags) = below(interface, interfaces)
@@ -140,7 +158,9 @@ pub(super) fn describe(
     };
     let bit = |is_set: bool, bit: u32| if is_set { bit } else { 0 };
     Device {
-        flags: bit(is_attached, DEVICE_ATTACHED) | bit(may_send, DEVICE_REDIRECT),
+        flags: bit(is_attached, DEVICE_ATTACHED)
+            | bit(may_send, DEVICE_REDIRECT)
+            | bit(is_fast, DEVICE_POD),
         address4: interface.address4,
         address6: interface.address6,
         mac: interface.mac,
@@ -261,7 +281,7 @@ mod tests {
             (&tunnel, tc, true, DEVICE_ATTACHED),
         ] {
             let name = &interface.name;
-            let device = describe(interface, &[], |_| mode, any_xdp);
+            let device = describe(interface, &[], |_| mode, any_xdp, false);
             assert_eq!((device.flags, device.lower), (flags, 0), "{name} {mode:?}");
         }
     }
@@ -298,7 +318,7 @@ mod tests {
         let all = [nic, outer, inner, third, stray];
         let told = |index: usize, mode| {
             let mode_of = |ifindex| (ifindex == 2).then_some(mode);
-            let device = describe(&all[index], &all, mode_of, true);
+            let device = describe(&all[index], &all, mode_of, true, false);
             (device.lower, device.tags.map(u32::to_ne_bytes))
         };
         let none = (0, [[0; 4]; 2]);

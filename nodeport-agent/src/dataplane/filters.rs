@@ -63,7 +63,7 @@ impl Filters {
 fn direction(hook: Hook) -> TcAttachType {
     match hook {
         Hook::Egress => TcAttachType::Egress,
-        Hook::Ingress | Hook::Xdp => TcAttachType::Ingress,
+        Hook::Ingress | Hook::Pod | Hook::Xdp => TcAttachType::Ingress,
     }
 }
 

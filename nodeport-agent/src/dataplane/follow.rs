@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use nodeport_common::abi::{DEVICE_ATTACHED, Device, maps};
+use nodeport_common::abi::{DEVICE_ATTACHED, DEVICE_POD, Device, maps};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::attach::{Attacher, Fresh};
@@ -19,6 +19,7 @@ use super::devices::{self, Choice, Target};
 use super::exits::Exits;
 use super::maps::{Hash, is_full};
 use super::net::{self, Change, Changes, Heard, Interface, Listener};
+use super::pods::Pods;
 use super::status::{self, Attached, DeviceMode, DeviceStatus};
 use super::wire::Wire;
 use super::worker::{Worker, has_ended};
@@ -41,6 +42,8 @@ pub(super) struct Following {
     pub(super) run_dir: PathBuf,
     /// What is attached, by the interface's number.
     pub(super) served: BTreeMap<u32, Served>,
+    /// What is attached to pods' veths.
+    pub(super) pods: Pods,
     /// What the map holds.
     pub(super) described: BTreeMap<u32, Device>,
     /// Whether the map has had no room for some.
@@ -65,8 +68,8 @@ impl Following {
         choice.check(&self.wanted, &interfaces, &before)?;
         let mut fresh = Vec::new();
         let result = self.attach_first(&choice, &mut fresh).and_then(|()| {
-            let keep: BTreeSet<u32> = self.served.keys().copied().collect();
-            self.attacher.prune(&keep)?;
+            self.pods.follow(&mut self.attacher, &choice, &interfaces, &mut fresh);
+            self.prune()?;
             self.report(&choice, &interfaces)
         });
         if result.is_err() {
@@ -139,6 +142,7 @@ impl Following {
             self.describe(&interfaces, self.attacher.may_use_xdp())?;
         }
         new.into_iter().for_each(|target| self.attach_later(target));
+        self.pods.follow(&mut self.attacher, &choice, &interfaces, &mut Vec::new());
         self.report(&choice, &interfaces)
     }
 
@@ -191,7 +195,11 @@ impl Following {
         if self.served.len() == before {
             return Ok(());
         }
-        self.attacher.prune(&self.served.keys().copied().collect())
+        self.prune()
+    }
+
+    fn prune(&self) -> anyhow::Result<()> {
+        self.attacher.prune(&self.served.keys().copied().collect(), &self.pods.all())
     }
 
     /// Tells the programs, and whoever asks, what is there.
@@ -228,7 +236,16 @@ impl Following {
             .iter()
             .map(|interface| {
                 let ifindex = interface.ifindex;
-                (ifindex, devices::describe(interface, interfaces, mode, any_xdp))
+                (
+                    ifindex,
+                    devices::describe(
+                        interface,
+                        interfaces,
+                        mode,
+                        any_xdp,
+                        self.pods.is_fast(ifindex),
+                    ),
+                )
             })
             .collect();
         let is_gone = |ifindex: &&u32| !wanted.contains_key(ifindex);
@@ -272,9 +289,9 @@ impl Following {
             if device.exit != 0 && self.insert(ifindex, device)? {
                 return Ok(true);
             }
-            let mut lesser = self.described.iter().filter(|(_, other)| !is_attached(other));
+            let mut lesser = self.described.iter().filter(|(_, other)| rank(other) < rank(&device));
             let lesser = lesser.find(|(other, _)| **other != ifindex).map(|(lesser, _)| *lesser);
-            let Some(lesser) = lesser.filter(|_| is_attached(&device)) else {
+            let Some(lesser) = lesser else {
                 self.exits.forget(ifindex);
                 return Ok(false);
             };
@@ -317,7 +334,7 @@ impl Following {
             let attached = Attached::none("absent", "there is no such interface now".to_owned());
             DeviceStatus { name: name.clone(), ifindex: 0, attached }
         });
-        served.chain(unfit).chain(absent).collect()
+        served.chain(unfit).chain(absent).chain(self.pods.statuses()).collect()
     }
 
     /// Begins to follow, in this thread's network namespace.
@@ -380,14 +397,15 @@ fn is_gone(error: &anyhow::Error) -> bool {
         .any(|cause| cause.raw_os_error() == Some(libc::ENODEV))
 }
 
-const fn is_attached(device: &Device) -> bool {
-    device.flags & DEVICE_ATTACHED != 0
+/// Which can be done without least: those that are served, then those of pods.
+const fn rank(device: &Device) -> u32 {
+    if device.flags & DEVICE_ATTACHED != 0 { 2 } else { (device.flags & DEVICE_POD != 0) as u32 }
 }
 
-/// Those that are served cannot be done without.
+/// Those that can be done without come last.
 fn served_first(devices: &BTreeMap<u32, Device>) -> Vec<(u32, Device)> {
     let mut devices: Vec<_> = devices.iter().map(|(key, device)| (*key, *device)).collect();
-    devices.sort_by_key(|(_, device)| !is_attached(device));
+    devices.sort_by_key(|(_, device)| std::cmp::Reverse(rank(device)));
     devices
 }
 

@@ -18,6 +18,7 @@ mod object;
 mod open;
 mod overload;
 pub(crate) mod pins;
+mod pods;
 mod preflight;
 pub mod status;
 #[expect(unsafe_code, reason = "system calls, and memory shared with the kernel")]

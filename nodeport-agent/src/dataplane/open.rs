@@ -20,6 +20,7 @@ use super::net::Listener;
 use super::object;
 use super::overload::Overload;
 use super::pins::{self, Pins};
+use super::pods::Pods;
 use super::preflight::{self, Kernel};
 use super::sys::Jiffies;
 use crate::config::Config;
@@ -164,6 +165,7 @@ fn following(
         exits: Exits::open(pins, &described)?,
         run_dir: config.instance.run_dir.clone(),
         served: BTreeMap::new(),
+        pods: Pods::new(config.local_mode),
         described,
         is_full: false,
         reported: Vec::new(),

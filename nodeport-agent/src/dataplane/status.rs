@@ -27,6 +27,8 @@ pub enum DeviceMode {
     Xdp,
     /// TC alone.
     Tc,
+    /// It is a pod's veth: TC where the pod's packets come out of it.
+    Pod,
     /// None: nothing is attached.
     None,
 }
@@ -75,6 +77,17 @@ pub(super) enum Refusal {
 impl Attached {
     pub(super) const fn xdp() -> Self {
         Self { mode: DeviceMode::Xdp, reason: None }
+    }
+
+    pub(super) const fn pod() -> Self {
+        Self { mode: DeviceMode::Pod, reason: None }
+    }
+
+    /// A pod's veth that serves the flows that were opened in fast mode, and no new ones.
+    pub(super) fn old_flows() -> Self {
+        let text = "--local-mode slow: for flows that are in fast mode already".to_owned();
+        let reason = Reason { code: "old_flows".to_owned(), text };
+        Self { mode: DeviceMode::Pod, reason: Some(reason) }
     }
 
     pub(super) fn tc(refusal: Refusal, device: &str) -> Self {

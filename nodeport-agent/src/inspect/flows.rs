@@ -7,8 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use foldhash::fast::RandomState;
 use nodeport_common::abi::{
-    Addr4, Addr6, FLOW_LOCAL, FLOW_PROVED, FLOW_REPLY, Flow, FlowEntry, FlowKey, FlowState,
-    HOP_NEIGHBOUR, HOP_SEND, HOP_STACK, HOP_TAGGED, Mac, NextHop, Plain, Port,
+    Addr4, Addr6, FLOW_FAST, FLOW_LOCAL, FLOW_PROVED, FLOW_REPLY, Flow, FlowEntry, FlowKey,
+    FlowState, HOP_NEIGHBOUR, HOP_POD, HOP_SEND, HOP_STACK, HOP_TAGGED, Mac, NextHop, Plain, Port,
 };
 use nodeport_common::core::flow::{partner, partner_key};
 use nodeport_common::core::rewrite::has_addresses;
@@ -31,6 +31,8 @@ pub(super) struct FlowRow<'a> {
     /// `established`, or `newcomer` while the flow has not proved itself.
     standing: &'static str,
     local: bool,
+    /// Past the node's network stack; such as go to other nodes always do.
+    fast: bool,
     packets_to_backend: u64,
     bytes_to_backend: u64,
     packets_to_client: u64,
@@ -45,7 +47,7 @@ pub(super) struct FlowRow<'a> {
 /// Where a half's packets go next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Hop<'a> {
-    /// `send`, `send_tagged`, `neighbour`, `stack` or `unresolved`.
+    /// `send`, `send_tagged`, `neighbour`, `pod`, `stack` or `unresolved`.
     mode: &'static str,
     interface: Option<Cow<'a, str>>,
     mac: Option<HardwareAddress>,
@@ -195,6 +197,7 @@ fn row<'a, A: InFamily>(
         state: state(flow.state),
         standing: if flow.flags & FLOW_PROVED != 0 { "established" } else { "newcomer" },
         local: flow.flags & FLOW_LOCAL != 0,
+        fast: flow.flags & (FLOW_LOCAL | FLOW_FAST) != FLOW_LOCAL,
         packets_to_backend: flow.packets,
         bytes_to_backend: flow.bytes,
         packets_to_client: reply.map_or(0, |reply| reply.packets),
@@ -228,6 +231,7 @@ fn hop<'a>(view: &'a View, hop: &NextHop) -> Hop<'a> {
         HOP_SEND => "send",
         HOP_NEIGHBOUR => "neighbour",
         HOP_TAGGED => "send_tagged",
+        HOP_POD => "pod",
         HOP_STACK => "stack",
         _ => "unresolved",
     };

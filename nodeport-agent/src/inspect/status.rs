@@ -266,6 +266,7 @@ impl Row for DeviceStatus {
         let mode = match self.attached.mode {
             DeviceMode::Xdp => "XDP",
             DeviceMode::Tc => "TC",
+            DeviceMode::Pod => "pod",
             DeviceMode::None => "none",
         };
         let reason = self.attached.reason.as_ref();

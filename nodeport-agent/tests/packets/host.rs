@@ -46,6 +46,7 @@ pub(crate) fn run(world: &World, hook: Hook, frame: &[u8], gso_size: u16) -> (Ac
     let mut frame = SkbFrame { gso_size, ..SkbFrame::new(bytes) };
     let verdict = match hook {
         Hook::Egress => world.egress(OUT, &mut frame),
+        Hook::Pod => world.pod(OUT, &mut frame),
         _ => world.ingress(OUT, &mut frame),
     };
     (verdict.action(), frame.bytes)

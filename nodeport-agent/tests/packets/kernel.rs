@@ -63,9 +63,12 @@ impl Kernel {
             loader.map_max_entries(name, LINES);
         }
         let mut ebpf = loader.load(object).expect("the object loads");
-        for name in ["nodeport_ingress", "nodeport_egress", "slow_ingress", "slow_egress"] {
+        let names = ["ingress", "egress", "pod"];
+        for name in
+            names.iter().flat_map(|hook| [format!("nodeport_{hook}"), format!("slow_{hook}")])
+        {
             let program: &mut SchedClassifier =
-                ebpf.program_mut(name).expect("it is there").try_into().unwrap();
+                ebpf.program_mut(&name).expect("it is there").try_into().unwrap();
             program.load().unwrap_or_else(|error| panic!("{name}: {error}"));
         }
         for name in ["nodeport_expire", "nodeport_xdp", "slow_xdp"] {
@@ -73,7 +76,7 @@ impl Kernel {
                 ebpf.program_mut(name).expect("it is there").try_into().unwrap();
             program.load().unwrap_or_else(|error| panic!("{name}: {error}"));
         }
-        for hook in ["xdp", "ingress", "egress"] {
+        for hook in ["xdp", "ingress", "egress", "pod"] {
             link(&mut ebpf, &format!("jump_{hook}"), &format!("slow_{hook}"));
         }
         let xdp: &mut Xdp =
@@ -189,6 +192,7 @@ impl Kernel {
             Hook::Xdp => ("nodeport_xdp", xdp_context(frame.len())),
             Hook::Ingress => ("nodeport_ingress", skb_context(gso_size)),
             Hook::Egress => ("nodeport_egress", skb_context(gso_size)),
+            Hook::Pod => ("nodeport_pod", skb_context(gso_size)),
         };
         let mut context_out = context.clone();
         let mut bytes = vec![0; frame.len() + 512];

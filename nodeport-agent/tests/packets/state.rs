@@ -173,7 +173,7 @@ fn side<F: Net>() -> Side<F::Addr> {
     for number in [7, 8] {
         let hop = send(OUT, own_mac(1), mac(1, ROUTER), MTU);
         let from = F::bytes(node::<F>());
-        let answer = Answer { from, hop, watched: true };
+        let answer = Answer { from, hop, watched: true, to_pod: false };
         side.routes.insert(F::bytes(F::party(9, number)), answer);
     }
     side
@@ -212,7 +212,7 @@ fn answer<F: Net>(index: u32) -> Answer<F::Addr> {
         BEHIND_NARROW => (8, send(IN, own_mac(8), mac(8, ROUTER), NARROW)),
         _ => (1, NextHop { kind: HOP_STACK, epoch: 1, ..NextHop::default() }),
     };
-    Answer { from: F::bytes(F::party(net, 1)), hop, watched: index != BEHIND_DARK }
+    Answer { from: F::bytes(F::party(net, 1)), hop, watched: index != BEHIND_DARK, to_pod: false }
 }
 
 /// The node's address, at which its services are.

@@ -187,13 +187,13 @@ fn timeless<A: Ord>(flows: BTreeMap<FlowKey<A>, Flow<A>>) -> BTreeMap<FlowKey<A>
 /// What the kernel calls a verdict.
 fn code(hook: Hook, action: Action) -> i32 {
     match (hook, action) {
-        (Hook::Xdp, Action::Pass | Action::Stack | Action::Neighbour(_)) => 2,
+        (Hook::Xdp, Action::Pass | Action::Stack | Action::Neighbour(_) | Action::Pod(_)) => 2,
         (Hook::Xdp, Action::Drop) => 1,
         (Hook::Xdp, Action::Send(OUT) | Action::Back(_)) => 3,
         (Hook::Xdp, Action::Send(_)) => 4,
         (_, Action::Pass | Action::Stack) => -1,
         (_, Action::Drop) => 2,
-        (_, Action::Send(_) | Action::Back(_) | Action::Neighbour(_)) => 7,
+        (_, Action::Send(_) | Action::Back(_) | Action::Neighbour(_) | Action::Pod(_)) => 7,
     }
 }
 

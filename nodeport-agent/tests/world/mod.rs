@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nodeport_agent::config::{Config, Devices, Instance, Mode, PortRange, Sizes, Source, Timeouts};
+use nodeport_agent::config::{
+    Config, Devices, Instance, LocalMode, Mode, PortRange, Sizes, Source, Timeouts,
+};
 use nodeport_agent::dataplane::status::{self, DeviceMode, DeviceStatus};
 use nodeport_common::abi::LAYOUT_VERSION;
 
@@ -72,6 +74,7 @@ impl World {
             node_ports: PortRange::new(30_000, 32_767).unwrap(),
             devices: Devices::Named(devices.iter().map(|name| (*name).to_owned()).collect()),
             mode: Mode::Auto,
+            local_mode: LocalMode::Auto,
             snat_ports: PortRange::new(10_000, 10_099).unwrap(),
             seed: 1,
             sizes: Sizes { flows: 4_096, slots: 65_536 },

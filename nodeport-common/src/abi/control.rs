@@ -23,10 +23,13 @@ pub struct Control {
     pub draining: u32,
     /// 1 if the kernel's route look-up gives the source address (6.7, commit dab4e1f06cab).
     pub fib_source: u32,
+    /// Not 0: flows to pods with a veth of their own are opened in fast mode
+    /// ([`FLOW_FAST`](super::FLOW_FAST)).
+    pub fast_local: u32,
     /// Zero; fills the cache line.
-    pub pad: [u32; 9],
+    pub pad: [u32; 8],
 }
-plain!(Control = 4, 4, 4, 2, 2, 4, 4, 4, 36);
+plain!(Control = 4, 4, 4, 2, 2, 4, 4, 4, 4, 32);
 
 /// Some frontend listens on this port.
 pub const PORT_FRONTEND: u8 = 1;

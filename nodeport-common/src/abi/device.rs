@@ -6,6 +6,9 @@ use super::{Addr4, Addr6, Mac, plain};
 pub const DEVICE_ATTACHED: u32 = 1;
 /// XDP may send frames out of it (`XDP_REDIRECT` is known to work).
 pub const DEVICE_REDIRECT: u32 = 2;
+/// The near end of a veth whose far end is a pod's, with our program where the pod's packets come out
+/// of it: flows to that pod can be opened in fast mode.
+pub const DEVICE_POD: u32 = 4;
 
 /// One interface.
 #[repr(C, align(4))]

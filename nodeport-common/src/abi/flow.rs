@@ -56,6 +56,10 @@ pub const HOP_NEIGHBOUR: u8 = 3;
 /// device below it ([`Device::lower`](super::Device::lower)); TC sends from the device itself.
 pub const HOP_TAGGED: u8 = 4;
 
+/// Into the veth of a pod on this node whose near end `ifindex` is, past the node's own network stack.
+/// Only TC can do that; XDP hands the packet up as it came.
+pub const HOP_POD: u8 = 5;
+
 /// Where a flow's packets go next: what the kernel's route look-up said.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,8 +101,12 @@ impl NextHop {
 /// This half carries the backend's packets to the client.
 pub const FLOW_REPLY: u8 = 1;
 /// The backend is on this node: the client's address is kept, and the reply half is met where
-/// packets leave the node, not where they arrive.
+/// packets leave the node, not where they arrive; unless it is [`FLOW_FAST`].
 pub const FLOW_LOCAL: u8 = 2;
+/// With [`FLOW_LOCAL`]: both halves go past the node's network stack. The client's packets go straight
+/// into the pod's veth, and the pod's are met where they come out of it. A flow is opened so or
+/// not, and stays so: connection tracking must see both halves, or none.
+pub const FLOW_FAST: u8 = 4;
 /// A packet without SYN, FIN or RST changes nothing about this flow, so it need not be looked
 /// at more closely.
 pub const FLOW_SETTLED: u8 = 8;

@@ -26,6 +26,8 @@ pub const JUMP_XDP: &str = "jump_xdp";
 pub const JUMP_INGRESS: &str = "jump_ingress";
 /// The same behind TC where packets leave.
 pub const JUMP_EGRESS: &str = "jump_egress";
+/// The same behind TC where a pod's packets come out of its veth.
+pub const JUMP_POD: &str = "jump_pod";
 /// What IPv4 clients address.
 pub const FRONTENDS4: &str = "frontends4";
 /// What IPv6 clients address.
@@ -54,10 +56,11 @@ pub const SERVICE_STATS: &str = "service_stats";
 pub const ERROR_BUDGET: &str = "error_budget";
 
 /// All maps that live as long as the data path, in the order in which they are pinned.
-pub const ALL: [&str; 24] = [
+pub const ALL: [&str; 25] = [
     JUMP_XDP,
     JUMP_INGRESS,
     JUMP_EGRESS,
+    JUMP_POD,
     HEAP,
     INDEX4,
     INDEX6,

@@ -20,15 +20,15 @@ mod service;
 pub use control::{
     Control, ErrorBudget, PORT_BACKEND, PORT_FRONTEND, PORT_SNAT, PORTS_PER_LINE, PortLine,
 };
-pub use device::{DEVICE_ATTACHED, DEVICE_REDIRECT, Device, TAG_MASK, Tags};
+pub use device::{DEVICE_ATTACHED, DEVICE_POD, DEVICE_REDIRECT, Device, TAG_MASK, Tags};
 pub use entry::{
     BACKEND_BITS, EXIT_BITS, Exit, FlowDetails, FlowEntry, FlowEntry4, FlowEntry6, GENERATION_BITS,
     Heap, IndexLine, SLOTS_OF_LINE, SLOTS_PER_ENTRY,
 };
 pub use expiry::{SWEEP_ANY_USED, SweepRequest};
 pub use flow::{
-    FLOW_LOCAL, FLOW_PROVED, FLOW_REPLY, FLOW_SETTLED, FLOW_UDP, Flow, FlowKey, FlowState,
-    HOP_NEIGHBOUR, HOP_SEND, HOP_STACK, HOP_TAGGED, HOP_UNRESOLVED, NextHop,
+    FLOW_FAST, FLOW_LOCAL, FLOW_PROVED, FLOW_REPLY, FLOW_SETTLED, FLOW_UDP, Flow, FlowKey,
+    FlowState, HOP_NEIGHBOUR, HOP_POD, HOP_SEND, HOP_STACK, HOP_TAGGED, HOP_UNRESOLVED, NextHop,
 };
 pub use net::{
     Addr4, Addr6, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Mac, Port, Ports,

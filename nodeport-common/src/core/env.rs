@@ -61,6 +61,10 @@ pub trait Packet {
     /// a zero checksum zero. Returns false if it could not.
     fn replace_checksum(&mut self, offset: usize, change: ChecksumChange) -> bool;
 
+    /// Adds a ones'-complement difference to the sum that the network card has made of the frame,
+    /// where there is one: a stack that gets the frame relies on it.
+    fn add_to_sum(&mut self, diff: u16);
+
     /// Notes on the packet that it is done with, so that the TC program behind XDP leaves it
     /// alone. False if that cannot be noted: then the packet must go up as it came.
     fn mark_done(&mut self) -> bool;
@@ -79,9 +83,6 @@ pub struct ChecksumChange {
     pub port_diff: u16,
     /// The field is UDP's: zero means "none".
     pub udp: bool,
-    /// The stack gets the packet, and its IP header has no checksum that would make up for new
-    /// addresses (IPv6): where the network card has summed the frame, that sum stays as it was.
-    pub sum_stays: bool,
 }
 
 /// Room for the headers of an ICMP error.
@@ -113,6 +114,8 @@ pub enum Hook {
     Ingress,
     /// TC where packets leave.
     Egress,
+    /// TC where a pod's packets come out of its veth.
+    Pod,
 }
 
 /// A question to the kernel's routes, and the answer.
@@ -128,6 +131,8 @@ pub struct Route<A> {
     pub hop: NextHop,
     /// Whether an answer comes back through an interface that we watch.
     pub watched: bool,
+    /// Whether it goes into the veth of a pod, whose answers are met where they come out of it.
+    pub to_pod: bool,
 }
 
 /// One half of a flow where it lies, shared with other CPUs.

@@ -1,11 +1,12 @@
 //! The two halves of a flow as values: what each says, and how one follows from the other.
 
 use super::checksum;
+use super::env::Hook;
 use super::family::Family;
 use super::{proof, state};
 use crate::abi::{
-    FLOW_LOCAL, FLOW_PROVED, FLOW_REPLY, FLOW_SETTLED, Flow, FlowKey, FlowState, IPPROTO_TCP,
-    IPPROTO_UDP, NextHop, Ports,
+    FLOW_FAST, FLOW_LOCAL, FLOW_PROVED, FLOW_REPLY, FLOW_SETTLED, Flow, FlowKey, FlowState,
+    IPPROTO_TCP, IPPROTO_UDP, NextHop, Ports,
 };
 use state::Direction;
 
@@ -31,6 +32,17 @@ pub const fn is_met_leaving<A>(flow: &Flow<A>) -> bool {
     flow.flags & (FLOW_LOCAL | FLOW_REPLY) == FLOW_LOCAL | FLOW_REPLY
 }
 
+/// Whether packets of this half are met at that hook. Those of a pod in fast mode that come to where
+/// packets leave the node have missed the program at the pod's veth; they are met nevertheless.
+#[inline(always)]
+pub const fn is_met_at<A>(flow: &Flow<A>, hook: Hook) -> bool {
+    match hook {
+        Hook::Xdp | Hook::Ingress => !is_met_leaving(flow),
+        Hook::Egress => is_met_leaving(flow),
+        Hook::Pod => is_met_leaving(flow) && flow.flags & FLOW_FAST != 0,
+    }
+}
+
 /// What a flow is opened with.
 #[derive(Clone, Copy, Debug)]
 pub struct Opening<A> {
@@ -44,7 +56,7 @@ pub struct Opening<A> {
     pub backend: (u32, u32),
     /// The service port's index.
     pub service: u32,
-    /// `FLOW_LOCAL` or 0.
+    /// `FLOW_LOCAL`, perhaps with `FLOW_FAST`, or 0.
     pub flags: u8,
 }
 

@@ -6,9 +6,9 @@
 //! Errors neither make nor end a flow: they are easily forged.
 
 use super::checksum;
-use super::env::{Hook, Packet, Window, World};
+use super::env::{Packet, Window, World};
 use super::family::{Family, HeaderChange};
-use super::flow::is_met_leaving;
+use super::flow::is_met_at;
 use super::parse::{Parsed, icmp};
 use super::rewrite;
 use super::track::{find, refresh_hop};
@@ -51,8 +51,8 @@ fn find_flow<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Opt
     if !find::<F, W>(world, work) {
         return None;
     }
-    let here = is_met_leaving(&work.flow) == (W::HOOK == Hook::Egress);
-    (here && world.generation(work.flow.backend)? == work.flow.generation).then_some(())
+    (is_met_at(&work.flow, W::HOOK) && world.generation(work.flow.backend)? == work.flow.generation)
+        .then_some(())
 }
 
 #[inline(always)]
@@ -79,6 +79,10 @@ fn send_on<F: Family, P: Packet, W: World<F>>(
     if !translate::<F, P>(packet, work, l3) {
         world.count(Reason::Failed);
         return Verdict::DROP;
+    }
+    // All else in the message sums to the same as before, with its checksum.
+    if rewrite::hop_diff::<F>(work.flow.hop.kind) != 0 {
+        packet.add_to_sum(rewrite::hop_diff::<F>(work.flow.hop.kind));
     }
     world.count(Reason::IcmpTranslated);
     verdict

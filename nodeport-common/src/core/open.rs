@@ -12,8 +12,8 @@ use super::verdict::Verdict;
 use super::walk;
 use super::work::Work;
 use crate::abi::{
-    BACKEND_LOCAL, BACKEND_USABLE, FLOW_LOCAL, Flow, FlowKey, FrontendKey, HOP_STACK,
-    HOP_UNRESOLVED, Port, Ports, Reason,
+    BACKEND_LOCAL, BACKEND_USABLE, FLOW_FAST, FLOW_LOCAL, Flow, FlowKey, FrontendKey,
+    HOP_NEIGHBOUR, HOP_POD, HOP_STACK, HOP_UNRESOLVED, Port, Ports, Reason,
 };
 
 /// Slots that are tried before a service counts as having no backend: a slot may name one that
@@ -40,7 +40,7 @@ pub fn open<F: Family, P: Packet, W: World<F>>(
     world: &W,
     work: &mut Work<F::Addr>,
 ) -> Verdict {
-    if W::HOOK == Hook::Egress || !find_frontend::<F, W>(world, work) {
+    if matches!(W::HOOK, Hook::Egress | Hook::Pod) || !find_frontend::<F, W>(world, work) {
         return Verdict::PASS;
     }
     if let Err(reason) = prepare::<F, W>(world, work) {
@@ -131,19 +131,38 @@ pub fn flow_hash<F: Family>(key: &FlowKey<F::Addr>, seed: u32) -> u32 {
 /// Picks the backend and makes the forward half with its next hop; the reason if it cannot be.
 ///
 /// A backend on this node sees the client's address, and so does one that is reached through an
-/// interface that we do not watch: its answers would come back to the node unseen.
+/// interface that we do not watch: its answers would come back to the node unseen. Where it has a
+/// veth of its own and we see what comes out of that, the flow is opened in fast mode.
 #[inline(always)]
 fn prepare<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Result<(), Reason> {
     admit::<F, W>(world, work)?;
     let remote = work.backend.flags & BACKEND_LOCAL == 0;
     let hides_client = remote && find_source::<F, W>(world, work)?;
+    let is_fast = !hides_client && finds_pod::<F, W>(world, work, remote);
     make_forward::<F, W>(world, work, hides_client);
-    if hides_client {
+    if is_fast {
+        work.flow.flags |= FLOW_FAST;
+    }
+    if hides_client || is_fast {
         work.flow.hop = work.way.hop;
     } else {
         refresh_hop::<F, W>(world, work);
     }
     Ok(())
+}
+
+/// Whether the way to the backend, which sees the client's address, leads into a pod's veth at which
+/// its answers are met. The way is known already if it `is_known`.
+#[inline(always)]
+fn finds_pod<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, is_known: bool) -> bool {
+    if work.control.fast_local == 0 {
+        return false;
+    }
+    if !is_known {
+        (work.way.from, work.way.to) = (work.key.src, work.backend.address);
+        find_way::<F, W>(world, work);
+    }
+    work.way.to_pod && matches!(work.way.hop.kind, HOP_POD | HOP_NEIGHBOUR)
 }
 
 #[inline(never)]

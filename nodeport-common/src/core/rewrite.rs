@@ -4,7 +4,7 @@ use super::checksum;
 use super::env::{ChecksumChange, Packet, Window};
 use super::family::{Family, HeaderChange};
 use super::parse::Parsed;
-use crate::abi::{Flow, HOP_SEND, HOP_STACK, HOP_TAGGED, IPPROTO_UDP, Mac};
+use crate::abi::{Flow, HOP_NEIGHBOUR, HOP_POD, HOP_SEND, HOP_STACK, HOP_TAGGED, IPPROTO_UDP, Mac};
 
 /// Offset of the checksum in a TCP header.
 const TCP_CHECKSUM: usize = 16;
@@ -33,7 +33,7 @@ pub fn rewrite<F: Family, P: Packet>(
 /// Whether a next hop of this kind names Ethernet addresses.
 #[inline(always)]
 pub const fn has_addresses(kind: u8) -> bool {
-    matches!(kind, HOP_SEND | HOP_TAGGED)
+    matches!(kind, HOP_SEND | HOP_TAGGED | HOP_POD)
 }
 
 /// Writes the Ethernet addresses.
@@ -78,8 +78,33 @@ fn transport<F: Family, P: Packet>(
     }
     let offset = l4 + if udp { UDP_CHECKSUM } else { TCP_CHECKSUM };
     let (address_diff, port_diff) = (flow.address_diff, flow.port_diff);
-    let sum_stays = F::VERSION == 6 && flow.hop.kind == HOP_STACK;
-    packet.replace_checksum(offset, ChecksumChange { address_diff, port_diff, udp, sum_stays })
+    if !packet.replace_checksum(offset, ChecksumChange { address_diff, port_diff, udp }) {
+        return false;
+    }
+    // The kernel took the addresses from the frame's sum, as if an IPv4 header's checksum made up
+    // for them.
+    if F::VERSION == 6 && is_summed_again(flow.hop.kind) {
+        packet.add_to_sum(checksum::combine(address_diff, hop_diff::<F>(flow.hop.kind)));
+    }
+    true
+}
+
+/// Whether a next hop of this kind may be a stack on this machine, which relies on the sum that a
+/// network card has made of the frame.
+#[inline(always)]
+const fn is_summed_again(kind: u8) -> bool {
+    matches!(kind, HOP_STACK | HOP_POD | HOP_NEIGHBOUR)
+}
+
+/// What it makes to the sum of a frame that its IP header is rewritten for a next hop of this
+/// kind, beside the addresses: IPv4's has a checksum that makes up for all, IPv6's hop limit is one
+/// less where it is not the stack that forwards.
+#[inline(always)]
+pub const fn hop_diff<F: Family>(kind: u8) -> u16 {
+    match F::VERSION == 6 && matches!(kind, HOP_POD | HOP_NEIGHBOUR) {
+        true => !u16::from_ne_bytes([0, 1]),
+        false => 0,
+    }
 }
 
 #[inline(always)]

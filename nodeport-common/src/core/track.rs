@@ -1,8 +1,8 @@
 //! Packets that are not routine: of young flows, of flows that begin, close or lost something.
 
-use super::env::{Hook, Inserted, Packet, Step, Stepped, Window, World};
+use super::env::{Inserted, Packet, Step, Stepped, Window, World};
 use super::family::Family;
-use super::flow::{self, direction, is_met_leaving, next_state, partner, partner_key};
+use super::flow::{self, direction, is_met_at, next_state, partner, partner_key};
 use super::icmp_reply;
 use super::parse::Parsed;
 use super::state::{ACK, Direction, RST, SYN, is_reusable, may_open, opens};
@@ -10,8 +10,8 @@ use super::verdict::Verdict;
 use super::work::Work;
 use super::{open, walk};
 use crate::abi::{
-    FLOW_LOCAL, FLOW_PROVED, FLOW_REPLY, FlowState, HOP_STACK, HOP_UNRESOLVED, IPPROTO_TCP,
-    NextHop, Reason,
+    FLOW_FAST, FLOW_LOCAL, FLOW_PROVED, FLOW_REPLY, FlowState, HOP_STACK, HOP_UNRESOLVED,
+    IPPROTO_TCP, NextHop, Reason,
 };
 
 /// Decides on `work.parsed`, a packet whose port concerns us and that is not routine.
@@ -25,7 +25,7 @@ pub fn track<F: Family, P: Packet, W: World<F>>(
     if !find::<F, W>(world, work) {
         return open::open::<F, P, W>(packet, world, work);
     }
-    if is_met_leaving(&work.flow) != (W::HOOK == Hook::Egress) {
+    if !is_met_at(&work.flow, W::HOOK) {
         return Verdict::PASS;
     }
     let partner = find_partner::<F, W>(world, work);
@@ -175,13 +175,16 @@ pub fn refresh_hop<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) 
     if flow.hop.epoch == epoch {
         return false;
     }
-    let by_stack = is_met_leaving(flow) || direction(flow) == Direction::Forward;
-    if flow.flags & FLOW_LOCAL != 0 && by_stack {
+    if flow.flags & (FLOW_LOCAL | FLOW_FAST) == FLOW_LOCAL {
         flow.hop = NextHop { kind: HOP_STACK, epoch, ..NextHop::UNRESOLVED };
         return true;
     }
     (work.way.from, work.way.to) = (flow.new_src, flow.new_dst);
     find_way::<F, W>(world, work);
+    if work.way.hop.kind == HOP_STACK && work.flow.flags & FLOW_FAST != 0 {
+        // The stack has never seen this flow.
+        work.way.hop = NextHop::UNRESOLVED;
+    }
     work.flow.hop = work.way.hop;
     true
 }

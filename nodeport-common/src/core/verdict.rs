@@ -19,6 +19,8 @@ pub enum Action {
     Send(u32),
     /// Out of the interface, by the kernel's neighbour table.
     Neighbour(u32),
+    /// Into the pod's end of that veth, with its Ethernet header written.
+    Pod(u32),
     /// Out of the interface on which it came, with the VLAN tags that it came with.
     Back(u32),
     /// Nowhere.
@@ -31,6 +33,7 @@ const SEND: u64 = 3;
 const NEIGHBOUR: u64 = 4;
 const PASS: u64 = 5;
 const BACK: u64 = 6;
+const POD: u64 = 7;
 
 impl Verdict {
     /// To the stack, as it came.
@@ -61,6 +64,12 @@ impl Verdict {
         Self::new(NEIGHBOUR, ifindex)
     }
 
+    /// Into the pod's end of that veth, with its Ethernet header written.
+    #[inline(always)]
+    pub const fn pod(ifindex: u32) -> Self {
+        Self::new(POD, ifindex)
+    }
+
     /// Out of the interface on which it came, with the VLAN tags that it came with.
     #[inline(always)]
     pub const fn back(ifindex: u32) -> Self {
@@ -77,6 +86,7 @@ impl Verdict {
             SEND => Action::Send(ifindex),
             NEIGHBOUR => Action::Neighbour(ifindex),
             BACK => Action::Back(ifindex),
+            POD => Action::Pod(ifindex),
             _ => Action::Pass,
         }
     }

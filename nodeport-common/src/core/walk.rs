@@ -5,15 +5,15 @@
 
 use super::env::{FlowRef, Hook, Packet, Window, World};
 use super::family::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Family, V4, V6};
-use super::flow::{INTERVAL, is_met_leaving};
+use super::flow::{INTERVAL, is_met_at};
 use super::parse::{self, ETHERNET, Kind, L4, Parsed};
 use super::state::{FIN, RST, SYN};
 use super::verdict::Verdict;
 use super::work::Work;
 use super::{icmp_error, rewrite, track};
 use crate::abi::{
-    FLOW_SETTLED, Flow, FlowKey, HOP_SEND, HOP_STACK, HOP_TAGGED, IPPROTO_TCP, IPPROTO_UDP,
-    NextHop, PORT_BACKEND, PORT_FRONTEND, PORT_SNAT, Reason,
+    FLOW_FAST, FLOW_SETTLED, Flow, FlowKey, HOP_POD, HOP_SEND, HOP_STACK, HOP_TAGGED, IPPROTO_TCP,
+    IPPROTO_UDP, NextHop, PORT_BACKEND, PORT_FRONTEND, PORT_SNAT, Reason,
 };
 
 /// Bytes of a frame that uncommon packets are parsed in: tags, options, extensions, and the
@@ -126,10 +126,10 @@ fn transport<F: Family, P: Packet, W: World<F>>(
 }
 
 /// Counts a packet that is passed: once, where the last of our programs passes it. Behind XDP sits
-/// TC, which sees it again.
+/// TC, which sees it again, as it sees a pod's packet that leaves the node.
 #[inline(always)]
 pub fn count_passed<F: Family, W: World<F>>(world: &W, reason: Reason) {
-    if W::HOOK != Hook::Xdp {
+    if !matches!(W::HOOK, Hook::Xdp | Hook::Pod) {
         world.count(reason);
     }
 }
@@ -139,7 +139,7 @@ pub fn count_passed<F: Family, W: World<F>>(world: &W, reason: Reason) {
 pub fn concerns_us<F: Family, W: World<F>>(world: &W, key: &FlowKey<F::Addr>) -> bool {
     let (port, bits) = match W::HOOK {
         Hook::Xdp | Hook::Ingress => (key.ports.dst, PORT_FRONTEND | PORT_SNAT),
-        Hook::Egress => (key.ports.src, PORT_BACKEND),
+        Hook::Egress | Hook::Pod => (key.ports.src, PORT_BACKEND),
     };
     world.port_bits(u16::from_be_bytes(port)) & bits != 0
 }
@@ -155,6 +155,10 @@ fn routine<F: Family, P: Packet, W: World<F>>(
     let now = world.now();
     let mut entry = world.flow(&parsed.key)?;
     let flow = entry.read()?;
+    if W::HOOK == Hook::Pod && flow.flags & FLOW_FAST == 0 {
+        // It goes through the stack, and is met where it leaves the node.
+        return Some(Verdict::PASS);
+    }
     if !is_routine::<F, P, W>(packet, parsed, &flow, now, epoch)
         || world.generation(flow.backend)? != flow.generation
     {
@@ -179,7 +183,7 @@ fn is_routine<F: Family, P: Packet, W: World<F>>(
         && parsed.tcp_flags & (SYN | FIN | RST) == 0
         && flow.hop.epoch == epoch
         && (now ^ flow.last_seen) & !INTERVAL == 0
-        && is_met_leaving(flow) == (W::HOOK == Hook::Egress)
+        && is_met_at(flow, W::HOOK)
         && (flow.hop.kind == HOP_STACK || may_leave(packet, parsed, flow))
 }
 
@@ -226,6 +230,7 @@ pub fn exit<F: Family, P: Packet, W: World<F>>(
         }
         (Hook::Xdp, _) => None,
         (_, HOP_SEND) => Some(Verdict::send(hop.ifindex)),
+        (_, HOP_POD) => Some(Verdict::pod(hop.ifindex)),
         (_, _) => Some(Verdict::neighbour(hop.ifindex)),
     }
 }

@@ -11,7 +11,7 @@ use proptest::sample::{Index, select};
 
 use crate::support::*;
 
-const HOOKS: [Hook; 3] = [Hook::Xdp, Hook::Ingress, Hook::Egress];
+const HOOKS: [Hook; 4] = [Hook::Xdp, Hook::Ingress, Hook::Egress, Hook::Pod];
 
 /// A node with flows of every kind, and frames that belong to them.
 fn busy<F: Net>() -> (Node, Vec<Draft>) {

@@ -185,7 +185,7 @@ impl Node {
             kind: HOP_SEND,
             pad: 0,
         };
-        Answer { from: F::bytes(inside_ip::<F>()), hop, watched: true }
+        Answer { from: F::bytes(inside_ip::<F>()), hop, watched: true, to_pod: false }
     }
 
     /// Makes VLAN devices of both interfaces, whose frames have these tags.
@@ -209,6 +209,7 @@ impl Node {
             }
             Hook::Ingress => self.skb(SkbFrame::new(bytes), World::ingress),
             Hook::Egress => self.skb(SkbFrame::new(bytes), World::egress),
+            Hook::Pod => self.skb(SkbFrame::new(bytes), World::pod),
         }
     }
 

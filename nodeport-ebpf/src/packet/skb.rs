@@ -109,17 +109,18 @@ impl Packet for Skb {
         let ports = change.port_diff as u64;
         let pseudo = BPF_F_PSEUDO_HDR as u64 | udp;
         // SAFETY: the context is the program's own; the helper checks the offset.
-        let replaced = unsafe {
+        // In IPv6 the helper takes the addresses from the frame's sum, as if an IPv4 header made up
+        // for them. BPF_F_IPV6 would stop it, but is too new (6.16, commit ead7f9b8de65).
+        unsafe {
             bpf_l4_csum_replace(self.0, offset as u32, 0, addresses, pseudo) == 0
                 && (ports == 0 || bpf_l4_csum_replace(self.0, offset as u32, 0, ports, udp) == 0)
-        };
-        if change.sum_stays {
-            // The helper takes the addresses from the frame's sum, as if an IPv4 header made up
-            // for them. BPF_F_IPV6 would stop it, but is too new (6.16, commit ead7f9b8de65).
-            // SAFETY: the context is the program's own. Without such a sum nothing happens.
-            let _ = unsafe { bpf_csum_update(self.0, change.address_diff as u32) };
         }
-        replaced
+    }
+
+    #[inline(always)]
+    fn add_to_sum(&mut self, diff: u16) {
+        // SAFETY: the context is the program's own. Without such a sum nothing happens.
+        let _ = unsafe { bpf_csum_update(self.0, diff as u32) };
     }
 
     #[inline(always)]

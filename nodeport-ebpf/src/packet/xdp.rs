@@ -65,6 +65,9 @@ impl Packet for Frame {
     }
 
     #[inline(always)]
+    fn add_to_sum(&mut self, _: u16) {}
+
+    #[inline(always)]
     fn mark_done(&mut self) -> bool {
         // SAFETY: the context is the program's own.
         if unsafe { bpf_xdp_adjust_meta(self.0, -4) } != 0 {

@@ -1,4 +1,4 @@
-//! TC on the node's network interface.
+//! TC on the node's network interface, and on the veths of its pods.
 
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use aya_ebpf::macros::classifier;
@@ -6,8 +6,8 @@ use aya_ebpf::programs::TcContext;
 use nodeport_common::core::env::Packet;
 use nodeport_common::core::walk::{quick, thorough};
 
-use crate::env::{EGRESS, INGRESS, Kernel};
-use crate::maps::{JUMP_EGRESS, JUMP_INGRESS};
+use crate::env::{EGRESS, INGRESS, Kernel, POD};
+use crate::maps::{JUMP_EGRESS, JUMP_INGRESS, JUMP_POD};
 use crate::packet::skb::Skb;
 use crate::verdict;
 
@@ -61,5 +61,30 @@ pub(crate) fn nodeport_egress(context: TcContext) -> i32 {
 pub(crate) fn slow_egress(context: TcContext) -> i32 {
     let mut skb = Skb(context.skb.skb);
     let kernel = Kernel::<Skb, EGRESS> { context: skb };
+    verdict::tc(skb, &kernel, thorough(&mut skb, &kernel))
+}
+
+/// The answers of a pod in fast mode, where they come out of its veth.
+#[classifier]
+pub(crate) fn nodeport_pod(context: TcContext) -> i32 {
+    let mut skb = Skb(context.skb.skb);
+    if skb.is_of_vlan() {
+        return TC_ACT_UNSPEC;
+    }
+    skb.make_linear(HEADERS);
+    let kernel = Kernel::<Skb, POD> { context: skb };
+    if let Some(verdict) = quick(&mut skb, &kernel) {
+        return verdict::tc(skb, &kernel, verdict);
+    }
+    // SAFETY: nothing waits to be dropped.
+    unsafe { JUMP_POD.tail_call(&context, 0) };
+    TC_ACT_UNSPEC
+}
+
+/// The same for what is not routine.
+#[classifier]
+pub(crate) fn slow_pod(context: TcContext) -> i32 {
+    let mut skb = Skb(context.skb.skb);
+    let kernel = Kernel::<Skb, POD> { context: skb };
     verdict::tc(skb, &kernel, thorough(&mut skb, &kernel))
 }

@@ -38,6 +38,8 @@ struct Link {
     address: Vec<u8>,
     mtu: u32,
     master: u32,
+    /// The number of the network namespace that its other end, or what is below it, is in.
+    elsewhere: Option<i32>,
 }
 
 impl Change {
@@ -101,6 +103,7 @@ impl Changes {
                 LinkAttribute::Address(address) => link.address.clone_from(address),
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
                 LinkAttribute::Controller(master) => link.master = *master,
+                LinkAttribute::LinkNetNsId(id) => link.elsewhere = Some(*id),
                 _ => {}
             }
         }

@@ -27,6 +27,8 @@ pub(in super::super) struct Interface {
     pub(in super::super) is_up: bool,
     /// It is part of a bridge or bond.
     pub(in super::super) has_master: bool,
+    /// It is a veth whose far end is in another network namespace.
+    pub(in super::super) is_way_out: bool,
     /// The XDP program on it.
     pub(in super::super) xdp_program: Option<u32>,
     pub(in super::super) mac: Mac,
@@ -132,6 +134,7 @@ fn from_link(link: &LinkMessage) -> Interface {
         is_ethernet,
         is_up: link.header.flags.contains(LinkFlags::Up),
         has_master: false,
+        is_way_out: is_way_out(&link.attributes),
         xdp_program: None,
         mac: Mac::default(),
         address4: Addr4::default(),
@@ -153,6 +156,16 @@ fn from_link(link: &LinkMessage) -> Interface {
         }
     }
     interface
+}
+
+/// Whether these are of a veth whose far end is in another network namespace.
+fn is_way_out(attributes: &[LinkAttribute]) -> bool {
+    let is_veth = attributes.iter().any(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => infos.contains(&LinkInfo::Kind(InfoKind::Veth)),
+        _ => false,
+    });
+    let is_elsewhere = |attribute| matches!(attribute, &LinkAttribute::LinkNetNsId(_));
+    is_veth && attributes.iter().any(is_elsewhere)
 }
 
 fn vlan(attributes: &[LinkAttribute]) -> Option<Vlan> {
@@ -273,6 +286,7 @@ pub(in super::super) mod testing {
             is_ethernet: true,
             is_up: true,
             has_master: false,
+            is_way_out: false,
             xdp_program: None,
             mac: [2, 0, 0, 0, 0, ifindex as u8],
             address4: Addr4::default(),

@@ -36,7 +36,7 @@ fn error<F: Net>(mut input: Input<'_>) {
     quote.truncate(usize::from(input.byte()));
     let message = Icmp { kind: input.byte() % 16, code: input.byte() % 8, word: input.bytes() };
     let to = input.of(&[seen.ip(), node_ip::<F>(), client_ip::<F>()]);
-    let hook = input.of(&[Hook::Xdp, Hook::Ingress, Hook::Egress]);
+    let hook = input.of(&[Hook::Xdp, Hook::Ingress, Hook::Egress, Hook::Pod]);
     let draft = Draft::icmp(F::party(77, 1), to, message, &quote).ttl(input.of(&[64, 2, 1, 0]));
     let frame = [draft.build().as_slice(), input.rest()].concat();
 
@@ -46,7 +46,11 @@ fn error<F: Net>(mut input: Input<'_>) {
     match out.action {
         Action::Pass => assert_eq!(out.bytes, frame),
         Action::Drop => {}
-        Action::Stack | Action::Send(_) | Action::Back(_) | Action::Neighbour(_) => {
+        Action::Stack
+        | Action::Send(_)
+        | Action::Back(_)
+        | Action::Neighbour(_)
+        | Action::Pod(_) => {
             assert_eq!(faults(&out.bytes), Vec::<String>::new());
             assert_eq!(out.bytes.len(), frame.len());
         }

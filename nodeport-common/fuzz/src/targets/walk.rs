@@ -14,7 +14,7 @@ use crate::support::*;
 /// What is passed is as it came; what was right is right afterwards.
 pub(crate) fn walk(data: &[u8]) {
     let mut input = Input::new(data);
-    let hook = input.of(&[Hook::Xdp, Hook::Ingress, Hook::Egress]);
+    let hook = input.of(&[Hook::Xdp, Hook::Ingress, Hook::Egress, Hook::Pod]);
     let node = busy();
     node.world.wait(u32::from(input.byte()) * 64);
     let frame = &frame(&node, input);
@@ -22,7 +22,11 @@ pub(crate) fn walk(data: &[u8]) {
     match out.action {
         Action::Pass => assert_eq!(&out.bytes, frame, "passed, but changed"),
         Action::Drop => {}
-        Action::Stack | Action::Send(_) | Action::Back(_) | Action::Neighbour(_) => {
+        Action::Stack
+        | Action::Send(_)
+        | Action::Back(_)
+        | Action::Neighbour(_)
+        | Action::Pod(_) => {
             if faults(frame).is_empty() {
                 assert_eq!(faults(&out.bytes), Vec::<String>::new(), "{frame:02x?}");
             }

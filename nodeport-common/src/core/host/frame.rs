@@ -27,6 +27,9 @@ pub struct Frame<const OWN: bool> {
     pub gso_size: u16,
     /// Who finishes the transport checksum; only TC asks.
     pub checksum: Checksum,
+    /// The sum that the network card has made of all behind the Ethernet header, if it has (the
+    /// kernel's `CHECKSUM_COMPLETE`); only TC asks.
+    pub sum: Option<u16>,
     /// Whether XDP has noted that it is done with the frame.
     pub done: bool,
     /// The driver has no room for such a note.
@@ -89,7 +92,14 @@ impl<const OWN: bool> Packet for Frame<OWN> {
         let old = field.load::<u16, 0>();
         let new = if partial { old_partial(old, change) } else { finished(old, change) };
         field.store::<u16, 0>(new);
+        if !change.udp || old != 0 {
+            self.add_to_sum(checksum::inverse(change.address_diff));
+        }
         true
+    }
+
+    fn add_to_sum(&mut self, diff: u16) {
+        self.sum = self.sum.map(|sum| checksum::combine(sum, diff));
     }
 
     fn mark_done(&mut self) -> bool {

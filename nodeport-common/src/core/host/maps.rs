@@ -19,6 +19,8 @@ pub struct Answer<A> {
     pub hop: NextHop,
     /// Whether answers come back through an interface that is watched.
     pub watched: bool,
+    /// Whether it goes into the veth of a pod, whose answers are met there.
+    pub to_pod: bool,
 }
 
 /// The maps of one family. Tests write to them as the agent would.

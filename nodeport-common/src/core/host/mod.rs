@@ -14,4 +14,4 @@ mod world;
 pub use frame::{Checksum, Frame, SkbFrame, XdpFrame};
 pub use maps::{Answer, Maps, OnHost};
 pub use table::{Change, Entry, FlowTable};
-pub use world::{At, EGRESS, INGRESS, World, XDP};
+pub use world::{At, EGRESS, INGRESS, POD, World, XDP};

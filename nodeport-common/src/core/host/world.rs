@@ -103,6 +103,11 @@ impl World {
         walk(frame, &At::<INGRESS> { world: self, ifindex })
     }
 
+    /// Walks a frame in TC where it comes out of that veth of a pod.
+    pub fn pod(&self, ifindex: u32, frame: &mut SkbFrame) -> Verdict {
+        walk(frame, &At::<POD> { world: self, ifindex })
+    }
+
     /// Walks a frame in TC where it leaves from that interface.
     pub fn egress(&self, ifindex: u32, frame: &mut SkbFrame) -> Verdict {
         walk(frame, &At::<EGRESS> { world: self, ifindex })
@@ -115,6 +120,9 @@ pub const XDP: u8 = 0;
 pub const INGRESS: u8 = 1;
 /// [`At`] TC where packets leave.
 pub const EGRESS: u8 = 2;
+
+/// [`At`] TC where packets come out of a pod's veth.
+pub const POD: u8 = 3;
 
 /// The world as a program at a hook sees it.
 #[derive(Clone, Copy, Debug)]
@@ -129,7 +137,8 @@ impl<const HOOK: u8> Env for At<'_, HOOK> {
     const HOOK: Hook = match HOOK {
         XDP => Hook::Xdp,
         INGRESS => Hook::Ingress,
-        _ => Hook::Egress,
+        EGRESS => Hook::Egress,
+        _ => Hook::Pod,
     };
 
     fn now(&self) -> u32 {
@@ -249,12 +258,12 @@ impl<F: OnHost, const HOOK: u8> Tables<F> for At<'_, HOOK> {
         maps.asked.borrow_mut().push(way.to);
         let answer = maps.routes.borrow().get(&way.to).copied();
         let Some(answer) = answer else {
-            (way.hop, way.watched) = (NextHop::UNRESOLVED, false);
+            (way.hop, way.watched, way.to_pod) = (NextHop::UNRESOLVED, false, false);
             return;
         };
         if way.from == F::Addr::default() {
             way.from = answer.from;
         }
-        (way.hop, way.watched) = (answer.hop, answer.watched);
+        (way.hop, way.watched, way.to_pod) = (answer.hop, answer.watched, answer.to_pod);
     }
 }
