@@ -16,14 +16,19 @@ pub(crate) const SLOW: u32 = 14;
 /// One that nobody watches.
 pub(crate) const DARK: u32 = 16;
 
+/// The near end of the veth of a pod.
+pub(crate) const POD: u32 = 18;
+
 /// Interfaces: name, index, and the net that they are in.
-const LINKS: [(&str, u32, u8); 4] =
-    [("out0", OUT, 1), ("in0", IN, 8), ("slow0", SLOW, 7), ("dark0", DARK, 6)];
+const LINKS: [(&str, u32, u8); 5] =
+    [("out0", OUT, 1), ("in0", IN, 8), ("slow0", SLOW, 7), ("dark0", DARK, 6), ("pod0", POD, 3)];
 
 /// The router towards clients and narrow paths.
 pub(crate) const ROUTER: u8 = 254;
 /// Largest packet on a narrow path.
 pub(crate) const NARROW: u16 = 1300;
+/// Largest packet on the pod's veth.
+pub(crate) const NARROW_POD: u16 = 1400;
 /// Largest packet everywhere else.
 pub(crate) const MTU: u16 = 1500;
 
@@ -51,6 +56,7 @@ pub(crate) fn isolate() {
         ip(&format!("link set {name} up"));
         ip(&format!("link set {name}p up"));
     }
+    ip(&format!("link set pod0 mtu {NARROW_POD}"));
     addresses::<V4>(24);
     addresses::<V6>(64);
 }
@@ -65,6 +71,7 @@ fn addresses<F: Net>(prefix: u8) {
         ("in0", 8, &[20, 21, ROUTER]),
         ("slow0", 7, &[20]),
         ("dark0", 6, &[20]),
+        ("pod0", 3, &[20]),
     ] {
         for number in numbers {
             let (to, mac) = (F::party(net, *number), text(mac(net, *number)));

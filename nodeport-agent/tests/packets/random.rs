@@ -54,7 +54,8 @@ fn sequence(twins: &mut Twins, seed: u32) {
         damage(&mut frame, &mut random);
         let what = format!("packet {number}, {hook:?}: {frame:02x?}");
         let out = twins.both(&what, hook, &frame);
-        sent += u32::from(matches!(out, Some((Action::Send(_) | Action::Stack, _))));
+        sent +=
+            u32::from(matches!(out, Some((Action::Send(_) | Action::Stack | Action::Pod(_), _))));
     }
     // Or the sequences say nothing about what is served.
     assert!(sent > PACKETS / 5, "{sent} of {PACKETS}");
@@ -63,7 +64,8 @@ fn sequence(twins: &mut Twins, seed: u32) {
 /// What the agent might write meanwhile.
 fn change(state: &mut State, random: &mut Random) {
     let backend = random.of(&[REMOTE, LOCAL, OTHER, BEHIND_SLOW]) as usize;
-    match random.below(5) {
+    match random.below(6) {
+        5 => state.control.fast_local = random.below(2),
         0 => state.control.epoch += 1,
         1 => {
             state.v4.backends[backend].generation += 1;
@@ -73,22 +75,23 @@ fn change(state: &mut State, random: &mut Random) {
             let to = random.of(&[0, 1, 1, 1, 1, 2]);
             (state.v4.backends[backend].state, state.v6.backends[backend].state) = (to, to);
         }
-        3 => state.slots[REMOTE as usize] = random.of(&[REMOTE, OTHER, LOCAL]),
+        3 => state.slots[REMOTE as usize] = random.of(&[REMOTE, OTHER, LOCAL, OWN_VETH]),
         _ => state.control.draining = u32::from(random.below(8) == 0),
     }
 }
 
 fn frame<F: Net>(random: &mut Random) -> (Hook, Vec<u8>) {
-    let common = [REMOTE, REMOTE, REMOTE, LOCAL, LOCAL, OTHER, BEHIND_SLOW, BEHIND_DARK];
+    let common = [REMOTE, REMOTE, REMOTE, LOCAL, OWN_VETH, OTHER, BEHIND_SLOW, BEHIND_DARK];
     let rare = [BEHIND_NARROW, UNKNOWN_NEIGHBOUR, WITHOUT_ROUTE, OWN_ADDRESS, EMPTY];
     let index = if random.below(8) == 0 { random.of(&rare) } else { random.of(&common) };
     let client = SocketAddr::new(client::<F>().ip(), 40_000 + random.below(2) as u16);
     let (seen, leaving) = match index {
         LOCAL | BEHIND_DARK | OWN_ADDRESS => (client, Hook::Egress),
+        OWN_VETH => (client, random.of(&[Hook::Pod, Hook::Pod, Hook::Egress])),
         BEHIND_SLOW => (snat::<F>(7), Hook::Ingress),
         _ => (snat::<F>(8), Hook::Xdp),
     };
-    let any = random.of(&[Hook::Xdp, Hook::Ingress, Hook::Egress]);
+    let any = random.of(&[Hook::Xdp, Hook::Ingress, Hook::Egress, Hook::Pod]);
     let (src, dst, usual) = if random.below(2) == 0 {
         (client, frontend::<F>(index), random.of(&[Hook::Xdp, Hook::Ingress]))
     } else {

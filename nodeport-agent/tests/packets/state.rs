@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use nodeport_common::abi::{
-    BACKEND_LOCAL, BACKEND_USABLE, Backend, Control, DEVICE_ATTACHED, DEVICE_REDIRECT, Device,
-    Exit, Frontend, FrontendKey, HOP_NEIGHBOUR, HOP_SEND, HOP_STACK, HOP_TAGGED, IPPROTO_TCP,
-    IPPROTO_UDP, NextHop, PORT_BACKEND, PORT_FRONTEND, PORT_SNAT,
+    BACKEND_LOCAL, BACKEND_USABLE, Backend, Control, DEVICE_ATTACHED, DEVICE_POD, DEVICE_REDIRECT,
+    Device, Exit, Frontend, FrontendKey, HOP_NEIGHBOUR, HOP_POD, HOP_SEND, HOP_STACK, HOP_TAGGED,
+    IPPROTO_TCP, IPPROTO_UDP, NextHop, PORT_BACKEND, PORT_FRONTEND, PORT_SNAT,
 };
 use nodeport_common::core::family::{V4, V6};
 use nodeport_common::core::host::Answer;
 use nodeport_common::frames::Net;
 
-use crate::network::{DARK, IN, MTU, NARROW, OUT, ROUTER, SLOW, mac, own_mac};
+use crate::network::{DARK, IN, MTU, NARROW, NARROW_POD, OUT, POD, ROUTER, SLOW, mac, own_mac};
 
 /// The backends' port.
 pub(crate) const TARGET: u16 = 8080;
@@ -35,9 +35,11 @@ pub(crate) const WITHOUT_ROUTE: u32 = 8;
 pub(crate) const UNREACHABLE: u32 = 9;
 pub(crate) const OWN_ADDRESS: u32 = 10;
 pub(crate) const GONE: u32 = 11;
-const BACKENDS: u32 = 12;
+/// A pod of this node with a veth of its own.
+pub(crate) const OWN_VETH: u32 = 12;
+const BACKENDS: u32 = 13;
 /// The frontend without slots.
-pub(crate) const EMPTY: u32 = 12;
+pub(crate) const EMPTY: u32 = 13;
 
 /// The nodePort of the service with that backend.
 pub(crate) const fn port(backend: u32) -> u16 {
@@ -78,6 +80,7 @@ impl State {
                 snat_count: 1,
                 errors_per_second: 1_000_000,
                 fib_source: 1,
+                fast_local: 1,
                 ..Control::default()
             },
             ports: BTreeMap::from([(TARGET, PORT_BACKEND), (SNAT, PORT_SNAT)]),
@@ -95,6 +98,7 @@ impl State {
             (OUT, 1, DEVICE_ATTACHED | DEVICE_REDIRECT),
             (IN, 8, DEVICE_ATTACHED | DEVICE_REDIRECT),
             (SLOW, 7, DEVICE_ATTACHED),
+            (POD, 3, DEVICE_POD),
         ] {
             let device = Device {
                 flags,
@@ -110,6 +114,22 @@ impl State {
         }
         state
     }
+}
+
+impl State {
+    /// Whether the program is at the pod's veth, as far as the host's routes say.
+    pub(crate) fn follow_pod(&mut self, follow: bool) {
+        follow_pod::<V4>(&mut self.v4, follow);
+        follow_pod::<V6>(&mut self.v6, follow);
+    }
+}
+
+fn follow_pod<F: Net>(side: &mut Side<F::Addr>, follow: bool) {
+    let mut way = answer::<F>(OWN_VETH);
+    if !follow {
+        (way.hop, way.to_pod) = (neighbour(POD, 1, NARROW_POD), false);
+    }
+    side.routes.insert(F::bytes(backend_ip::<F>(OWN_VETH)), way);
 }
 
 /// Makes VLAN devices of the interfaces, whose frames have these tags: protocol and VLAN.
@@ -152,7 +172,7 @@ fn side<F: Net>() -> Side<F::Addr> {
         side.backends.push(Backend {
             address: F::bytes(backend_ip::<F>(index)),
             port: TARGET,
-            flags: if index == LOCAL { BACKEND_LOCAL } else { 0 },
+            flags: if matches!(index, LOCAL | OWN_VETH) { BACKEND_LOCAL } else { 0 },
             state: if index == GONE { 0 } else { BACKEND_USABLE },
             generation: 5,
             pad: 0,
@@ -167,6 +187,7 @@ fn side<F: Net>() -> Side<F::Addr> {
         BEHIND_NARROW,
         WITHOUT_ROUTE,
         OWN_ADDRESS,
+        OWN_VETH,
     ] {
         side.routes.insert(F::bytes(backend_ip::<F>(index)), answer::<F>(index));
     }
@@ -185,6 +206,7 @@ const fn exit(ifindex: u32) -> u16 {
         OUT => 1,
         IN => 2,
         SLOW => 3,
+        POD => 4,
         _ => 0,
     }
 }
@@ -209,10 +231,16 @@ fn answer<F: Net>(index: u32) -> Answer<F::Addr> {
         BEHIND_SLOW => (7, neighbour(SLOW, 1, MTU)),
         // Flows cannot name it, so that they look again each time.
         BEHIND_DARK => (6, neighbour(DARK, 0, MTU)),
+        OWN_VETH => {
+            let hop = send(POD, own_mac(3), mac(3, 20), NARROW_POD);
+            (3, NextHop { kind: HOP_POD, ..hop })
+        }
         BEHIND_NARROW => (8, send(IN, own_mac(8), mac(8, ROUTER), NARROW)),
         _ => (1, NextHop { kind: HOP_STACK, epoch: 1, ..NextHop::default() }),
     };
-    Answer { from: F::bytes(F::party(net, 1)), hop, watched: index != BEHIND_DARK, to_pod: false }
+    let to_pod = index == OWN_VETH;
+    let watched = !matches!(index, BEHIND_DARK | OWN_VETH);
+    Answer { from: F::bytes(F::party(net, 1)), hop, watched, to_pod }
 }
 
 /// The node's address, at which its services are.
@@ -228,6 +256,7 @@ fn backend_ip<F: Net>(index: u32) -> IpAddr {
         BEHIND_SLOW => F::party(7, 20),
         BEHIND_DARK => F::party(6, 20),
         BEHIND_NARROW => F::party(4, 20),
+        OWN_VETH => F::party(3, 20),
         WITHOUT_ROUTE => F::party(97, 20),
         UNREACHABLE => F::party(98, 20),
         OWN_ADDRESS => node::<F>(),

@@ -9,10 +9,10 @@ use aya::Ebpf;
 use aya::maps::Map;
 use memmap2::{MmapOptions, MmapRaw};
 use nodeport_common::abi::{
-    Exit, Flow, FlowDetails, FlowEntry, FlowKey, HOP_SEND, HOP_TAGGED, Heap, IndexLine,
-    SLOTS_OF_LINE,
+    Exit, Flow, FlowDetails, FlowEntry, FlowKey, Heap, IndexLine, SLOTS_OF_LINE,
 };
 use nodeport_common::core::env::Inserted;
+use nodeport_common::core::rewrite::has_addresses;
 use nodeport_common::core::table::half::{self, key_hash};
 use nodeport_common::core::table::slot::{Place, Slot};
 use nodeport_common::core::table::status::{STRAY, Status};
@@ -249,7 +249,7 @@ impl<'a, F: Net> Table<'a, F> {
         for (key, mut flow) in live.map(|number| self.half(number)) {
             let exit = exits[usize::from(flow.hop.exit)];
             flow.hop.ifindex = exit.ifindex;
-            if matches!(flow.hop.kind, HOP_SEND | HOP_TAGGED) {
+            if has_addresses(flow.hop.kind) {
                 flow.hop.src_mac = exit.mac;
             }
             assert_eq!(halves.insert(key, flow), None, "{key:?} is in two entries");

@@ -6,6 +6,7 @@ mod support;
 mod checksum;
 mod ending;
 mod expiry;
+mod fast;
 mod flow;
 mod hop;
 mod icmp_error;

@@ -36,6 +36,8 @@ pub(crate) use in_both_families;
 
 pub(crate) const NIC: u32 = 2;
 pub(crate) const INSIDE: u32 = 3;
+/// The near end of the veth of the pod on this node.
+pub(crate) const POD_LINK: u32 = 5;
 pub(crate) const REMOTE_PORT: u16 = 30007;
 pub(crate) const LOCAL_PORT: u16 = 30008;
 pub(crate) const TARGET: u16 = 8080;
@@ -198,7 +200,7 @@ impl Node {
         }
     }
 
-    /// Walks a frame at a hook of the node's outer interface.
+    /// Walks a frame at a hook of the node's outer interface, or at the pod's veth.
     pub(crate) fn walk(&self, hook: Hook, frame: &[u8]) -> Out {
         let bytes = frame.to_vec();
         match hook {
@@ -207,18 +209,19 @@ impl Node {
                 let verdict = self.world.xdp(NIC, &mut frame);
                 Out { action: verdict.action(), bytes: frame.bytes }
             }
-            Hook::Ingress => self.skb(SkbFrame::new(bytes), World::ingress),
-            Hook::Egress => self.skb(SkbFrame::new(bytes), World::egress),
-            Hook::Pod => self.skb(SkbFrame::new(bytes), World::pod),
+            Hook::Ingress => self.skb(SkbFrame::new(bytes), NIC, World::ingress),
+            Hook::Egress => self.skb(SkbFrame::new(bytes), NIC, World::egress),
+            Hook::Pod => self.skb(SkbFrame::new(bytes), POD_LINK, World::pod),
         }
     }
 
     fn skb(
         &self,
         mut frame: SkbFrame,
+        ifindex: u32,
         at: fn(&World, u32, &mut SkbFrame) -> nodeport_common::core::verdict::Verdict,
     ) -> Out {
-        let verdict = at(&self.world, NIC, &mut frame);
+        let verdict = at(&self.world, ifindex, &mut frame);
         Out { action: verdict.action(), bytes: frame.bytes }
     }
 
@@ -235,6 +238,11 @@ impl Node {
     /// Walks a frame in TC where it leaves.
     pub(crate) fn egress(&self, draft: &Draft) -> Out {
         self.walk(Hook::Egress, &draft.build())
+    }
+
+    /// Walks a frame in TC where it comes out of the pod's veth.
+    pub(crate) fn pod(&self, draft: &Draft) -> Out {
+        self.walk(Hook::Pod, &draft.build())
     }
 
     /// The half of a flow for packets from `src` to `dst`, and whether it has proved itself.

@@ -2,6 +2,7 @@
 
 mod admission;
 mod errors;
+mod fast;
 mod flows;
 mod headers;
 mod ways;
@@ -19,6 +20,7 @@ pub(crate) fn all<F: Net>() -> Vec<Case> {
     ways::add::<F>(&mut table);
     headers::add::<F>(&mut table);
     errors::add::<F>(&mut table);
+    fast::add::<F>(&mut table);
     table.cases
 }
 
