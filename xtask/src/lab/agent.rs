@@ -140,6 +140,15 @@ impl Agent {
         Ok(())
     }
 
+    /// The same with more options from now on.
+    ///
+    /// # Errors
+    /// As [`Agent::restart`].
+    pub fn restart_with(&mut self, options: &[&str]) -> Result<()> {
+        self.arguments.extend(options.iter().map(|option| (*option).to_owned()));
+        self.restart()
+    }
+
     /// Calls its program on its node: `["flows", "-o", "json"]`.
     ///
     /// # Errors

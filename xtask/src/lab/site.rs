@@ -132,8 +132,11 @@ impl Site {
     }
 }
 
-/// Tries until it succeeds.
-fn wait(what: &str, attempt: impl Fn() -> Result<()>) -> Result<()> {
+/// Tries until it succeeds, as long as a change may take.
+///
+/// # Errors
+/// That of the last try.
+pub fn wait(what: &str, attempt: impl Fn() -> Result<()>) -> Result<()> {
     const PAUSE: Duration = Duration::from_millis(50);
     retry(APPLIED_WITHIN, PAUSE, attempt).with_context(|| format!("waited for {what}"))
 }

@@ -5,6 +5,7 @@
 
 mod bench;
 mod downloads;
+mod fast;
 mod flood;
 mod lifecycle;
 mod load;
@@ -32,7 +33,8 @@ fn main() -> ExitCode {
         return libtest_mimic::run(&arguments, Vec::new()).exit_code();
     }
     let cases =
-        [paths::CASES, load::CASES, downloads::CASES, lifecycle::CASES, flood::CASES].concat();
+        [paths::CASES, fast::CASES, load::CASES, downloads::CASES, lifecycle::CASES, flood::CASES]
+            .concat();
     let trials = [Mode::Xdp, Mode::Tc].iter().flat_map(|mode| {
         let kind = if *mode == Mode::Xdp { "xdp" } else { "tc" };
         let trial = |(name, case): &Case| {

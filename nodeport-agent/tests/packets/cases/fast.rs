@@ -13,13 +13,13 @@ use crate::state::*;
 use crate::step::{Event, Step};
 
 /// A packet to the pod, and what becomes of it.
-fn to_pod<F: Net>(frame: Draft, out: Draft) -> Event {
+fn to_pod(frame: Draft, out: Draft) -> Event {
     let out = out.ttl(63).macs(mac(3, 20), own_mac(3));
     Step::becomes(Hook::Ingress, &frame, Action::Pod(POD), &out).into()
 }
 
 /// A packet of the pod, where it comes out of its veth or, if nobody met it there, of the NIC.
-fn to_client<F: Net>(hook: Hook, frame: Draft, out: Draft) -> Event {
+fn to_client(hook: Hook, frame: Draft, out: Draft) -> Event {
     let out = out.ttl(63).macs(mac(1, ROUTER), own_mac(1));
     Step::becomes(hook, &frame, Action::Send(OUT), &out).into()
 }
@@ -27,13 +27,13 @@ fn to_client<F: Net>(hook: Hook, frame: Draft, out: Draft) -> Event {
 fn there<F: Net>(flags: u8) -> Event {
     let [frame, out] = [frontend::<F>(OWN_VETH), backend::<F>(OWN_VETH)]
         .map(|to| tcp(client::<F>(), to, flags).payload(b"there"));
-    to_pod::<F>(frame, out)
+    to_pod(frame, out)
 }
 
 fn back<F: Net>(flags: u8) -> Event {
     let [frame, out] = [backend::<F>(OWN_VETH), frontend::<F>(OWN_VETH)]
         .map(|from| tcp(from, client::<F>(), flags).payload(b"and back"));
-    to_client::<F>(Hook::Pod, frame, out)
+    to_client(Hook::Pod, frame, out)
 }
 
 /// The same in slow mode.
@@ -88,16 +88,16 @@ pub(super) fn add<F: Net>(table: &mut CaseTable) {
         for kind in [Transport::Udp, kind, kind] {
             let at = |src, dst| Draft::new(src, dst, kind).payload(b"odd");
             let (pod, front) = (backend::<F>(OWN_VETH), frontend::<F>(OWN_VETH));
-            events.push(to_pod::<F>(at(client::<F>(), front), at(client::<F>(), pod)));
+            events.push(to_pod(at(client::<F>(), front), at(client::<F>(), pod)));
             let (answer, answered) = (at(pod, client::<F>()), at(front, client::<F>()));
-            events.push(to_client::<F>(Hook::Pod, answer, answered));
+            events.push(to_client(Hook::Pod, answer, answered));
         }
         events
     });
     table.add("fast::missed_at_the_veth", {
         let [frame, out] = [backend::<F>(OWN_VETH), frontend::<F>(OWN_VETH)]
             .map(|from| tcp(from, client::<F>(), ACK));
-        let missed = || to_client::<F>(Hook::Egress, frame.clone(), out.clone());
+        let missed = || to_client(Hook::Egress, frame.clone(), out.clone());
         [there::<F>(SYN), back::<F>(SYN | ACK), there::<F>(ACK), missed(), missed()]
     });
     modes::<F>(table);
@@ -165,7 +165,7 @@ fn errors<F: Net>(table: &mut CaseTable) {
     table.add(
         "fast::narrow_veth",
         [
-            to_pod::<F>(datagram(front, room), datagram(backend::<F>(OWN_VETH), room)),
+            to_pod(datagram(front, room), datagram(backend::<F>(OWN_VETH), room)),
             Step::becomes(Hook::Ingress, &datagram(front, room + 1), Action::Back(OUT), &told)
                 .into(),
         ],
@@ -178,13 +178,13 @@ fn errors<F: Net>(table: &mut CaseTable) {
     table.add(
         "fast::errors_both_ways",
         [
-            to_pod::<F>(sent.clone(), arrived.clone()),
-            to_client::<F>(
+            to_pod(sent.clone(), arrived.clone()),
+            to_client(
                 Hook::Pod,
                 Draft::icmp(pod.ip(), client.ip(), message, &arrived.packet()),
                 Draft::icmp(node, client.ip(), message, &sent.ttl(63).packet()),
             ),
-            to_pod::<F>(
+            to_pod(
                 Draft::icmp(client.ip(), node, message, &udp(front, client).packet()),
                 Draft::icmp(client.ip(), pod.ip(), message, &udp(pod, client).packet()),
             ),
