@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use serde_json::Value;
-use xtask::lab::client::{Download, Load, Transport};
+use xtask::lab::client::{Connection, Load, Transport};
 use xtask::lab::server::sha256;
 use xtask::lab::{Agent, AgentOptions, Lab, Mode, Pod, PodLink, Topology};
 
@@ -142,40 +142,50 @@ fn is_fast(agent: &Agent, client: SocketAddr) -> Result<bool> {
     flow.and_then(|flow| flow["fast"].as_bool()).with_context(|| format!("no flow of {client}"))
 }
 
-const BYTES: u64 = 30_000_000;
+/// Bytes of one download: a second, with its pauses.
+const BYTES: u64 = 6_000_000;
 
 fn kept(mode: Mode) -> Result<()> {
     let mut site = site(&one_node(), mode, &[])?;
     let targets = site.targets(NODE);
-    let ended = AtomicBool::new(false);
     let Site { agents, lab } = &mut site;
     let agent = &mut agents[0];
-    let downloads = thread::scope(|scope| {
-        let downloads = targets.map(|target| {
-            let client = lab.client();
-            let connection = client.connect(client.sources(target.ip())[0], target);
-            let local = connection.as_ref().ok().map(|connection| connection.local());
-            let got = scope.spawn(|| -> Result<Download> {
-                connection?.download_slowly(BYTES, Duration::from_millis(10))
-            });
-            (local, got)
-        });
-        let changed = downloads
-            .iter()
-            .try_for_each(|(local, _)| {
-                let local = local.context("a connection")?;
-                check(is_fast(agent, local)?, || "a download is slow".into())
-            })
-            .and_then(|()| changes(lab, agent));
+    let open = |target: SocketAddr| {
+        let client = lab.client();
+        client.connect(client.sources(target.ip())[0], target)
+    };
+    let [mut first, mut second] = [open(targets[0])?, open(targets[1])?];
+    for connection in [&mut first, &mut second] {
+        connection.ask()?;
+        check(is_fast(agent, connection.local())?, || "a connection is slow".into())?;
+    }
+    let ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let downloading = [&mut first, &mut second]
+            .map(|connection| scope.spawn(|| download(connection, &ended)));
+        let changed = changes(lab, agent);
         ended.store(true, Ordering::Relaxed);
-        let got = downloads.map(|(_, got)| got.join().map_err(|_| anyhow!("it panicked"))?);
-        changed.map(|()| got)
+        for downloading in downloading {
+            downloading.join().map_err(|_| anyhow!("it panicked"))?.context("a download")?;
+        }
+        changed
     })?;
-    for download in downloads {
-        let download = download.context("a download")?;
-        check(download.sha256 == sha256(BYTES), || "the download is damaged".into())?;
+    for connection in [first, second] {
+        check(is_fast(agent, connection.local())?, || "a connection is slow now".into())?;
     }
     Ok(())
+}
+
+/// Downloads over one connection until it is time to end, and once more.
+fn download(connection: &mut Connection, ended: &AtomicBool) -> Result<()> {
+    loop {
+        let is_last = ended.load(Ordering::Relaxed);
+        let got = connection.download_slowly(BYTES, Duration::from_millis(10))?;
+        check(got.sha256 == sha256(BYTES), || "the download is damaged".into())?;
+        if is_last {
+            return Ok(());
+        }
+    }
 }
 
 /// What may happen to a node while flows are in fast mode.
