@@ -8,14 +8,14 @@ use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 
 use aya::maps::{Array, HashMap, MapData};
-use nodeport_agent::config::{Devices, Mode};
+use nodeport_agent::config::{Devices, LocalMode, Mode};
 use nodeport_agent::dataplane::status::DeviceMode;
 use nodeport_agent::dataplane::{self, Dataplane, Kernel, Op};
 use nodeport_common::abi::{
-    BACKEND_USABLE, Backend, DEVICE_ATTACHED, Device, Frontend, FrontendKey, IPPROTO_TCP,
-    PORT_BACKEND, PORT_FRONTEND,
+    BACKEND_USABLE, Backend, DEVICE_ATTACHED, DEVICE_POD, Device, Frontend, FrontendKey,
+    IPPROTO_TCP, PORT_BACKEND, PORT_FRONTEND,
 };
-use world::{World, in_own_world, ip, names, run, until};
+use world::{Elsewhere, World, in_own_world, ip, names, run, until};
 
 fn xdp() -> Option<(DeviceMode, String)> {
     Some((DeviceMode::Xdp, String::new()))
@@ -399,5 +399,122 @@ fn a_pinned_map_of_another_shape_is_refused() {
         let error = format!("{:#}", dataplane::open(&world.config("a", &["n0"])).unwrap_err());
         assert!(error.contains("control is another than this agent's"), "{error}");
         assert!(error.contains("cleanup"), "{error}");
+    });
+}
+
+fn pod() -> Option<(DeviceMode, String)> {
+    Some((DeviceMode::Pod, String::new()))
+}
+
+/// What the programs are told of an interface.
+fn flags(world: &World, ifindex: u32) -> u32 {
+    let map = MapData::from_pin(world.pins("a").join("devices")).unwrap();
+    let map = aya::maps::Map::from_map_data(map).unwrap();
+    let devices: HashMap<_, u32, [u8; size_of::<Device>()]> = map.try_into().unwrap();
+    let device = devices.get(&ifindex, 0).unwrap_or([0; size_of::<Device>()]);
+    u32::from_ne_bytes(device[..4].try_into().unwrap())
+}
+
+fn links_to_pods(world: &World) -> usize {
+    world.links("a").iter().filter(|(name, _, _)| name.contains("_pod_")).count()
+}
+
+#[test]
+fn pods_veths_are_followed_while_they_come_and_go() {
+    in_own_world(|world| {
+        let there = Elsewhere::new();
+        let config = world.config("a", &["n0"]);
+        let agent = dataplane::open(&config).unwrap();
+        there.veth("pod0");
+        until("pod0 is followed", || world.mode("a", "pod0") == pod());
+        let ifindex = world.device("a", "pod0").unwrap().ifindex;
+        assert_eq!((flags(world, ifindex), links_to_pods(world)), (DEVICE_POD, 1));
+        assert_eq!(world.mode("a", "n0p"), None, "its other end is here");
+
+        ip("link add br0 type bridge");
+        ip("link set pod0 master br0");
+        until("pod0 is a bridge's", || world.mode("a", "pod0").is_none());
+        assert_eq!((flags(world, ifindex), links_to_pods(world)), (0, 0));
+        ip("link set pod0 nomaster");
+        until("pod0 is a pod's again", || world.mode("a", "pod0") == pod());
+        let before = world.links("a");
+        drop(agent);
+
+        // One goes and another comes while nobody looks.
+        there.veth("pod1");
+        let agent = dataplane::open(&config).unwrap();
+        assert_eq!((world.mode("a", "pod0"), world.mode("a", "pod1")), (pod(), pod()));
+        assert_eq!(world.links("a").len(), before.len() + 1);
+        drop(agent);
+        ip("link delete pod0");
+        let agent = dataplane::open(&config).unwrap();
+        assert_eq!((world.mode("a", "pod0"), links_to_pods(world)), (None, 1));
+        assert_eq!(flags(world, ifindex), 0);
+        ip("link delete pod1");
+        until("pod1 is gone", || world.mode("a", "pod1").is_none());
+        assert_eq!(links_to_pods(world), 0);
+        drop(agent);
+    });
+}
+
+#[test]
+fn by_the_users_wish_only_flows_that_are_fast_already_are_served_at_veths() {
+    in_own_world(|world| {
+        let there = Elsewhere::new();
+        there.veth("pod0");
+        let mut config = world.config("a", &["n0"]);
+        config.local_mode = LocalMode::Slow;
+        drop(dataplane::open(&config).unwrap());
+        assert_eq!((world.mode("a", "pod0"), links_to_pods(world)), (None, 0));
+        config.local_mode = LocalMode::Auto;
+        drop(dataplane::open(&config).unwrap());
+        let before = world.links("a");
+        config.local_mode = LocalMode::Slow;
+        let _agent = dataplane::open(&config).unwrap();
+        let old = Some((DeviceMode::Pod, "old_flows".to_owned()));
+        assert_eq!(world.mode("a", "pod0"), old);
+        for ((name, link, program), (_, link_now, program_now)) in
+            before.iter().zip(&world.links("a"))
+        {
+            assert_eq!(link, link_now, "{name}");
+            assert_ne!(program, program_now, "{name} has the new program");
+        }
+        let ifindex = world.device("a", "pod0").unwrap().ifindex;
+        assert_eq!(flags(world, ifindex), 0);
+        let before = epoch(world);
+        there.veth("pod1");
+        until("pod1 is seen", || epoch(world) > before);
+        assert_eq!((world.mode("a", "pod1"), links_to_pods(world)), (None, 1));
+    });
+}
+
+#[test]
+fn pods_veths_get_filters_where_there_are_no_tcx_links() {
+    in_own_world(|world| {
+        let there = Elsewhere::new();
+        there.veth("pod0");
+        let mut config = world.config("a", &["n0"]);
+        config.mode = Mode::Tc;
+        let old_kernel = Kernel { tcx: false, fib_source: false };
+        let count = || {
+            let shown = run("tc", &["filter", "show", "dev", "pod0", "ingress"]);
+            shown.matches("nodeport_pod").count()
+        };
+        drop(dataplane::open_on(&config, old_kernel).unwrap());
+        let once = count();
+        assert!(once > 0 && world.mode("a", "pod0") == pod());
+        let agent = dataplane::open_on(&config, old_kernel).unwrap();
+        assert_eq!(count(), once, "replaced in place");
+        ip("link add br0 type bridge");
+        ip("link set pod0 master br0");
+        until("pod0 is a bridge's", || world.mode("a", "pod0").is_none());
+        assert_eq!(count(), 0);
+        ip("link set pod0 nomaster");
+        until("pod0 is a pod's again", || world.mode("a", "pod0") == pod());
+        assert_eq!(count(), once);
+        drop(agent);
+        let removed = dataplane::cleanup(&world.instance("a")).unwrap();
+        assert!(removed.iter().any(|line| line.contains("filter of pod0")), "{removed:?}");
+        assert_eq!(count(), 0);
     });
 }

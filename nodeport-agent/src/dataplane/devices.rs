@@ -224,6 +224,35 @@ mod tests {
     }
 
     #[test]
+    fn pods_veths_are_those_that_lead_out_and_are_nothing_else() {
+        let veth = |ifindex, name| {
+            let mut veth = interface(ifindex, name, Kind::Veth);
+            veth.is_way_out = true;
+            veth
+        };
+        let mut pod = veth(3, "pod");
+        pod.address4 = [10, 1, 0, 1];
+        let (mut bridged, mut nic) = (veth(4, "bridged"), veth(5, "nic"));
+        (bridged.has_master, nic.has_subnet) = (true, true);
+        let mut named = veth(6, "named");
+        named.address4 = [10, 0, 0, 1];
+        let mut default = veth(7, "default");
+        default.has_default = true;
+        let mut here = veth(8, "here");
+        here.is_way_out = false;
+        let all = [pod, bridged, nic, named, default, here];
+        for (wanted, pods) in
+            [(Devices::Auto, vec!["pod", "named"]), (self::named(&["named"]), vec!["pod"])]
+        {
+            let choice = choose(&wanted, &all);
+            let found: Vec<_> = of_pods(&choice, &all).map(|pod| pod.name.as_str()).collect();
+            assert_eq!(found, pods, "{wanted:?}");
+        }
+        let device = describe(&all[0], &all, |_| None, true, true);
+        assert_eq!(device.flags, DEVICE_POD);
+    }
+
+    #[test]
     fn a_bridge_with_the_default_route_is_served() {
         let mut br0 = interface(3, "br0", Kind::Other);
         br0.has_default = true;

@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
@@ -143,4 +143,33 @@ pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
 pub(crate) fn names(folder: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// A network namespace beside this thread's, as a pod's; it goes with this value.
+pub(crate) struct Elsewhere(Child);
+
+impl Elsewhere {
+    pub(crate) fn new() -> Self {
+        let process = Command::new("unshare").args(["--net", "sleep", "600"]).spawn().unwrap();
+        let this = Self(process);
+        let namespace = format!("/proc/{}/ns/net", this.0.id());
+        let here = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
+        until("it has a namespace of its own", || std::fs::read_link(&namespace).unwrap() != here);
+        this
+    }
+
+    /// A veth without addresses, whose other end is there.
+    pub(crate) fn veth(&self, name: &str) {
+        let process = self.0.id();
+        ip(&format!("link add {name} type veth peer name {name} netns {process}"));
+        ip(&format!("link set {name} up"));
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        // It has ended by itself, or does now.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
