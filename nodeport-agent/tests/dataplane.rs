@@ -518,3 +518,33 @@ fn pods_veths_get_filters_where_there_are_no_tcx_links() {
         assert_eq!(count(), 0);
     });
 }
+
+#[test]
+fn where_others_have_a_hand_in_a_pods_veth_new_flows_are_slow() {
+    in_own_world(|world| {
+        let there = Elsewhere::new();
+        there.veth("pod0");
+        let _agent = dataplane::open(&world.config("a", &["n0"])).unwrap();
+        let ifindex = world.device("a", "pod0").unwrap().ifindex;
+        assert_eq!((world.mode("a", "pod0"), flags(world, ifindex)), (pod(), DEVICE_POD));
+        let look = |mtu: u32| drop(ip(&format!("link set pod0 mtu {mtu}")));
+        let others = |mode| Some((mode, "others".to_owned()));
+
+        run("tc", &["qdisc", "add", "dev", "pod0", "root", "pfifo"]);
+        look(1400);
+        until("the queue is seen", || world.mode("a", "pod0") == others(DeviceMode::Pod));
+        assert_eq!((flags(world, ifindex), links_to_pods(world)), (0, 1));
+        run("tc", &["qdisc", "delete", "dev", "pod0", "root"]);
+        look(1401);
+        until("the queue is gone", || world.mode("a", "pod0") == pod());
+
+        run("tc", &["qdisc", "add", "dev", "pod0", "clsact"]);
+        let filter = ["bpf", "bytecode", "1,6 0 0 4294967295,", "flowid", "1:1"];
+        run("tc", &[&["filter", "add", "dev", "pod0", "egress"][..], &filter].concat());
+        look(1402);
+        until("the filter is seen", || world.mode("a", "pod0") == others(DeviceMode::Pod));
+        run("tc", &["qdisc", "delete", "dev", "pod0", "clsact"]);
+        look(1403);
+        until("the filter is gone", || world.mode("a", "pod0") == pod());
+    });
+}

@@ -80,6 +80,11 @@ fn exists(error: &ProgramError) -> bool {
         if error.raw_os_error() == Some(libc::EEXIST))
 }
 
+/// Whether a handle is that of a filter of ours, of whatever instance.
+pub(super) const fn is_ours(handle: u32) -> bool {
+    handle >> 16 == HANDLE_MAJOR as u32
+}
+
 /// FNV-1a, folded: instances on one machine are few.
 fn fold(name: &str) -> u16 {
     let hash = name

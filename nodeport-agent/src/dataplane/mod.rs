@@ -16,6 +16,7 @@ pub(crate) mod maps;
 mod net;
 mod object;
 mod open;
+mod others;
 mod overload;
 pub(crate) mod pins;
 mod pods;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::attach::{Attacher, Fresh};
 use super::devices::{self, Choice};
 use super::net::Interface;
+use super::others;
 use super::status::{Attached, DeviceMode, DeviceStatus};
 use crate::config::LocalMode;
 
@@ -36,22 +37,24 @@ impl Pods {
         interfaces: &[Interface],
         fresh: &mut Vec<Fresh>,
     ) {
-        let wanted: BTreeMap<u32, &str> = devices::of_pods(choice, interfaces)
-            .map(|interface| (interface.ifindex, interface.name.as_str()))
-            .collect();
+        let wanted: BTreeMap<u32, &Interface> =
+            devices::of_pods(choice, interfaces).map(|veth| (veth.ifindex, veth)).collect();
         self.forget(attacher, interfaces, &wanted);
-        for (ifindex, name) in wanted {
+        for (ifindex, veth) in wanted {
+            let name = veth.name.as_str();
             match self.mode {
-                LocalMode::Auto => self.attach(attacher, ifindex, name, fresh),
-                LocalMode::Slow => self.keep(attacher, ifindex, name, fresh),
+                LocalMode::Slow => self.keep(attacher, ifindex, name, fresh, None),
+                LocalMode::Auto => match others::at(veth) {
+                    Some(others) => self.keep(attacher, ifindex, name, fresh, Some(&others)),
+                    None => self.attach(attacher, ifindex, name, fresh),
+                },
             }
         }
     }
 
     /// Whether flows to the pod behind that veth can be opened in fast mode.
     pub(super) fn is_fast(&self, ifindex: u32) -> bool {
-        let is_attached = |link: &Link| link.attached.mode == DeviceMode::Pod;
-        self.mode == LocalMode::Auto && self.links.get(&ifindex).is_some_and(is_attached)
+        self.links.get(&ifindex).is_some_and(|link| link.attached == Attached::pod())
     }
 
     /// The numbers of all of them.
@@ -72,7 +75,7 @@ impl Pods {
         &mut self,
         attacher: &Attacher,
         interfaces: &[Interface],
-        wanted: &BTreeMap<u32, &str>,
+        wanted: &BTreeMap<u32, &Interface>,
     ) {
         self.links.retain(|ifindex, link| {
             if wanted.contains_key(ifindex) {
@@ -114,18 +117,31 @@ impl Pods {
         self.links.insert(ifindex, Link { name: name.to_owned(), attached });
     }
 
-    /// Attaches nothing, but lets what an earlier run has attached serve the flows that it has
-    /// opened.
-    fn keep(&mut self, attacher: &mut Attacher, ifindex: u32, name: &str, fresh: &mut Vec<Fresh>) {
-        if self.links.contains_key(&ifindex) || !attacher.is_linked_to_pod(ifindex) {
-            return;
+    /// Attaches nothing, but lets what is attached already serve the flows that are in fast mode.
+    /// `others`: what makes new flows slow, if it is not the user's wish.
+    fn keep(
+        &mut self,
+        attacher: &mut Attacher,
+        ifindex: u32,
+        name: &str,
+        fresh: &mut Vec<Fresh>,
+        others: Option<&str>,
+    ) {
+        let known = self.links.get(&ifindex).map(|link| link.attached.clone());
+        let mut serves = known.as_ref().is_some_and(|before| before.mode == DeviceMode::Pod);
+        if known.is_none() && attacher.is_linked_to_pod(ifindex) {
+            let renewed = attacher.attach_to_pod(ifindex, name, fresh);
+            serves = renewed.inspect_err(|error| tracing::warn!("{name}: {error:#}")).is_ok();
         }
-        match attacher.attach_to_pod(ifindex, name, fresh) {
-            Ok(()) => {
-                let link = Link { name: name.to_owned(), attached: Attached::old_flows() };
-                self.links.insert(ifindex, link);
-            }
-            Err(error) => tracing::warn!("{name}: {error:#}"),
+        let attached = match (others, serves) {
+            (Some(others), true) => Attached::beside(others, DeviceMode::Pod),
+            (Some(others), false) => Attached::beside(others, DeviceMode::None),
+            (None, true) => Attached::old_flows(),
+            (None, false) => return,
+        };
+        if let (true, Some(reason)) = (known.as_ref() != Some(&attached), &attached.reason) {
+            tracing::info!("{name}: {}", reason.text);
         }
+        self.links.insert(ifindex, Link { name: name.to_owned(), attached });
     }
 }

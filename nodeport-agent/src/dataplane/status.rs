@@ -90,6 +90,13 @@ impl Attached {
         Self { mode: DeviceMode::Pod, reason: Some(reason) }
     }
 
+    /// A pod's veth that others have a hand in, so that new flows are in slow mode; `mode`, whether
+    /// it serves flows that are in fast mode already.
+    pub(super) fn beside(others: &str, mode: DeviceMode) -> Self {
+        let text = format!("slow mode, which passes {others}");
+        Self { mode, reason: Some(Reason { code: "others".to_owned(), text }) }
+    }
+
     pub(super) fn tc(refusal: Refusal, device: &str) -> Self {
         let text = match refusal.remedy(device) {
             Some(remedy) => format!("{}; {remedy}", refusal.text()),

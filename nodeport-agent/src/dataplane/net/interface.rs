@@ -29,6 +29,8 @@ pub(in super::super) struct Interface {
     pub(in super::super) has_master: bool,
     /// It is a veth whose far end is in another network namespace.
     pub(in super::super) is_way_out: bool,
+    /// The kind of its queue.
+    pub(in super::super) queue: Option<String>,
     /// The XDP program on it.
     pub(in super::super) xdp_program: Option<u32>,
     pub(in super::super) mac: Mac,
@@ -135,6 +137,7 @@ fn from_link(link: &LinkMessage) -> Interface {
         is_up: link.header.flags.contains(LinkFlags::Up),
         has_master: false,
         is_way_out: is_way_out(&link.attributes),
+        queue: None,
         xdp_program: None,
         mac: Mac::default(),
         address4: Addr4::default(),
@@ -151,6 +154,7 @@ fn from_link(link: &LinkMessage) -> Interface {
             }
             LinkAttribute::Controller(master) => interface.has_master = *master != 0,
             LinkAttribute::LinkInfo(infos) => interface.kind = kind(infos, interface.kind),
+            LinkAttribute::Qdisc(kind) => interface.queue = Some(kind.clone()),
             LinkAttribute::Xdp(xdp) => interface.xdp_program = xdp_program(xdp),
             _ => {}
         }
@@ -287,6 +291,7 @@ pub(in super::super) mod testing {
             is_up: true,
             has_master: false,
             is_way_out: false,
+            queue: None,
             xdp_program: None,
             mac: [2, 0, 0, 0, 0, ifindex as u8],
             address4: Addr4::default(),

@@ -1,0 +1,38 @@
+//! Others at a pod's veth: what they do to the pod's packets would be passed by in fast mode.
+
+use aya::programs::{SchedClassifier, TcAttachType};
+
+use super::attach::Hook;
+use super::filters;
+use super::net::{self, Interface};
+
+/// What somebody else has put on the veth that has a say in what passes it: a queue, or a program or
+/// filter of TC.
+pub(super) fn at(veth: &Interface) -> Option<String> {
+    queue(veth).or_else(|| program(veth)).or_else(|| filter(veth))
+}
+
+/// A queue may limit the pod's bandwidth; veths have none by themselves.
+fn queue(veth: &Interface) -> Option<String> {
+    let queue = veth.queue.as_ref().filter(|queue| !matches!(queue.as_str(), "noqueue" | "noop"));
+    queue.map(|queue| format!("the queue {queue}"))
+}
+
+fn program(veth: &Interface) -> Option<String> {
+    [TcAttachType::Ingress, TcAttachType::Egress].into_iter().find_map(|side| {
+        // Kernels without such links have no such programs.
+        let (_, programs) = SchedClassifier::query_tcx(&veth.name, side).ok()?;
+        programs.iter().find_map(|program| {
+            let name = program.name_as_str().unwrap_or_default();
+            let is_ours = Hook::ALL.iter().any(|hook| hook.program().starts_with(name));
+            (name.is_empty() || !is_ours).then(|| format!("the TC program {} {name}", program.id()))
+        })
+    })
+}
+
+fn filter(veth: &Interface) -> Option<String> {
+    // An interface that went meanwhile has none.
+    let handles = net::filters(veth.ifindex).unwrap_or_default();
+    let other = handles.into_iter().find(|handle| !filters::is_ours(*handle));
+    other.map(|handle| format!("the TC filter {handle:#x}"))
+}
