@@ -21,7 +21,7 @@ use crate::plan::SeedRule;
 use crate::reconcile::Reconciler;
 use crate::state_file::State;
 use crate::sync::Sync;
-use crate::watch::{Source, Store};
+use crate::watch::{Store, Watching};
 
 /// Time between two writes of the file for other commands, at least.
 const FILE_PAUSE: Duration = Duration::from_millis(200);
@@ -42,16 +42,15 @@ const WATCH: Duration = Duration::from_secs(2);
 /// another part ends, which none should.
 pub async fn run(
     config: &Config,
-    source: Source,
+    watching: Watching,
     dataplane: Box<dyn Dataplane>,
     attached: impl Future<Output = anyhow::Result<()>>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let sync = Sync::start(dataplane)?;
     let seed = seed_rule(config, sync.seed());
-    let store = Arc::new(Store::default());
     let node_name: Arc<str> = config.node_name.as_str().into();
-    let mut tasks = source.watch(&store, sync.has_adopted());
+    let (store, mut tasks) = watching.follow(sync.has_adopted());
     let reconciler = Reconciler::new(store.clone(), node_name, sync, seed);
     let mut worker = Worker { reconciler, file: File::new(&config.instance) };
     let listed = Notify::new();

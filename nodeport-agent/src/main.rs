@@ -45,14 +45,14 @@ fn serve(common: &Common, run: &Run) -> anyhow::Result<()> {
         .context("starting threads")?;
     runtime.block_on(async {
         let stop = app::stop_signal()?;
-        let source = Source::new(&config).await?;
+        let watching = Source::new(&config).await?.watch();
         let (dataplane, opening) = dataplane::begin(&config)?;
         info!(instance = config.instance.name, node = config.node_name, "starting");
         let attaching = tokio::task::spawn_blocking(|| opening.finish());
         let attached = async { attaching.await.context("attaching the programs")? };
         // As a task: what blocks may then hand its thread's other work over.
         let serving =
-            async move { app::run(&config, source, Box::new(dataplane), attached, stop).await };
+            async move { app::run(&config, watching, Box::new(dataplane), attached, stop).await };
         tokio::spawn(serving).await.context("the agent has broken down")?
     })
 }

@@ -13,6 +13,7 @@ use crate::args::{Cli, Command};
 use crate::dataplane::{Failure, Observed, Op};
 use crate::state_file::State;
 use crate::sync::fake::Fake;
+use crate::watch::Source;
 
 const WORLD: &str = "\
 apiVersion: v1
@@ -52,7 +53,7 @@ fn with_agent_of(config: &Config, fake: &Fake, test: impl FnOnce(&Config)) {
     let (stop, stopped) = oneshot::channel::<()>();
     let (agent_config, dataplane) = (config.clone(), Box::new(fake.clone()));
     let agent = runtime.spawn(async move {
-        let source = Source::new(&agent_config).await?;
+        let source = Source::new(&agent_config).await?.watch();
         run(&agent_config, source, dataplane, attached(), async { drop(stopped.await) }).await
     });
     test(config);
@@ -200,7 +201,7 @@ fn an_agent_whose_programs_cannot_be_attached_ends() {
     let config = config(folder.path());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let agent = runtime.spawn(async move {
-        let source = Source::new(&config).await?;
+        let source = Source::new(&config).await?.watch();
         let dataplane = Box::new(Fake::new(1 << 16));
         let refused = async { Err(anyhow::anyhow!("no such interface")) };
         run(&config, source, dataplane, refused, std::future::pending()).await
@@ -215,7 +216,7 @@ fn an_agent_of_which_a_part_has_ended_ends() {
     let config = config(folder.path());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let agent = runtime.spawn(async move {
-        let source = Source::new(&config).await?;
+        let source = Source::new(&config).await?.watch();
         let dataplane = Box::new(Broken(Fake::new(1 << 16)));
         run(&config, source, dataplane, attached(), std::future::pending()).await
     });

@@ -1,10 +1,11 @@
 //! `nodeport-agent flows`.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 
+use foldhash::HashMap;
 use foldhash::fast::RandomState;
 use nodeport_common::abi::{
     Addr4, Addr6, FLOW_FAST, FLOW_LOCAL, FLOW_PROVED, FLOW_REPLY, Flow, FlowEntry, FlowKey,

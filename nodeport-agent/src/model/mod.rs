@@ -12,8 +12,9 @@ mod slice;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 pub use finding::{Finding, Findings, Kind, Origin, Severity};
 pub use name::{Family, Name, PortName, Protocol};

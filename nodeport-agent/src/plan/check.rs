@@ -1,7 +1,7 @@
 //! What must hold of a desired state. A plan that breaks one of these is a mistake of ours: what
 //! it says about that group is not carried out.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 use super::desired::{Desired, FrontendAt, Group, GroupKey, Target};
 use crate::model::Family;
@@ -19,7 +19,7 @@ pub struct Violation {
 #[must_use]
 pub fn desired(desired: &Desired) -> Vec<Violation> {
     let mut violations = Vec::new();
-    let mut owners: HashMap<FrontendAt, &GroupKey> = HashMap::new();
+    let mut owners: HashMap<FrontendAt, &GroupKey> = HashMap::default();
     for (key, group) in &desired.groups {
         violations.extend(self::group(key, group));
         for frontend in &group.frontends {

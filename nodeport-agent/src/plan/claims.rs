@@ -1,8 +1,10 @@
 //! Which service port has which nodePort. Two may ask for one: then the older Service has it,
 //! on every node alike, and the other gets it when the first goes.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use crate::model::{Name, Protocol, Service};
 

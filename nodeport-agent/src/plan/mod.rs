@@ -12,8 +12,10 @@ mod service;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 pub use claims::NodePort;
 pub use desired::{Desired, FrontendAt, Group, GroupKey, Target};
@@ -85,8 +87,8 @@ impl Planner {
             settings,
             model: Model::default(),
             claims: Claims::default(),
-            planned: HashMap::new(),
-            at_node: HashMap::new(),
+            planned: HashMap::default(),
+            at_node: HashMap::default(),
             desired: Desired::default(),
         }
     }

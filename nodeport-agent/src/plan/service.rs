@@ -1,8 +1,10 @@
 //! The plan for one service: its ports, with the endpoints that each may use.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+
+use foldhash::HashSet;
 
 use super::claims::{Claims, NodePort};
 use super::desired::{FrontendAt, Group, GroupKey, Target};

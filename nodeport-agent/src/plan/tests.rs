@@ -13,7 +13,7 @@ fn settings() -> Settings {
 fn planner() -> Planner {
     let mut planner = Planner::new(settings());
     let node = Some(node("n1", &["192.0.2.1", "2001:db8::1"]));
-    planner.update(Update { node, entries: HashMap::new() });
+    planner.update(Update { node, entries: HashMap::default() });
     planner
 }
 
@@ -209,7 +209,7 @@ fn a_change_of_the_node_is_felt_everywhere() {
     let mut moved = (*node("n1", &["192.0.2.9"])).clone();
     moved.zone = Some("b".into());
     let node = Some(Arc::new(moved));
-    planner.update(Update { node, entries: HashMap::new() });
+    planner.update(Update { node, entries: HashMap::default() });
     assert_eq!(usable(&planner, &key("web", "", Family::V4)), ["10.0.0.2:8080"]);
     assert_eq!(planner.desired.node_addresses.len(), 1);
 }

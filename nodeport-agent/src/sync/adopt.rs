@@ -1,10 +1,11 @@
 //! Taking over what is in the maps from the agent before: ids, indices, generations and tables,
 //! so that no connection notices and nothing is written that is right already.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Context;
+use foldhash::HashMap;
 use nodeport_common::abi::{Frontend, FrontendKey, maps};
 use tracing::warn;
 

@@ -1,6 +1,6 @@
 //! Writes that are handed over together, each with the subject that it is for.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 use crate::dataplane::{Dataplane, Failure, Op};
 use crate::plan::GroupKey;
@@ -70,7 +70,8 @@ impl<N> Batch<N> {
     /// Hands all writes over, in order.
     pub(super) fn apply(self, dataplane: &mut dyn Dataplane) -> Outcome<N> {
         let Self { ops, notes } = self;
-        let mut outcome = Outcome { done: Vec::with_capacity(notes.len()), failed: HashMap::new() };
+        let mut outcome =
+            Outcome { done: Vec::with_capacity(notes.len()), failed: HashMap::default() };
         if ops.is_empty() {
             return outcome;
         }

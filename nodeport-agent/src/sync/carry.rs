@@ -9,9 +9,10 @@
 //!
 //! What fails for one group stops the later steps for that group and for no other.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use foldhash::{HashMap, HashSet};
 use nodeport_common::abi::Frontend;
 
 use super::batch::{Batch, Outcome, Subject};
@@ -97,7 +98,7 @@ fn bring(
     plans: &[(&GroupKey, Option<&Group>)],
     dataplane: &mut dyn Dataplane,
 ) -> Failed {
-    let mut failed = Failed::new();
+    let mut failed = Failed::default();
     let mut changes: BTreeMap<&GroupKey, Change> = BTreeMap::new();
     for (key, group) in plans.iter().filter_map(|(key, group)| Some((*key, (*group)?))) {
         match state.change(key, group) {

@@ -1,9 +1,10 @@
 //! What the maps hold, as far as we know: what was found at the start, and every write since
 //! that did not fail.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use foldhash::HashMap;
 use nodeport_common::abi::{BACKEND_GONE, Frontend, PORT_BACKEND, PORT_FRONTEND};
 
 use super::ops::BackendValue;

@@ -156,7 +156,7 @@ impl Sync {
     /// Frees everything that was replaced, now; before the end.
     pub fn finish(&mut self) -> Report {
         let mut round =
-            Round { now: Instant::now(), tried: BTreeSet::new(), failed: Failed::new() };
+            Round { now: Instant::now(), tried: BTreeSet::new(), failed: Failed::default() };
         self.tidy(&mut round);
         self.report(round)
     }
@@ -182,7 +182,7 @@ impl Sync {
     /// What is due is tried in this round, if only by finding that it needs nothing any more.
     fn round(&self, now: Instant) -> Round {
         let tried = self.retries.due(now).cloned().collect();
-        Round { now, tried, failed: Failed::new() }
+        Round { now, tried, failed: Failed::default() }
     }
 
     fn write_seed(&mut self, round: &mut Round) {

@@ -2,9 +2,10 @@
 //! packets meet a consistent state (the fake sees to that), and in the end the maps mean what
 //! the plan says and nothing is lost.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use foldhash::HashMap;
 use nodeport_common::abi::{PORT_BACKEND, PORT_FRONTEND};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -78,11 +79,11 @@ fn to_entry(named: &str, shape: &Shape) -> Entry {
 fn run(steps: &[Step]) {
     let fake = Fake::new(1 << 15);
     let mut agent = Agent::new(&fake);
-    let mut world = HashMap::new();
+    let mut world = HashMap::default();
     for step in steps {
         match step {
             Step::Change(changes) => {
-                let mut entries = HashMap::new();
+                let mut entries = HashMap::default();
                 for (number, shape) in changes {
                     let named = format!("s{number}");
                     let entry =
@@ -94,7 +95,7 @@ fn run(steps: &[Step]) {
             }
             Step::Wait(milliseconds) => {
                 agent.now += Duration::from_millis(*milliseconds);
-                agent.update(HashMap::new());
+                agent.update(HashMap::default());
             }
             Step::Fail(every) => {
                 let (every, mut count) = (*every, 0);
@@ -111,7 +112,7 @@ fn run(steps: &[Step]) {
         }
     }
     fake.fail(|_| false);
-    agent.update(HashMap::new());
+    agent.update(HashMap::default());
     agent.rest();
     agent.check();
     let planner = &agent.planner;

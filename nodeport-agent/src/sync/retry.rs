@@ -1,7 +1,8 @@
 //! What failed, and when to try it again.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
+
+use foldhash::HashMap;
 
 use super::batch::Subject;
 

@@ -1,8 +1,9 @@
 //! All that is remembered between two rounds.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use foldhash::HashMap;
 use nodeport_common::abi::maps::{BACKEND_ENTRIES, SERVICE_ENTRIES};
 
 use super::adopt::Adoption;
@@ -116,7 +117,7 @@ impl State {
         Self {
             seed,
             maps: Maps::new(seed),
-            groups: HashMap::new(),
+            groups: HashMap::default(),
             services: Services::new(BTreeSet::new()),
             backends4: Indices::new(BACKEND_ENTRIES, &none),
             backends6: Indices::new(BACKEND_ENTRIES, &none),
@@ -183,7 +184,7 @@ impl Services {
     /// All ids free but these, which were found in use.
     pub(super) fn new(found: BTreeSet<u32>) -> Self {
         let free = Indices::new(SERVICE_ENTRIES, &found);
-        Self { ids: HashMap::new(), free, found, uncleared: BTreeSet::new() }
+        Self { ids: HashMap::default(), free, found, uncleared: BTreeSet::new() }
     }
 
     /// The id of a service port: its own, or the one it was found with, or a new one.

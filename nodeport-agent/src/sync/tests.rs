@@ -1,9 +1,9 @@
 //! Following a plan, against the maps in memory. The fake checks after every write that no
 //! packet meets an inconsistent state; these tests check what it all comes to.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use nodeport_common::abi::{BACKEND_DRAINING, BACKEND_GONE, BACKEND_USABLE};
 use serde_json::json;
 
@@ -319,7 +319,7 @@ fn nothing_found_is_removed_before_the_world_is_complete() {
     drop(first);
 
     let mut second = Agent::new(&fake);
-    let entries = [(name("web"), web_at(30007, two()))].into();
+    let entries = [(name("web"), web_at(30007, two()))].into_iter().collect();
     let changed = second.planner.update(Update { node: Some(second.node.clone()), entries });
     second.sync.follow(second.planner.desired(), &changed.groups, false, second.now);
     assert_eq!(fake.maps().meaning().len(), 2);

@@ -17,7 +17,7 @@ use nodeport_common::abi::BACKEND_GONE;
 /// Waits for all CPUs, then frees what was replaced before.
 pub(super) fn tidy(state: &mut State, dataplane: &mut dyn Dataplane) -> Failed {
     if !state.has_leavings() {
-        return Failed::new();
+        return Failed::default();
     }
     let mut barrier = Batch::new();
     barrier.push(Subject::Leavings, Op::Barrier, ());

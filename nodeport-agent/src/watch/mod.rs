@@ -8,6 +8,7 @@ mod store;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 pub use store::{Snapshot, Store};
@@ -44,16 +45,21 @@ impl Source {
         Ok(Self { kind, node_name: config.node_name.as_str().into(), rules })
     }
 
-    /// Watches for as long as the tasks live. They end only if they are aborted. `adopted` says
-    /// that an agent before this one has left something in the maps.
+    /// Begins to watch, before it is known what the maps hold: a large cluster's lists take as long
+    /// as the making of the maps.
     #[must_use]
-    pub fn watch(self, store: &Arc<Store>, adopted: bool) -> JoinSet<()> {
+    pub fn watch(self) -> Watching {
         let Self { kind, node_name, rules } = self;
-        let mut tasks = JoinSet::new();
+        let (store, mut tasks) = (Arc::new(Store::default()), JoinSet::new());
+        let (adopted, told) = oneshot::channel();
         match kind {
             Kind::Manifests(folder) => {
-                let folder = manifests::Folder::new(folder, node_name, rules, adopted);
-                tasks.spawn(folder.watch(store.clone()));
+                let store = store.clone();
+                tasks.spawn(async move {
+                    // Not told, nobody is there any more who could follow.
+                    let adopted = told.await.unwrap_or(true);
+                    manifests::Folder::new(folder, node_name, rules, adopted).watch(store).await;
+                });
             }
             Kind::Api(client) => {
                 tasks.spawn(kube::services(client.clone(), rules, store.clone()));
@@ -61,6 +67,26 @@ impl Source {
                 tasks.spawn(kube::node(client, node_name, store.clone()));
             }
         }
-        tasks
+        Watching { store, tasks, adopted }
+    }
+}
+
+/// Watches that have begun. They go on for as long as this lives.
+pub struct Watching {
+    store: Arc<Store>,
+    tasks: JoinSet<()>,
+    adopted: oneshot::Sender<bool>,
+}
+
+impl Watching {
+    /// What they fill, and their tasks, which end only if they are aborted. `adopted` says that an
+    /// agent before this one has left something in the maps: then an empty folder is not believed
+    /// at once.
+    #[must_use]
+    pub fn follow(self, adopted: bool) -> (Arc<Store>, JoinSet<()>) {
+        let Self { store, tasks, adopted: tell } = self;
+        // Only a folder wants to know.
+        let _ = tell.send(adopted);
+        (store, tasks)
     }
 }

@@ -1,10 +1,11 @@
 //! The world as the source last said it is. Sources write it, the loop takes what changed; a
 //! signal without content wakes the loop.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use foldhash::{HashMap, HashSet};
 use tokio::sync::Notify;
 
 use crate::model::{Entry, Finding, Name, Node, Service, Slice};

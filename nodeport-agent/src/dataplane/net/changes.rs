@@ -1,9 +1,9 @@
 //! Which notifications matter. Next hops in flows are good until a route, link, address or usable
 //! neighbour changes; much of what rtnetlink says is none of that.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 
+use foldhash::HashMap;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::neighbour::{
