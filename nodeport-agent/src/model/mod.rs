@@ -7,6 +7,7 @@ pub mod address;
 mod finding;
 mod name;
 mod node;
+mod raw;
 mod service;
 mod slice;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use foldhash::HashMap;
 pub use finding::{Finding, Findings, Kind, Origin, Severity};
 pub use name::{Family, Name, PortName, Protocol};
 pub use node::Node;
+pub use raw::RawSlice;
 pub use service::{Rules, Service, ServicePort};
 pub use slice::{Endpoint, SERVICE_NAME_LABEL, Slice, SlicePort};
 

@@ -62,18 +62,19 @@ impl Service {
     pub fn new(service: &core::Service, origin: Origin, rules: Rules) -> Self {
         let name = name(&service.metadata);
         let mut findings = Findings::new(origin.clone(), Kind::Service, name.clone());
-        let spec = service.spec.clone().unwrap_or_default();
-        let ports = match is_ours(service, &spec) {
-            true => ports(&spec, rules, &mut findings),
+        let none = core::ServiceSpec::default();
+        let spec = service.spec.as_ref().unwrap_or(&none);
+        let ports = match is_ours(service, spec) {
+            true => ports(spec, rules, &mut findings),
             false => Vec::new(),
         };
         if !ports.is_empty() {
-            report_unserved(&spec, &mut findings);
+            report_unserved(spec, &mut findings);
         }
         Self {
             created: service.metadata.creation_timestamp.as_ref().map(|t| t.0.as_microsecond()),
             uid: service.metadata.uid.as_deref().unwrap_or_default().into(),
-            families: families(&spec, &mut findings),
+            families: families(spec, &mut findings),
             external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
             name,
             origin,
@@ -83,10 +84,15 @@ impl Service {
     }
 }
 
-/// Name of an object; a manifest without a namespace means `default`, as the API would.
+/// Name of an object.
 pub(super) fn name(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Name {
-    let namespace = metadata.namespace.as_deref().filter(|namespace| !namespace.is_empty());
-    Name::new(namespace.unwrap_or("default"), metadata.name.as_deref().unwrap_or_default())
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    name_in(namespace, metadata.name.as_deref().unwrap_or_default())
+}
+
+/// A name in a namespace; a manifest without one means `default`, as the API would.
+pub(super) fn name_in(namespace: &str, name: &str) -> Name {
+    Name::new(if namespace.is_empty() { "default" } else { namespace }, name)
 }
 
 /// Whether it is for us, and of a type that has nodePorts.

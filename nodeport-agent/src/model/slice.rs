@@ -3,10 +3,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::api::discovery::v1 as discovery;
-
 use super::address;
-use super::service::name;
+use super::raw::{RawEndpoint, RawHint, RawSlice, Text};
+use super::service::name_in;
 use super::{Family, Finding, Findings, Kind, Name, Origin, Protocol};
 
 /// The label that says to which Service a slice belongs.
@@ -66,10 +65,10 @@ pub struct Endpoint {
 impl Slice {
     /// Reads an EndpointSlice.
     #[must_use]
-    pub fn new(slice: &discovery::EndpointSlice, origin: Origin) -> Self {
-        let name = name(&slice.metadata);
+    pub fn new(slice: &RawSlice<'_>, origin: Origin) -> Self {
+        let name = name(slice);
         let mut findings = Findings::new(origin.clone(), Kind::EndpointSlice, name.clone());
-        let family = family(&slice.address_type, &mut findings);
+        let family = family(text(slice.address_type.as_ref()), &mut findings);
         Self {
             service: service(slice, &name, &mut findings),
             family,
@@ -84,19 +83,26 @@ impl Slice {
     }
 }
 
-fn service(slice: &discovery::EndpointSlice, name: &Name, findings: &mut Findings) -> Option<Name> {
-    let labels = slice.metadata.labels.as_ref();
-    let service = labels.and_then(|labels| labels.get(SERVICE_NAME_LABEL));
-    match service.filter(|service| !service.is_empty()) {
-        Some(service) => {
-            Some(Name { namespace: name.namespace.clone(), name: service.as_str().into() })
-        }
-        None => {
+fn text<'a>(text: Option<&'a Text<'_>>) -> &'a str {
+    text.map(|text| &*text.0).unwrap_or_default()
+}
+
+fn name(slice: &RawSlice<'_>) -> Name {
+    let metadata = slice.metadata.as_ref();
+    let namespace = metadata.and_then(|metadata| metadata.namespace.as_ref());
+    name_in(text(namespace), text(metadata.and_then(|metadata| metadata.name.as_ref())))
+}
+
+fn service(slice: &RawSlice<'_>, name: &Name, findings: &mut Findings) -> Option<Name> {
+    let labels = slice.metadata.as_ref().and_then(|metadata| metadata.labels.as_ref());
+    match text(labels.and_then(|labels| labels.service.as_ref())) {
+        "" => {
             let problem =
                 format!("no label {SERVICE_NAME_LABEL}: it belongs to no Service; add it");
             findings.warn("metadata.labels", problem);
             None
         }
+        service => Some(Name { namespace: name.namespace.clone(), name: service.into() }),
     }
 }
 
@@ -110,13 +116,14 @@ fn family(address_type: &str, findings: &mut Findings) -> Option<Family> {
     family
 }
 
-fn ports(slice: &discovery::EndpointSlice, findings: &mut Findings) -> Vec<SlicePort> {
+fn ports(slice: &RawSlice<'_>, findings: &mut Findings) -> Vec<SlicePort> {
     let mut ports = Vec::new();
     for (position, port) in slice.ports.iter().flatten().enumerate() {
         // Without a number it means all ports, which is not for proxies.
         let Some(number) = port.port else { continue };
-        let name = port.name.as_deref().unwrap_or_default().into();
-        match (Protocol::parse(port.protocol.as_deref()), address::port(number)) {
+        let name = text(port.name.as_ref()).into();
+        let protocol = port.protocol.as_ref().map(|protocol| &*protocol.0);
+        match (Protocol::parse(protocol), address::port(number)) {
             (Ok(protocol), Ok(port)) => ports.push(SlicePort { name, protocol, port }),
             (Err(problem), _) => findings.error(format!("ports[{position}].protocol"), problem),
             (_, Err(problem)) => findings.error(format!("ports[{position}].port"), problem),
@@ -125,52 +132,52 @@ fn ports(slice: &discovery::EndpointSlice, findings: &mut Findings) -> Vec<Slice
     ports
 }
 
-fn endpoints(
-    slice: &discovery::EndpointSlice,
-    family: Family,
-    findings: &mut Findings,
-) -> Vec<Endpoint> {
-    let listed = slice.endpoints.iter().enumerate();
+fn endpoints(slice: &RawSlice<'_>, family: Family, findings: &mut Findings) -> Vec<Endpoint> {
+    let listed = slice.endpoints.iter().flatten().enumerate();
     listed.filter_map(|(position, one)| endpoint(position, one, family, findings)).collect()
 }
 
 fn endpoint(
     position: usize,
-    endpoint: &discovery::Endpoint,
+    endpoint: &RawEndpoint<'_>,
     family: Family,
     findings: &mut Findings,
 ) -> Option<Endpoint> {
     // An endpoint may list several addresses; all consumers take the first.
-    let Some(text) = endpoint.addresses.first() else {
+    let Some(Text(first)) = &endpoint.address.0 else {
         findings.error(format!("endpoints[{position}].addresses"), "no address; give one");
         return None;
     };
-    let read = address::endpoint(text, family);
+    let read = address::endpoint(first, family);
     let field = || format!("endpoints[{position}].addresses[0]");
     let address = read.map_err(|problem| findings.error(field(), problem)).ok()?;
-    let conditions = endpoint.conditions.clone().unwrap_or_default();
+    let conditions = endpoint.conditions.unwrap_or_default();
     let ready = conditions.ready.unwrap_or(true);
-    let hints = endpoint.hints.clone().unwrap_or_default();
+    let hints = endpoint.hints.as_ref();
+    let names = |hints: Option<&Vec<RawHint<'_>>>| {
+        hints.into_iter().flatten().map(|hint| text(hint.name.as_ref()).into()).collect()
+    };
     Some(Endpoint {
         position,
         address,
-        node: endpoint.node_name.as_deref().map(Into::into),
+        node: endpoint.node_name.as_ref().map(|node| (*node.0).into()),
         ready,
         serving: conditions.serving.unwrap_or(ready),
         terminating: conditions.terminating.unwrap_or(false),
-        zones: hints.for_zones.iter().flatten().map(|zone| zone.name.as_str().into()).collect(),
-        nodes: hints.for_nodes.iter().flatten().map(|node| node.name.as_str().into()).collect(),
+        zones: names(hints.and_then(|hints| hints.for_zones.as_ref())),
+        nodes: names(hints.and_then(|hints| hints.for_nodes.as_ref())),
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use serde::Deserialize as _;
     use serde_json::json;
 
     use super::*;
 
     fn slice(value: serde_json::Value) -> Slice {
-        Slice::new(&serde_json::from_value(value).unwrap(), Origin::Api)
+        Slice::new(&RawSlice::deserialize(&value).unwrap(), Origin::Api)
     }
 
     #[test]

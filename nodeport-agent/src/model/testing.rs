@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
-use super::{Entry, Name, Node, Origin, Rules, Service, Slice};
+use super::{Entry, Name, Node, Origin, RawSlice, Rules, Service, Slice};
 use crate::config::PortRange;
 
 pub(crate) fn rules() -> Rules {
@@ -40,7 +41,7 @@ pub(crate) fn slice(service: &str, number: u32, ports: Value, endpoints: Value) 
         "ports": ports,
         "endpoints": endpoints,
     });
-    Arc::new(Slice::new(&from(object), Origin::Api))
+    Arc::new(Slice::new(&RawSlice::deserialize(&object).unwrap(), Origin::Api))
 }
 
 /// An endpoint that is ready, on some node.

@@ -13,7 +13,10 @@ mod service;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::thread::{self, ScopedJoinHandle};
 
 use foldhash::HashMap;
 
@@ -31,6 +34,9 @@ pub struct Settings {
     /// Name of this machine's node: endpoints on it are local.
     pub node_name: Arc<str>,
 }
+
+/// Services that one thread plans, at least.
+const ALONE: usize = 512;
 
 /// Plans the whole world from nothing.
 #[must_use]
@@ -127,8 +133,9 @@ impl Planner {
         for (name, entry) in entries {
             dirty.extend(self.take(name, entry));
         }
-        for name in dirty {
-            self.plan_again(name, &mut changed);
+        let dirty: Vec<Name> = dirty.into_iter().collect();
+        for (name, plan) in dirty.iter().zip(self.plans(&dirty)) {
+            self.replace(name, plan, &mut changed);
         }
         changed
     }
@@ -148,41 +155,65 @@ impl Planner {
         touched
     }
 
-    fn plan_again(&mut self, name: Name, changed: &mut Changed) {
+    /// The plans for these services, made by all CPUs if they are many.
+    fn plans(&self, names: &[Name]) -> Vec<service::Plan> {
         let view = View {
             node_name: &self.settings.node_name,
             node: self.model.node.as_deref(),
             claims: &self.claims,
         };
-        let plan = self.model.entries.get(&name).map(|entry| service::plan(entry, &view));
-        let service::Plan { groups, findings, at_node } = plan.unwrap_or_default();
-        let old = self.planned.remove(&name).unwrap_or_default();
-        self.replace_groups(&old.groups, &groups, changed);
-        self.replace_at_node(&name, &old.at_node, &at_node);
+        let plan = |name: &Name| {
+            let entry = self.model.entries.get(name);
+            entry.map(|entry| service::plan(entry, &view)).unwrap_or_default()
+        };
+        let cpus = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let share = names.len().div_ceil(cpus).max(ALONE);
+        if names.len() <= share {
+            return names.iter().map(plan).collect();
+        }
+        thread::scope(|scope| {
+            let start = |part: &'_ [Name]| -> Vec<_> { part.iter().map(plan).collect() };
+            let threads: Vec<_> =
+                names.chunks(share).map(|part| scope.spawn(move || start(part))).collect();
+            let join = |thread: ScopedJoinHandle<'_, Vec<_>>| {
+                thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+            };
+            threads.into_iter().flat_map(join).collect()
+        })
+    }
+
+    fn replace(&mut self, name: &Name, plan: service::Plan, changed: &mut Changed) {
+        let service::Plan { groups, findings, at_node } = plan;
+        let old = self.planned.remove(name).unwrap_or_default();
+        self.replace_at_node(name, &old.at_node, &at_node);
+        let groups = self.replace_groups(&old.groups, groups, changed);
         changed.findings.insert(name.clone(), findings);
-        if self.model.entries.contains_key(&name) {
-            let groups = groups.into_keys().collect();
-            self.planned.insert(name, Planned { groups, at_node });
+        if self.model.entries.contains_key(name) {
+            self.planned.insert(name.clone(), Planned { groups, at_node });
         }
     }
 
+    /// Returns the keys of the new ones.
     fn replace_groups(
         &mut self,
         old: &[GroupKey],
-        new: &BTreeMap<GroupKey, Group>,
+        new: BTreeMap<GroupKey, Group>,
         changed: &mut Changed,
-    ) {
+    ) -> Vec<GroupKey> {
         for key in old.iter().filter(|key| !new.contains_key(key)) {
             self.desired.groups.remove(key);
             changed.groups.insert(key.clone());
         }
+        let mut keys = Vec::with_capacity(new.len());
         for (key, group) in new {
-            let known = self.desired.groups.get(key);
-            if known.is_none_or(|known| **known != *group) {
-                self.desired.groups.insert(key.clone(), Arc::new(group.clone()));
+            keys.push(key.clone());
+            let known = self.desired.groups.get(&key);
+            if known.is_none_or(|known| **known != group) {
                 changed.groups.insert(key.clone());
+                self.desired.groups.insert(key, Arc::new(group));
             }
         }
+        keys
     }
 
     fn replace_at_node(&mut self, name: &Name, old: &BTreeSet<NodePort>, new: &BTreeSet<NodePort>) {

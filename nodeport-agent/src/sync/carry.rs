@@ -11,12 +11,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, Scope};
 
 use foldhash::{HashMap, HashSet};
 use nodeport_common::abi::Frontend;
 
 use super::batch::{Batch, Outcome, Subject};
-use super::diff::{self, Change, NewTable};
+use super::diff::{Change, NewTable};
 use super::ops::{self, BackendValue};
 use super::placed::Table;
 use super::state::State;
@@ -27,7 +30,7 @@ use crate::plan::{Desired, FrontendAt, Group, GroupKey};
 pub(super) type Failed = HashMap<Subject, anyhow::Error>;
 
 /// Groups that are carried out together: their slots are in memory all at once.
-const TOGETHER: usize = 256;
+const TOGETHER: usize = 128;
 
 /// Makes the maps follow the plan for these groups.
 pub(super) fn groups(
@@ -39,9 +42,7 @@ pub(super) fn groups(
     let plans: Vec<(&GroupKey, Option<&Group>)> =
         keys.iter().map(|key| (key, desired.groups.get(key).map(|group| &**group))).collect();
     let mut failed = remove_frontends(state, &plans, dataplane);
-    for chunk in plans.chunks(TOGETHER) {
-        failed.extend(bring(state, chunk, dataplane));
-    }
+    failed.extend(bring(state, &plans, dataplane));
     failed.extend(remove_astray(state, &plans, dataplane));
     for (key, group) in plans {
         state.settle(key, group);
@@ -92,35 +93,140 @@ fn remove(
     failed
 }
 
-/// Steps 2 to 4.
+/// What must be written for some groups, in the order of their keys.
+type Changes<'a> = Vec<(&'a GroupKey, Change)>;
+
+/// Steps 2 to 4, for a few groups after the other: while some are written, other threads fill the
+/// tables of the next.
 fn bring(
     state: &mut State,
     plans: &[(&GroupKey, Option<&Group>)],
     dataplane: &mut dyn Dataplane,
 ) -> Failed {
     let mut failed = Failed::default();
-    let mut changes: BTreeMap<&GroupKey, Change> = BTreeMap::new();
+    if plans.len() <= AT_ONCE {
+        let mut changes = changes(state, plans, &mut failed);
+        fill(&mut changes, state.seed);
+        write(state, changes, dataplane, &mut failed);
+        return failed;
+    }
+    thread::scope(|scope| {
+        let mut fillers = Fillers::start(state.seed, scope);
+        for chunk in plans.chunks(TOGETHER) {
+            fillers.give(changes(state, chunk, &mut failed));
+            if fillers.are_busy()
+                && let Some(changes) = fillers.take()
+            {
+                write(state, changes, dataplane, &mut failed);
+            }
+        }
+        while let Some(changes) = fillers.take() {
+            write(state, changes, dataplane, &mut failed);
+        }
+    });
+    failed
+}
+
+fn changes<'a>(
+    state: &mut State,
+    plans: &[(&'a GroupKey, Option<&Group>)],
+    failed: &mut Failed,
+) -> Changes<'a> {
+    let mut changes = Changes::with_capacity(plans.len());
     for (key, group) in plans.iter().filter_map(|(key, group)| Some((*key, (*group)?))) {
         match state.change(key, group) {
-            Ok(change) => drop(changes.insert(key, change)),
+            Ok(change) => changes.push((key, change)),
             Err(full) => drop(failed.insert(Subject::Group(key.clone()), full.into())),
         }
     }
-    let new = changes.values_mut().filter_map(|change| change.table.as_mut());
-    diff::fill(new.collect(), state.seed);
+    changes
+}
+
+/// Groups of which so few are written by one thread alone.
+const AT_ONCE: usize = 16;
+
+fn fill(changes: &mut Changes<'_>, seed: u32) {
+    changes
+        .iter_mut()
+        .filter_map(|(_, change)| change.table.as_mut())
+        .for_each(|new| new.fill(seed));
+}
+
+/// Threads that fill tables, each in the order in which it got them. They end with this.
+struct Fillers<'a> {
+    threads: Vec<(Sender<Changes<'a>>, Receiver<Changes<'a>>)>,
+    given: usize,
+    taken: usize,
+}
+
+impl<'a> Fillers<'a> {
+    /// What each thread may have before it is waited for.
+    const AHEAD: usize = 2;
+
+    /// One for each CPU but that of the thread which writes.
+    fn start<'scope>(seed: u32, scope: &'scope Scope<'scope, '_>) -> Self
+    where
+        'a: 'scope,
+    {
+        let start = |_| {
+            let (give, given) = channel::<Changes<'a>>();
+            let (done, take) = channel();
+            scope.spawn(move || {
+                for mut changes in given {
+                    fill(&mut changes, seed);
+                    // Nobody waits only where all is given up.
+                    let _ = done.send(changes);
+                }
+            });
+            (give, take)
+        };
+        let cpus = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let threads = (1..cpus.max(2)).map(start).collect();
+        Self { threads, given: 0, taken: 0 }
+    }
+
+    /// They have so much that some of it should be taken first.
+    const fn are_busy(&self) -> bool {
+        self.given - self.taken > self.threads.len() * Self::AHEAD
+    }
+
+    fn give(&mut self, changes: Changes<'a>) {
+        let (give, _) = &self.threads[self.given % self.threads.len()];
+        // A thread that has ended has panicked: the scope passes that on.
+        let _ = give.send(changes);
+        self.given += 1;
+    }
+
+    /// What was given first and not taken yet, filled.
+    fn take(&mut self) -> Option<Changes<'a>> {
+        if self.taken == self.given {
+            return None;
+        }
+        let (_, take) = &self.threads[self.taken % self.threads.len()];
+        self.taken += 1;
+        take.recv().ok()
+    }
+}
+
+/// Carries changes out.
+fn write(
+    state: &mut State,
+    mut changes: Changes<'_>,
+    dataplane: &mut dyn Dataplane,
+    failed: &mut Failed,
+) {
     for step in [counters, ports, backends, tables, frontends] {
         let worse = step(state, &mut changes, dataplane);
         give_up(state, &mut changes, &worse);
         failed.extend(worse);
     }
-    failed
 }
 
 /// Drops the changes of groups that failed. Regions that they took are free again, and bits of
 /// ports that were set for them may be needless.
 fn give_up(state: &mut State, changes: &mut Changes<'_>, failed: &Failed) {
-    changes.retain(|key, change| {
-        let goes_on = !failed.contains_key(&Subject::Group((*key).clone()));
+    changes.retain_mut(|(key, change)| {
+        let goes_on = !has_failed(failed, key);
         if !goes_on {
             state.maps.ports.doubtful.extend(change.ports.iter().map(|(port, _)| *port));
         }
@@ -131,13 +237,17 @@ fn give_up(state: &mut State, changes: &mut Changes<'_>, failed: &Failed) {
     });
 }
 
-type Changes<'a> = BTreeMap<&'a GroupKey, Change>;
+fn has_failed(failed: &Failed, key: &GroupKey) -> bool {
+    !failed.is_empty() && failed.contains_key(&Subject::Group(key.clone()))
+}
 
 fn counters(state: &mut State, changes: &mut Changes<'_>, dataplane: &mut dyn Dataplane) -> Failed {
     // Both families of a service port have one id: it is cleared once, and both wait for it.
     let mut wanted: BTreeMap<u32, &GroupKey> = BTreeMap::new();
     for (key, change) in &*changes {
-        change.cleared.map(|id| *wanted.entry(id).or_insert(*key));
+        // The other family's may have been there first.
+        let uncleared = change.cleared.filter(|id| state.services.is_uncleared(*id));
+        uncleared.map(|id| *wanted.entry(id).or_insert(*key));
     }
     let mut batch = Batch::new();
     for (id, key) in wanted {
@@ -159,7 +269,9 @@ fn ports(state: &mut State, changes: &mut Changes<'_>, dataplane: &mut dyn Datap
     for (key, change) in &*changes {
         for (port, bit) in &change.ports {
             let known = state.maps.ports.bits(*port);
-            wanted.entry(*port).or_insert((known, *key)).0 |= bit;
+            if known & bit == 0 {
+                wanted.entry(*port).or_insert((known, *key)).0 |= bit;
+            }
         }
     }
     let mut batch = Batch::new();
@@ -204,7 +316,7 @@ fn tables(state: &mut State, changes: &mut Changes<'_>, dataplane: &mut dyn Data
     }
     let failed = batch.apply(dataplane).failed;
     for (key, table) in new {
-        let written = !failed.contains_key(&Subject::Group(key.clone()));
+        let written = !has_failed(&failed, key);
         match state.groups.get_mut(key).filter(|_| written) {
             Some(placed) => placed.tables.push(table),
             None => state.regions.free(table.region),

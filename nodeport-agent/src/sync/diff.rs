@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
-use std::thread;
 
 use nodeport_common::abi::{BACKEND_USABLE, Frontend, PORT_BACKEND, PORT_FRONTEND, maps};
 use nodeport_common::core::maglev::table_len;
@@ -38,30 +36,15 @@ pub(super) struct NewTable {
     pub(super) table: Table,
     /// What it is made of, sorted by address.
     backends: Vec<(SocketAddr, u32)>,
-    /// Its slots, once [`fill`] has filled them.
+    /// Its slots, once [`NewTable::fill`] has filled them.
     pub(super) slots: Vec<u32>,
 }
 
-/// Tables of which so many are filled by one thread rather than by several.
-const ALONE: usize = 16;
-
-/// Fills tables, on all CPUs if they are many: that is most of the work of a first round.
-pub(super) fn fill(mut tables: Vec<&mut NewTable>, seed: u32) {
-    let fill = |tables: &mut [&mut NewTable]| {
-        for new in tables {
-            new.slots = slots(&new.backends, seed);
-        }
-    };
-    if tables.len() <= ALONE {
-        return fill(&mut tables);
+impl NewTable {
+    /// Fills its slots: most of the work of a first round.
+    pub(super) fn fill(&mut self, seed: u32) {
+        self.slots = slots(&self.backends, seed);
     }
-    let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let share = tables.len().div_ceil(threads);
-    thread::scope(|scope| {
-        for part in tables.chunks_mut(share) {
-            scope.spawn(move || fill(part));
-        }
-    });
 }
 
 impl State {

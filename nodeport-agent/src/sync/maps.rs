@@ -20,7 +20,9 @@ pub(super) struct Maps {
     /// By which packets choose slots.
     pub(super) seed: u32,
     frontends: HashMap<FrontendAt, Frontend>,
-    backends: HashMap<BackendId, BackendValue>,
+    /// By index, of each family: indices are given out from the lowest on.
+    backends4: Vec<Option<BackendValue>>,
+    backends6: Vec<Option<BackendValue>>,
     pub(super) node_addresses: BTreeSet<IpAddr>,
     pub(super) ports: Ports,
     /// How many frontends point to the table at an offset.
@@ -47,12 +49,20 @@ impl Maps {
         self.frontends.get(at).copied()
     }
 
-    pub(super) fn backend(&self, id: BackendId) -> Option<&BackendValue> {
-        self.backends.get(&id)
+    pub(super) fn backend(&self, (family, index): BackendId) -> Option<&BackendValue> {
+        let backends = match family {
+            Family::V4 => &self.backends4,
+            Family::V6 => &self.backends6,
+        };
+        backends.get(index as usize)?.as_ref()
     }
 
     pub(super) fn backends(&self) -> impl Iterator<Item = (BackendId, &BackendValue)> {
-        self.backends.iter().map(|(id, value)| (*id, value))
+        let families = [(Family::V4, &self.backends4), (Family::V6, &self.backends6)];
+        families.into_iter().flat_map(|(family, backends)| {
+            let numbered = (0..).zip(backends);
+            numbered.filter_map(move |(index, value)| Some(((family, index), value.as_ref()?)))
+        })
     }
 
     pub(super) fn frontends(&self) -> impl Iterator<Item = (&FrontendAt, &Frontend)> {
@@ -84,7 +94,15 @@ impl Maps {
     }
 
     pub(super) fn put_backend(&mut self, id: BackendId, value: BackendValue) {
-        let old = self.backends.insert(id, value);
+        let (family, index) = (id.0, id.1 as usize);
+        let backends = match family {
+            Family::V4 => &mut self.backends4,
+            Family::V6 => &mut self.backends6,
+        };
+        if backends.len() <= index {
+            backends.resize(index + 1, None);
+        }
+        let old = backends[index].replace(value);
         if value.may_answer_here() {
             hold(&mut self.ports.backends, value.at.port());
         }

@@ -1,7 +1,6 @@
 //! After the writes for a group: what nothing points to any more is set aside, to be freed when
 //! no packet can be reading it ([`super::tidy`]).
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use nodeport_common::abi::BACKEND_DRAINING;
@@ -60,11 +59,12 @@ impl State {
     }
 
     fn settle_members(&mut self, key: &GroupKey, placed: &Placed, group: Option<&Group>) {
-        let in_tables: BTreeSet<u32> =
+        let mut in_tables: Vec<u32> =
             placed.tables.iter().flat_map(|table| table.order.iter().copied()).collect();
+        in_tables.sort_unstable();
         for (at, index) in &placed.members {
             let id = (key.family, *index);
-            match self.future(id, *at, group, in_tables.contains(index)) {
+            match self.future(id, *at, group, in_tables.binary_search(index).is_ok()) {
                 Some(value) => self.let_go(id, Some((key.clone(), *at)), value),
                 None => {
                     self.departures.remove(&id);

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use self::reduced::{ReducedService, ReducedSlice};
 use super::Store;
-use crate::model::{Finding, Kind, Name, Node, Origin, Rules, Service, Severity, Slice};
+use crate::model::{Finding, Kind, Name, Node, Origin, Rules, Service, Severity};
 
 /// Objects that another proxy serves, or none: the API server need not send them.
 const OURS: &str = "!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless";
@@ -48,7 +48,7 @@ async fn from_file(file: &Path) -> anyhow::Result<Config> {
 
 /// Watches Services.
 pub(super) async fn services(client: Client, rules: Rules, store: Arc<Store>) {
-    let read = |service: ReducedService| Arc::new(Service::new(&service.0, Origin::Api, rules));
+    let read = |service: ReducedService| Arc::new(Service::new(service.get(), Origin::Api, rules));
     let config = watcher::Config::default().labels(OURS);
     let mut listed = Vec::new();
     let events = events::<ReducedService>(Api::all(client), config, "Services");
@@ -66,7 +66,6 @@ pub(super) async fn services(client: Client, rules: Rules, store: Arc<Store>) {
 
 /// Watches EndpointSlices.
 pub(super) async fn slices(client: Client, store: Arc<Store>) {
-    let read = |slice: ReducedSlice| Arc::new(Slice::new(&slice.0, Origin::Api));
     let config = watcher::Config::default().labels(OURS);
     let mut listed = Vec::new();
     let events = events::<ReducedSlice>(Api::all(client), config, "EndpointSlices");
@@ -74,10 +73,10 @@ pub(super) async fn slices(client: Client, store: Arc<Store>) {
     while let Some(event) = events.next().await {
         match event {
             Event::Init => listed.clear(),
-            Event::InitApply(slice) => listed.push(read(slice)),
+            Event::InitApply(slice) => listed.push(slice.into_slice()),
             Event::InitDone => store.list_slices(std::mem::take(&mut listed)),
-            Event::Apply(slice) => store.set_slice(read(slice)),
-            Event::Delete(slice) => store.remove_slice(&read(slice).name),
+            Event::Apply(slice) => store.set_slice(slice.into_slice()),
+            Event::Delete(slice) => store.remove_slice(&slice.into_slice().name),
         }
     }
 }

@@ -4,22 +4,38 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
-use k8s_openapi::api::discovery::v1::{
-    Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice,
-};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource;
 use serde::{Deserialize, Deserializer};
 
+use crate::model::{Origin, RawSlice, Slice};
+
 /// A Service without its status, and with less metadata.
 #[derive(Clone, Debug)]
-pub(super) struct ReducedService(pub(super) Service);
+pub(super) struct ReducedService(Box<Service>);
 
-/// An EndpointSlice without the targets of its endpoints, and with less metadata.
+/// An EndpointSlice in our own words, and the metadata that a watch needs.
 #[derive(Clone, Debug)]
-pub(super) struct ReducedSlice(pub(super) EndpointSlice);
+pub(super) struct ReducedSlice {
+    metadata: Box<ObjectMeta>,
+    slice: Arc<Slice>,
+}
+
+impl ReducedService {
+    pub(super) fn get(&self) -> &Service {
+        &self.0
+    }
+}
+
+impl ReducedSlice {
+    pub(super) fn into_slice(self) -> Arc<Slice> {
+        self.slice
+    }
+}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -38,25 +54,6 @@ struct RawService {
     spec: Option<ServiceSpec>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RawSlice {
-    metadata: Option<Metadata>,
-    address_type: Option<String>,
-    endpoints: Option<Vec<RawEndpoint>>,
-    ports: Option<Vec<EndpointPort>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RawEndpoint {
-    addresses: Option<Vec<String>>,
-    conditions: Option<EndpointConditions>,
-    hints: Option<EndpointHints>,
-    node_name: Option<String>,
-    zone: Option<String>,
-}
-
 fn whole(metadata: Option<Metadata>) -> ObjectMeta {
     let Some(metadata) = metadata else { return ObjectMeta::default() };
     let Metadata { name, namespace, labels, uid, resource_version, creation_timestamp } = metadata;
@@ -71,35 +68,26 @@ fn whole(metadata: Option<Metadata>) -> ObjectMeta {
     }
 }
 
-impl From<RawEndpoint> for Endpoint {
-    fn from(raw: RawEndpoint) -> Self {
-        let RawEndpoint { addresses, conditions, hints, node_name, zone } = raw;
-        let addresses = addresses.unwrap_or_default();
-        Self { addresses, conditions, hints, node_name, zone, ..Self::default() }
-    }
-}
-
 impl<'de> Deserialize<'de> for ReducedService {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let RawService { metadata, spec } = RawService::deserialize(from)?;
         let metadata = whole(metadata);
-        Ok(Self(Service { metadata, spec, status: None }))
+        Ok(Self(Box::new(Service { metadata, spec, status: None })))
     }
 }
 
 impl<'de> Deserialize<'de> for ReducedSlice {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let RawSlice { metadata, address_type, endpoints, ports } = RawSlice::deserialize(from)?;
-        let metadata = whole(metadata);
-        let endpoints = endpoints.unwrap_or_default().into_iter().map(Endpoint::from).collect();
-        let address_type = address_type.unwrap_or_default();
-        Ok(Self(EndpointSlice { metadata, address_type, endpoints, ports }))
+        let raw = RawSlice::deserialize(from)?;
+        let resource_version = raw.resource_version().map(str::to_owned);
+        let metadata = Box::new(ObjectMeta { resource_version, ..ObjectMeta::default() });
+        Ok(Self { metadata, slice: Arc::new(Slice::new(&raw, Origin::Api)) })
     }
 }
 
 /// Says what an object is by what it holds.
 macro_rules! resource {
-    ($reduced:ty, $whole:ty) => {
+    ($reduced:ty, $whole:ty, $($metadata:tt)+) => {
         impl Resource for $reduced {
             type DynamicType = ();
             type Scope = <$whole as Resource>::Scope;
@@ -121,18 +109,18 @@ macro_rules! resource {
             }
 
             fn meta(&self) -> &ObjectMeta {
-                &self.0.metadata
+                &self.$($metadata)+
             }
 
             fn meta_mut(&mut self) -> &mut ObjectMeta {
-                &mut self.0.metadata
+                &mut self.$($metadata)+
             }
         }
     };
 }
 
-resource!(ReducedService, Service);
-resource!(ReducedSlice, EndpointSlice);
+resource!(ReducedService, Service, 0.metadata);
+resource!(ReducedSlice, EndpointSlice, metadata);
 
 #[cfg(test)]
 mod tests {
@@ -170,10 +158,11 @@ mod tests {
         let whole: EndpointSlice = serde_json::from_value(slice()).unwrap();
         let reduced: ReducedSlice = serde_json::from_value(slice()).unwrap();
         assert_eq!(reduced.meta().resource_version.as_deref(), Some("7"));
-        assert_eq!(
-            model::Slice::new(&reduced.0, Origin::Api),
-            model::Slice::new(&whole, Origin::Api)
-        );
+        let slice = reduced.into_slice();
+        assert_eq!(*slice, model::Slice::new(&RawSlice::from(&whole), Origin::Api));
+        assert_eq!(slice.endpoints.len(), 2);
+        assert_eq!(slice.endpoints[0].zones, ["a".into()]);
+        assert_eq!((slice.endpoints[0].ready, slice.endpoints[0].terminating), (false, true));
     }
 
     #[test]
@@ -192,17 +181,17 @@ mod tests {
         let whole: Service = serde_json::from_value(object.clone()).unwrap();
         let reduced: ReducedService = serde_json::from_value(object).unwrap();
         let read = |service| model::Service::new(service, Origin::Api, rules());
-        assert_eq!(read(&reduced.0), read(&whole));
-        assert_eq!(read(&reduced.0).ports.len(), 1);
+        assert_eq!(read(reduced.get()), read(&whole));
+        assert_eq!(read(reduced.get()).ports.len(), 1);
     }
 
     #[test]
     fn what_is_missing_or_null_is_empty() {
         for object in [json!({}), json!({"metadata": null, "endpoints": null, "spec": null})] {
             let slice: ReducedSlice = serde_json::from_value(object.clone()).unwrap();
-            assert_eq!(slice.0.endpoints.len(), 0);
+            assert_eq!(slice.into_slice().endpoints.len(), 0);
             let service: ReducedService = serde_json::from_value(object).unwrap();
-            assert_eq!(service.0.spec, None);
+            assert_eq!(service.get().spec, None);
         }
     }
 }

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::finding;
-use crate::model::{Finding, Kind, Name, Node, Origin, Rules, Service, Severity, Slice};
+use crate::model::{Finding, Kind, Name, Node, Origin, RawSlice, Rules, Service, Severity, Slice};
 
 /// Kind and name.
 pub(super) type Key = (Kind, Name);
@@ -180,7 +180,7 @@ fn object(
         }
         Kind::EndpointSlice => {
             let read = typed::<EndpointSlice>(value, &mut unknown)?;
-            Object::Slice(Arc::new(Slice::new(&read, origin)))
+            Object::Slice(Arc::new(Slice::new(&RawSlice::from(&read), origin)))
         }
         _ => {
             let read = typed::<core::Node>(value, &mut unknown)?;
