@@ -2,9 +2,9 @@
 //! lost and swept while others do the same. The table must be whole afterwards.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
@@ -27,8 +27,8 @@ use crate::step::Twins;
 use crate::table::{ENTRIES, LINES};
 use crate::trials::Trials;
 
-/// How long each test goes on.
-const DURATION: Duration = Duration::from_secs(2);
+/// Steps of all threads together in each test.
+const STEPS: u64 = 200_000;
 /// Threads on each processor.
 const THREADS: usize = 2;
 /// Clients, each with a flow of every kind.
@@ -62,31 +62,20 @@ fn stress<F: Net>(twins: &mut Twins, entries: u32, lines: u32) {
     let kernel = twins.kernel();
     kernel.clear_tables(entries, lines);
     let processors = thread::available_parallelism().map_or(1, usize::from);
-    let over = AtomicBool::new(false);
-    let steps: u64 = thread::scope(|scope| {
-        let handles: Vec<_> = (0..processors * THREADS)
-            .map(|number| {
-                let over = &over;
-                scope.spawn(move || {
-                    pin(number % processors);
-                    let mut random = Random((number as u32 + 1) << 24);
-                    let mut steps = 0;
-                    while !over.load(Ordering::Relaxed) {
-                        step::<F>(kernel, &mut random);
-                        steps += 1;
-                    }
-                    steps
-                })
-            })
-            .collect();
-        let started = Instant::now();
-        while started.elapsed() < DURATION && !handles.iter().any(|handle| handle.is_finished()) {
-            thread::sleep(Duration::from_millis(5));
+    let taken = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for number in 0..processors * THREADS {
+            let taken = &taken;
+            scope.spawn(move || {
+                pin(number % processors);
+                let mut random = Random((number as u32 + 1) << 24);
+                // None ends before the others, so that all meet all the time.
+                while taken.fetch_add(1, Ordering::Relaxed) < STEPS {
+                    step::<F>(kernel, &mut random);
+                }
+            });
         }
-        over.store(true, Ordering::Relaxed);
-        handles.into_iter().map(|handle| handle.join().expect("no step fails")).sum()
     });
-    assert!(steps > 10_000, "{steps} steps: too few to say anything");
     let audit = kernel.table::<F>().audit(entries);
     partners_agree::<F>(kernel);
     ways_are_right::<F>(kernel);
