@@ -70,7 +70,7 @@ where
     FlowEntry<A, A::Pad>: Plain,
 {
     let mut loads: BTreeMap<(u32, u32), Load> = BTreeMap::new();
-    for (_, flow) in &view.flows::<A>()? {
+    for (_, flow) in view.flows::<A>()?.iter().flatten() {
         loads.entry((flow.backend, flow.generation)).or_default().add(flow);
     }
     let rows = view.backends::<A>()?.into_iter().filter(|(_, it)| it.state != BACKEND_GONE);

@@ -2,21 +2,22 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::hash::Hash;
+use std::hash::{BuildHasher as _, Hash};
 use std::net::{IpAddr, SocketAddr};
 
 use foldhash::HashMap;
 use foldhash::fast::RandomState;
 use nodeport_common::abi::{
-    Addr4, Addr6, FLOW_FAST, FLOW_LOCAL, FLOW_PROVED, FLOW_REPLY, Flow, FlowEntry, FlowKey,
-    FlowState, HOP_NEIGHBOUR, HOP_POD, HOP_SEND, HOP_STACK, HOP_TAGGED, Mac, NextHop, Plain, Port,
+    Addr4, Addr6, FLOW_FAST, FLOW_LOCAL, FLOW_PROVED, FLOW_REPLY, Flow, FlowKey, FlowState,
+    HOP_NEIGHBOUR, HOP_POD, HOP_SEND, HOP_STACK, HOP_TAGGED, Mac, NextHop, Port,
 };
 use nodeport_common::core::flow::{partner, partner_key};
 use nodeport_common::core::rewrite::has_addresses;
 use serde::{Serialize, Serializer};
 
-use super::output::{Cells, Row, bytes, each, seconds, share};
-use super::view::{InFamily, View, protocol};
+use super::output::{self, Cells, Row, bytes, each, seconds, share};
+use super::view::{Half, InFamily, View, protocol};
+use crate::args::Output;
 
 /// A flow: both halves, or the one that is there.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -103,79 +104,144 @@ impl Row for FlowRow<'_> {
     }
 }
 
-/// All of them, sorted by service and client.
-pub(super) fn rows(view: &View) -> anyhow::Result<Vec<FlowRow<'_>>> {
-    let mut rows = in_family::<Addr4>(view)?;
-    rows.extend(in_family::<Addr6>(view)?);
+/// Prints all of them, sorted by service and client.
+pub(super) fn list(view: &View, output: Output) -> anyhow::Result<()> {
+    let now = view.now()?;
+    let (halves4, halves6) = (view.flows::<Addr4>()?, view.flows::<Addr6>()?);
+    let (mut pairs4, mut pairs6) = (pairs(&halves4), pairs(&halves6));
+    let ranks = ranks(view, services(&pairs4).chain(services(&pairs6)).collect());
+    let (pairs4, pairs6) = (sorted(&mut pairs4, &ranks), sorted(&mut pairs6, &ranks));
+    let mut all: Vec<Listed<'_>> = Vec::with_capacity(pairs4.len() + pairs6.len());
+    all.extend(pairs4.into_iter().map(Listed::V4));
+    all.extend(pairs6.into_iter().map(Listed::V6));
     // Those of each family are sorted already.
-    rows.sort_by(|a, b| (&a.service, a.client).cmp(&(&b.service, b.client)));
-    Ok(rows)
+    all.sort_by_key(Listed::place);
+    let row = |one: &Listed<'_>| match one {
+        Listed::V4(pair) => of_pair(view, now, pair),
+        Listed::V6(pair) => of_pair(view, now, pair),
+    };
+    output::list(&all, row, output)
 }
 
-/// A flow by its halves: the client's, or the reply's of which that is lost.
+/// A flow of one of the families.
+enum Listed<'a> {
+    V4(Pair<'a, Addr4>),
+    V6(Pair<'a, Addr6>),
+}
+
+impl Listed<'_> {
+    fn place(&self) -> (u32, IpAddr, u16) {
+        match self {
+            Self::V4(Pair { place: (rank, client, port), .. }) => (*rank, (*client).into(), *port),
+            Self::V6(Pair { place: (rank, client, port), .. }) => (*rank, (*client).into(), *port),
+        }
+    }
+}
+
+/// A flow by its halves.
 struct Pair<'a, A> {
-    service: u32,
-    client: (A, u16),
-    forward: Option<&'a Half<A>>,
-    reply: Option<&'a Half<A>>,
+    /// Its service, the client's address and port: at first by id, then by the rank of its name.
+    place: (u32, A, u16),
+    halves: Halves<'a, A>,
 }
 
-type Half<A> = (FlowKey<A>, Flow<A>);
+/// What there is of a flow.
+enum Halves<'a, A> {
+    /// The client's half, and the reply's if it is not lost.
+    Forward(&'a Half<A>, Option<&'a Half<A>>),
+    /// The reply's half alone.
+    Reply(&'a Half<A>),
+}
 
-/// Flows that one thread makes rows of, at least.
+/// Halves of which the partners are looked for by one thread, at least.
 const SHARE: usize = 4_096;
 
-fn in_family<A: InFamily + Hash>(view: &View) -> anyhow::Result<Vec<FlowRow<'_>>>
-where
-    FlowEntry<A, A::Pad>: Plain,
-{
-    let now = view.now()?;
-    let halves = view.flows::<A>()?;
-    let mut pairs = pairs(&halves);
-    // Names are few, so that they are compared once for each two of them.
-    let ids: BTreeSet<u32> = pairs.iter().map(|pair| pair.service).collect();
-    let mut named: Vec<_> = ids.into_iter().map(|id| (view.names.service(id), id)).collect();
-    named.sort();
-    let ranks: HashMap<u32, usize> = named.iter().map(|(_, id)| *id).zip(0..).collect();
-    pairs.sort_unstable_by_key(|pair| (ranks.get(&pair.service), pair.client));
-    let share = share(pairs.len(), SHARE);
-    let rows = |pairs: &[Pair<'_, A>]| -> Vec<_> {
-        pairs.iter().filter_map(|pair| of_pair(view, now, pair)).collect()
-    };
-    Ok(each(pairs.chunks(share), &rows).into_iter().flatten().collect())
+/// Puts the halves together, each with its partner. Each thread has the flows that a hash gives it.
+fn pairs<A: InFamily + Hash>(halves: &[Vec<Half<A>>]) -> Vec<Vec<Pair<'_, A>>> {
+    // Keys come from the network: the hash has a seed.
+    let hasher = RandomState::default();
+    let all: usize = halves.iter().map(Vec::len).sum();
+    let shares = all.div_ceil(share(all, SHARE)).max(1) as u64;
+    each(0..shares, &|number| {
+        // The upper bits: a hash map that is in the same thread goes by others.
+        let is_mine =
+            |key: &FlowKey<A>| (u128::from(hasher.hash_one(key)) * u128::from(shares)) >> 64;
+        pairs_of(halves, all / shares as usize, |key| is_mine(key) == u128::from(number))
+    })
 }
 
-/// Puts the halves together, each with its partner.
-fn pairs<A: InFamily + Hash>(halves: &[Half<A>]) -> Vec<Pair<'_, A>> {
-    let (replies, forwards): (Vec<&Half<A>>, Vec<&Half<A>>) =
-        halves.iter().partition(|(_, flow)| flow.flags & FLOW_REPLY != 0);
-    // Keys come from the network: the hash has a seed.
-    let mut by_key = HashMap::with_capacity_and_hasher(replies.len(), RandomState::default());
-    by_key.extend(replies.into_iter().map(|half| (half.0, half)));
-    let mut pairs = Vec::with_capacity(forwards.len());
-    for half in forwards {
+/// The flows whose reply has such a key; there may be about so many halves of them.
+fn pairs_of<'a, A: InFamily + Hash>(
+    halves: &'a [Vec<Half<A>>],
+    about: usize,
+    is_mine: impl Fn(&FlowKey<A>) -> bool,
+) -> Vec<Pair<'a, A>> {
+    let all = || halves.iter().flatten();
+    let is_reply = |(_, flow): &Half<A>| flow.flags & FLOW_REPLY != 0;
+    let mut replies = HashMap::with_capacity_and_hasher(about / 2, RandomState::default());
+    replies
+        .extend(all().filter(|half| is_reply(half) && is_mine(&half.0)).map(|half| (half.0, half)));
+    let mut pairs = Vec::with_capacity(replies.len());
+    for half in all().filter(|half| !is_reply(half)) {
         let (key, flow) = half;
-        let reply = by_key.remove(&partner_key(key, flow));
-        let client = (key.src, u16::from_be_bytes(key.ports.src));
-        pairs.push(Pair { service: flow.service, client, forward: Some(half), reply });
+        let partner = partner_key(key, flow);
+        if is_mine(&partner) {
+            let place = (flow.service, key.src, u16::from_be_bytes(key.ports.src));
+            let reply = replies.remove(&partner);
+            pairs.push(Pair { place, halves: Halves::Forward(half, reply) });
+        }
     }
-    pairs.extend(by_key.into_values().map(|half| {
+    pairs.extend(replies.into_values().map(|half| {
         let (key, flow) = half;
         let lost = partner_key(key, flow);
-        let client = (lost.src, u16::from_be_bytes(lost.ports.src));
-        Pair { service: flow.service, client, forward: None, reply: Some(half) }
+        let place = (flow.service, lost.src, u16::from_be_bytes(lost.ports.src));
+        Pair { place, halves: Halves::Reply(half) }
     }));
     pairs
 }
 
-fn of_pair<'a, A: InFamily>(view: &'a View, now: u32, pair: &Pair<'_, A>) -> Option<FlowRow<'a>> {
-    let reply = pair.reply.map(|(_, flow)| flow);
-    if let Some((key, flow)) = pair.forward {
-        return Some(row(view, now, key, flow, reply));
+/// The ids of the services of some flows, each at least once.
+fn services<A>(pairs: &[Vec<Pair<'_, A>>]) -> impl Iterator<Item = u32> {
+    let mut last = None;
+    let ids = pairs.iter().flatten().map(|pair| pair.place.0);
+    ids.filter(move |id| last.replace(*id) != Some(*id))
+}
+
+/// Where each service's name stands among all: names are few, so that they are compared once.
+fn ranks(view: &View, ids: BTreeSet<u32>) -> HashMap<u32, u32> {
+    let mut named: Vec<_> = ids.into_iter().map(|id| (view.names.service(id), id)).collect();
+    named.sort();
+    named.iter().map(|(_, id)| *id).zip(0..).collect()
+}
+
+/// All pairs, sorted by the rank of their service and by their client.
+fn sorted<'a, A: InFamily>(
+    parts: &mut [Vec<Pair<'a, A>>],
+    ranks: &HashMap<u32, u32>,
+) -> Vec<Pair<'a, A>> {
+    let sort = |part: &mut Vec<Pair<'a, A>>| {
+        for pair in &mut *part {
+            pair.place.0 = ranks.get(&pair.place.0).copied().unwrap_or_default();
+        }
+        part.sort_unstable_by_key(|pair| pair.place);
+    };
+    each(parts.iter_mut(), &sort);
+    let mut all: Vec<_> = parts.iter_mut().flat_map(std::mem::take).collect();
+    // A stable sort joins what is sorted already.
+    all.sort_by_key(|pair| pair.place);
+    all
+}
+
+fn of_pair<'a, A: InFamily>(view: &'a View, now: u32, pair: &Pair<'_, A>) -> FlowRow<'a> {
+    match pair.halves {
+        Halves::Forward((key, flow), reply) => {
+            row(view, now, key, flow, reply.map(|(_, flow)| flow))
+        }
+        // The client's half is lost: what it was follows from the other one.
+        Halves::Reply((key, flow)) => {
+            row(view, now, &partner_key(key, flow), &partner(key, flow), Some(flow))
+        }
     }
-    // The client's half is lost: what it was follows from the other one.
-    let (key, flow) = pair.reply?;
-    Some(row(view, now, &partner_key(key, flow), &partner(key, flow), reply))
 }
 
 fn row<'a, A: InFamily>(

@@ -33,9 +33,9 @@ pub enum Subject {
 pub fn show(subject: Subject, instance: &Instance, output: Output) -> anyhow::Result<()> {
     let view = View::open(instance)?;
     match subject {
-        Subject::Services => output::list(&services::rows(&view)?, output),
-        Subject::Backends => output::list(&backends::rows(&view)?, output),
-        Subject::Flows => output::list(&flows::rows(&view)?, output),
+        Subject::Services => output::rows(&services::rows(&view)?, output),
+        Subject::Backends => output::rows(&backends::rows(&view)?, output),
+        Subject::Flows => flows::list(&view, output),
         Subject::Status => output::one(&status::status(&view)?, output),
     }
 }

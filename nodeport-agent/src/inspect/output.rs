@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::io::{self, BufWriter, ErrorKind, Write};
 
 use anyhow::Context as _;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::args::Output;
 
@@ -17,18 +17,52 @@ pub(super) trait Row: Serialize + Sync {
     fn add_to(&self, cells: &mut Cells);
 }
 
+impl<R: Row> Row for &R {
+    const TITLES: &'static [&'static str] = R::TITLES;
+
+    fn add_to(&self, cells: &mut Cells) {
+        (**self).add_to(cells);
+    }
+}
+
 /// Something that is shown by itself.
 pub(super) trait Shown: Serialize {
     /// For people.
     fn text(&self) -> String;
 }
 
-/// Prints many of a kind.
-pub(super) fn list<R: Row>(rows: &[R], output: Output) -> anyhow::Result<()> {
+/// Prints rows.
+pub(super) fn rows<R: Row>(rows: &[R], output: Output) -> anyhow::Result<()> {
     print(|out| match output {
         Output::Json => json(&rows, out),
-        Output::Table => lines(rows).iter().try_for_each(|part| out.write_all(part.as_bytes())),
+        Output::Table => out.write_all(table(rows).as_bytes()),
     })
+}
+
+/// Prints many of a kind. Each row is made when it is printed: of a million, few are in memory.
+pub(super) fn list<T: Sync, R: Row>(
+    items: &[T],
+    row: impl Fn(&T) -> R + Sync,
+    output: Output,
+) -> anyhow::Result<()> {
+    print(|out| match output {
+        Output::Json => json(&Each { items, row: &row }, out),
+        Output::Table => {
+            lines(items, &row).iter().try_for_each(|part| out.write_all(part.as_bytes()))
+        }
+    })
+}
+
+/// A list of the rows that are made of items.
+struct Each<'a, T, F> {
+    items: &'a [T],
+    row: &'a F,
+}
+
+impl<T, R: Serialize, F: Fn(&T) -> R> Serialize for Each<'_, T, F> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(self.items.iter().map(self.row))
+    }
 }
 
 /// Prints one.
@@ -44,24 +78,24 @@ const GAP: usize = 2;
 
 /// A table with its titles; they alone if there are no rows.
 pub(super) fn table<R: Row>(rows: &[R]) -> String {
-    lines(rows).concat()
+    lines(rows, &|row| row).concat()
 }
 
 /// Rows that one thread makes into text, at least: of a million, each CPU has its share.
 const SHARE: usize = 4_096;
 
 /// The lines of a table, in pieces that follow each other.
-fn lines<R: Row>(rows: &[R]) -> Vec<String> {
+fn lines<'a, T: Sync, R: Row>(items: &'a [T], row: &(impl Fn(&'a T) -> R + Sync)) -> Vec<String> {
     let columns = R::TITLES.len();
     let mut titles = Cells::new(columns);
     titles.texts(R::TITLES);
-    let cells = |rows: &[R]| {
+    let cells = |items: &'a [T]| {
         let mut cells = Cells::new(columns);
-        rows.iter().for_each(|row| row.add_to(&mut cells));
+        items.iter().for_each(|item| row(item).add_to(&mut cells));
         cells
     };
-    let share = share(rows.len(), SHARE);
-    let parts: Vec<Cells> = each(rows.chunks(share), &cells);
+    let share = share(items.len(), SHARE);
+    let parts: Vec<Cells> = each(items.chunks(share), &cells);
     let parts: Vec<Cells> = std::iter::once(titles).chain(parts).collect();
     let widest = |column: usize| parts.iter().map(|part| part.widths[column]).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(widest).collect();

@@ -45,15 +45,16 @@ where
         Ok(Self { size: heap.entries.min(entries.len()), entries, details, exits })
     }
 
-    /// All halves. One that changes hands while it is read is left out.
-    pub(super) fn halves(&self) -> Vec<(FlowKey<A>, Flow<A>)> {
+    /// All halves, in parts as threads have read them. One that changes hands while it is read is
+    /// left out.
+    pub(super) fn halves(&self) -> Vec<Vec<(FlowKey<A>, Flow<A>)>> {
         let share = share(self.size as usize, SHARE) as u32;
         let starts = (0..self.size).step_by(share.max(1) as usize);
         let part = |first: u32| -> Vec<_> {
             let end = first.saturating_add(share).min(self.size);
             (first..end).filter_map(|number| self.half(number)).collect()
         };
-        each(starts, &part).concat()
+        each(starts, &part)
     }
 
     pub(super) fn level(&self) -> Level {
@@ -135,14 +136,14 @@ mod tests {
     #[test]
     fn halves_are_read_with_their_interface() {
         let (entries, details, table) = table();
-        assert_eq!(table.halves(), []);
+        assert_eq!(table.halves().concat(), []);
         entries.write(1, entry(1, ESTABLISHED, FLOW_PROVED));
         details.write(1, FlowDetails { service: 7, created: 9, ..FlowDetails::default() });
         entries.write(SIZE - 1, entry(2, OPENING, FLOW_UDP));
         // Ended ones, in a list and in none.
         entries.write(3, entry(3, 0, FLOW_PROVED));
         entries.write(4, entry(4, STRAY, 0));
-        let halves = table.halves();
+        let halves = table.halves().concat();
         let [(key, flow), (second, _)] = halves[..] else { panic!("{halves:?}") };
         assert_eq!((key.src, key.protocol), ([1; 4], IPPROTO_TCP));
         assert_eq!((second.src, second.protocol), ([2; 4], IPPROTO_UDP));

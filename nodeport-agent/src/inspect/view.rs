@@ -29,6 +29,9 @@ pub(super) struct View {
     interfaces: BTreeMap<u32, String>,
 }
 
+/// A half of a flow.
+pub(super) type Half<A> = (FlowKey<A>, Flow<A>);
+
 /// The maps of one address family.
 pub(super) trait InFamily:
     Plain + Default + Ord + Into<std::net::IpAddr> + Send + Sync
@@ -124,8 +127,8 @@ impl View {
         Ok((0..array.len()).filter(|index| !array.is_zero(*index)).filter_map(read).collect())
     }
 
-    /// Halves of flows.
-    pub(super) fn flows<A: InFamily>(&self) -> anyhow::Result<Vec<(FlowKey<A>, Flow<A>)>>
+    /// Halves of flows, in parts.
+    pub(super) fn flows<A: InFamily>(&self) -> anyhow::Result<Vec<Vec<Half<A>>>>
     where
         FlowEntry<A, A::Pad>: Plain,
     {
