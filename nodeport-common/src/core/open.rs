@@ -12,7 +12,7 @@ use super::verdict::Verdict;
 use super::walk;
 use super::work::Work;
 use crate::abi::{
-    BACKEND_LOCAL, BACKEND_USABLE, FLOW_FAST, FLOW_LOCAL, Flow, FlowKey, FrontendKey,
+    BACKEND_LOCAL, BACKEND_USABLE, FLOW_FAST, FLOW_LOCAL, FLOW_PROVED, Flow, FlowKey, FrontendKey,
     HOP_NEIGHBOUR, HOP_POD, HOP_STACK, HOP_UNRESOLVED, Port, Ports, Reason,
 };
 
@@ -238,15 +238,19 @@ fn oust<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> bool {
         return false;
     }
     let theirs = partner_key(&work.other_key, &work.other);
+    // Another flow may have taken the place of the newcomer's other half.
+    let is_whole = world.read_flow(&theirs, &mut work.other)
+        && partner_key(&theirs, &work.other) == work.other_key;
+    // A client proves itself by that half; the news reaches this one a moment later.
+    if is_whole && work.other.flags & FLOW_PROVED != 0 {
+        return false;
+    }
     // The backend's half first: its SYN-ACK may be on another CPU in this instant. It finds this
     // half and no other, and would make that anew.
     if !world.remove_newcomer(&work.other_key) {
         return false;
     }
-    if world.read_flow(&theirs, &mut work.other)
-        // Unless another flow has taken the place of the newcomer's other half.
-        && partner_key(&theirs, &work.other) == work.other_key
-    {
+    if is_whole {
         world.remove_newcomer(&theirs);
     }
     true

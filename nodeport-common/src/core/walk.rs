@@ -230,6 +230,9 @@ pub fn exit<F: Family, P: Packet, W: World<F>>(
         }
         (Hook::Xdp, _) => None,
         (_, HOP_SEND) => Some(Verdict::send(hop.ifindex)),
+        // The kernel puts packets into the far end of a veth from where they arrive, and drops them
+        // elsewhere.
+        (Hook::Egress, HOP_POD) => Some(Verdict::send(hop.ifindex)),
         (_, HOP_POD) => Some(Verdict::pod(hop.ifindex)),
         (_, _) => Some(Verdict::neighbour(hop.ifindex)),
     }

@@ -464,3 +464,21 @@ fn a_hook_leaves_alone_what_is_met_at_another<F: Net>() {
     assert_eq!(node.halves::<F>(), before);
 }
 in_both_families!(a_hook_leaves_alone_what_is_met_at_another);
+
+/// The client is behind a veth of this node as well, and the answer has missed the program at the
+/// pod's: where packets leave, the kernel puts none into the far end of a veth.
+fn what_leaves_for_a_veth_is_sent_as_to_any_interface<F: Net>() {
+    let node = node::<F>();
+    connect::<F>(&node);
+    let answer_to = Answer {
+        from: F::bytes(node_ip::<F>()),
+        hop: NextHop { ifindex: POD_LINK + 1, ..into_pod() },
+        watched: true,
+        to_pod: true,
+    };
+    F::maps(&node.world).routes.borrow_mut().insert(F::bytes(client_ip::<F>()), answer_to);
+    node.world.change_control(|control| control.epoch += 1);
+    assert_eq!(node.pod(&answer::<F>(ACK)).action, Action::Pod(POD_LINK + 1));
+    assert_eq!(node.egress(&answer::<F>(ACK)).action, Action::Send(POD_LINK + 1));
+}
+in_both_families!(what_leaves_for_a_veth_is_sent_as_to_any_interface);

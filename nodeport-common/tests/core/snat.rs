@@ -234,3 +234,18 @@ fn what_proves_itself_in_this_instant_keeps_its_port<F: Net>() {
     assert_paired::<F>(&node);
 }
 in_both_families!(what_proves_itself_in_this_instant_keeps_its_port);
+
+/// The client's half has proved itself, and the news has not reached the other one yet.
+fn a_client_that_has_just_proved_itself_keeps_its_port<F: Net>() {
+    let node = with_range(1);
+    let seen = node.xdp(&tcp(nth_client::<F>(1), frontend::<F>(), SYN)).view().src;
+    node.xdp(&tcp(remote::<F>(), seen, SYN | ACK)).view();
+    let halves = node.halves::<F>();
+    let (_, key, _) = halves.iter().find(|(_, _, half)| !is_reply(half)).unwrap();
+    let flows = &F::maps(&node.world).flows;
+    assert!(flows.change(key, |half| set_state(half, FlowState::Established)));
+    assert_eq!(node.xdp(&tcp(client::<F>(), frontend::<F>(), SYN)).action, Action::Drop);
+    assert_eq!(node.world.count_of(Reason::NoPort), 1);
+    assert_eq!(node.halves::<F>().len(), 2);
+}
+in_both_families!(a_client_that_has_just_proved_itself_keeps_its_port);

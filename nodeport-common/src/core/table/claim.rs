@@ -97,7 +97,8 @@ pub fn remove<S: Store>(store: S, key: &S::Key, place: Place) -> bool {
     false
 }
 
-/// Takes the half of a key out if it is a newcomer; whether it was.
+/// Takes the half of a key out if it is a newcomer; whether it was. If another newcomer gets its slot
+/// in this instant, that one may go instead: it could be pushed out at any time.
 #[inline(always)]
 pub fn remove_newcomer<S: Store>(store: S, key: &S::Key, place: Place) -> bool {
     find(store, key, place).is_some_and(|(number, _)| store.evict(place, number))
