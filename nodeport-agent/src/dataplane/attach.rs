@@ -162,9 +162,10 @@ impl Attacher {
         Ok(())
     }
 
-    /// Detaches from a veth that is no pod's any more.
-    pub(super) fn detach_from_pod(&self, ifindex: u32, device: &str) -> anyhow::Result<()> {
-        if !self.tcx {
+    /// Detaches from a veth that is no pod's any more; without a name it is gone, and its filters
+    /// are as well.
+    pub(super) fn detach_from_pod(&self, ifindex: u32, device: Option<&str>) -> anyhow::Result<()> {
+        if let Some(device) = device.filter(|_| !self.tcx) {
             // That there is none is what was wanted.
             let _ = self.filters.detach(device, Hook::Pod);
         }

@@ -1,5 +1,7 @@
 //! Which interfaces are served, and what the programs may know of all of them.
 
+use std::collections::BTreeSet;
+
 use anyhow::{bail, ensure};
 use nodeport_common::abi::{
     Addr4, Addr6, DEVICE_ATTACHED, DEVICE_POD, DEVICE_REDIRECT, Device, Tags,
@@ -121,13 +123,16 @@ fn is_node_side(interface: &Interface) -> bool {
 }
 
 /// The near ends of veths of pods: those by which packets leave this network namespace, and that are
-/// neither served as NICs nor part of a bridge.
+/// neither served as NICs (`served`, or to be) nor part of a bridge.
 pub(super) fn of_pods<'a>(
     choice: &'a Choice,
     interfaces: &'a [Interface],
+    served: &'a BTreeSet<u32>,
 ) -> impl Iterator<Item = &'a Interface> {
-    let is_served =
-        |interface: &Interface| choice.targets.iter().any(|to| to.ifindex == interface.ifindex);
+    let is_served = |interface: &Interface| {
+        served.contains(&interface.ifindex)
+            || choice.targets.iter().any(|to| to.ifindex == interface.ifindex)
+    };
     interfaces.iter().filter(move |interface| {
         let is_own = interface.is_way_out && interface.is_ethernet && !interface.has_master;
         is_own && !is_node_side(interface) && !is_served(interface)
@@ -245,9 +250,14 @@ mod tests {
             [(Devices::Auto, vec!["pod", "named"]), (self::named(&["named"]), vec!["pod"])]
         {
             let choice = choose(&wanted, &all);
-            let found: Vec<_> = of_pods(&choice, &all).map(|pod| pod.name.as_str()).collect();
+            let nobody = BTreeSet::new();
+            let found: Vec<_> =
+                of_pods(&choice, &all, &nobody).map(|pod| pod.name.as_str()).collect();
             assert_eq!(found, pods, "{wanted:?}");
         }
+        // One that is served, and has lost its address for a moment.
+        let (choice, served) = (choose(&Devices::Auto, &all), BTreeSet::from([all[0].ifindex]));
+        assert!(of_pods(&choice, &all, &served).all(|pod| pod.name != all[0].name));
         let device = describe(&all[0], &all, |_| None, true, true);
         assert_eq!(device.flags, DEVICE_POD);
     }

@@ -68,7 +68,8 @@ impl Following {
         choice.check(&self.wanted, &interfaces, &before)?;
         let mut fresh = Vec::new();
         let result = self.attach_first(&choice, &mut fresh).and_then(|()| {
-            self.pods.follow(&mut self.attacher, &choice, &interfaces, &mut fresh);
+            let served = self.served_now();
+            self.pods.follow(&mut self.attacher, &choice, &interfaces, &served, &mut fresh);
             self.prune()?;
             self.report(&choice, &interfaces)
         });
@@ -135,6 +136,7 @@ impl Following {
         let interfaces = self.interfaces()?;
         let choice = devices::choose(&self.wanted, &interfaces);
         self.forget_gone(&interfaces)?;
+        self.pods.leave(&self.attacher, &choice, &interfaces, &self.served_now());
         let (served, new): (Vec<_>, Vec<_>) =
             choice.targets.iter().partition(|target| self.is_served(target));
         served.into_iter().for_each(|target| self.renew(target));
@@ -142,7 +144,8 @@ impl Following {
             self.describe(&interfaces, self.attacher.may_use_xdp())?;
         }
         new.into_iter().for_each(|target| self.attach_later(target));
-        self.pods.follow(&mut self.attacher, &choice, &interfaces, &mut Vec::new());
+        let served = self.served_now();
+        self.pods.follow(&mut self.attacher, &choice, &interfaces, &served, &mut Vec::new());
         self.report(&choice, &interfaces)
     }
 
@@ -198,8 +201,12 @@ impl Following {
         self.prune()
     }
 
+    fn served_now(&self) -> BTreeSet<u32> {
+        self.served.keys().copied().collect()
+    }
+
     fn prune(&self) -> anyhow::Result<()> {
-        self.attacher.prune(&self.served.keys().copied().collect(), &self.pods.all())
+        self.attacher.prune(&self.served_now(), &self.pods.all())
     }
 
     /// Tells the programs, and whoever asks, what is there.

@@ -24,10 +24,15 @@ fn program(veth: &Interface) -> Option<String> {
         let (_, programs) = SchedClassifier::query_tcx(&veth.name, side).ok()?;
         programs.iter().find_map(|program| {
             let name = program.name_as_str().unwrap_or_default();
-            let is_ours = Hook::ALL.iter().any(|hook| hook.program().starts_with(name));
-            (name.is_empty() || !is_ours).then(|| format!("the TC program {} {name}", program.id()))
+            (!is_ours(name)).then(|| format!("the TC program {} {name}", program.id()))
         })
     })
+}
+
+/// Whether that is the name of a program of ours, of which the kernel keeps 15 bytes.
+fn is_ours(name: &str) -> bool {
+    let kept = |name: &'static str| name.get(..15).unwrap_or(name);
+    Hook::ALL.iter().any(|hook| kept(hook.program()) == name)
 }
 
 fn filter(veth: &Interface) -> Option<String> {
@@ -35,4 +40,19 @@ fn filter(veth: &Interface) -> Option<String> {
     let handles = net::filters(veth.ifindex).unwrap_or_default();
     let other = handles.into_iter().find(|handle| !filters::is_ours(*handle));
     other.map(|handle| format!("the TC filter {handle:#x}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_names_are_ours() {
+        for ours in ["nodeport_pod", "nodeport_ingres", "nodeport_egress"] {
+            assert!(is_ours(ours), "{ours}");
+        }
+        for other in ["", "n", "nodeport", "nodeport_ingress2", "cil_from_contai"] {
+            assert!(!is_ours(other), "{other}");
+        }
+    }
 }

@@ -28,20 +28,39 @@ impl Pods {
         Self { mode, links: BTreeMap::new() }
     }
 
-    /// Attaches to veths that came, and detaches from what is no pod's veth any more. That it fails
-    /// is no reason to stop: flows to that pod are opened in slow mode.
+    /// Detaches from what is no pod's veth any more. One that is to be `served` as a NIC gets its
+    /// programs afterwards: where there are filters and no links, theirs would take the place of the
+    /// pod's, and go with it.
+    pub(super) fn leave(
+        &mut self,
+        attacher: &Attacher,
+        choice: &Choice,
+        interfaces: &[Interface],
+        served: &BTreeSet<u32>,
+    ) {
+        let wanted: BTreeSet<u32> =
+            devices::of_pods(choice, interfaces, served).map(|veth| veth.ifindex).collect();
+        self.links.retain(|ifindex, _| {
+            let stays = wanted.contains(ifindex);
+            if !stays {
+                detach(attacher, interfaces, *ifindex);
+            }
+            stays
+        });
+    }
+
+    /// Attaches to veths that came. That it fails is no reason to stop: flows to that pod are opened
+    /// in slow mode.
     pub(super) fn follow(
         &mut self,
         attacher: &mut Attacher,
         choice: &Choice,
         interfaces: &[Interface],
+        served: &BTreeSet<u32>,
         fresh: &mut Vec<Fresh>,
     ) {
-        let wanted: BTreeMap<u32, &Interface> =
-            devices::of_pods(choice, interfaces).map(|veth| (veth.ifindex, veth)).collect();
-        self.forget(attacher, interfaces, &wanted);
-        for (ifindex, veth) in wanted {
-            let name = veth.name.as_str();
+        for veth in devices::of_pods(choice, interfaces, served) {
+            let (ifindex, name) = (veth.ifindex, veth.name.as_str());
             match self.mode {
                 LocalMode::Slow => self.keep(attacher, ifindex, name, fresh, None),
                 LocalMode::Auto => match others::at(veth) {
@@ -69,26 +88,6 @@ impl Pods {
             ifindex: *ifindex,
             attached: link.attached.clone(),
         })
-    }
-
-    fn forget(
-        &mut self,
-        attacher: &Attacher,
-        interfaces: &[Interface],
-        wanted: &BTreeMap<u32, &Interface>,
-    ) {
-        self.links.retain(|ifindex, link| {
-            if wanted.contains_key(ifindex) {
-                return true;
-            }
-            if let Some(there) = interfaces.iter().find(|there| there.ifindex == *ifindex) {
-                tracing::info!("{} is no pod's veth any more", there.name);
-            }
-            if let Err(error) = attacher.detach_from_pod(*ifindex, &link.name) {
-                tracing::warn!("{}: {error:#}; `nodeport-agent cleanup`", link.name);
-            }
-            false
-        });
     }
 
     /// Attaches, unless what was attached is still there. Filters cannot be asked whether they are:
@@ -143,5 +142,18 @@ impl Pods {
             tracing::info!("{name}: {}", reason.text);
         }
         self.links.insert(ifindex, Link { name: name.to_owned(), attached });
+    }
+}
+
+/// Detaches from a veth under the name that it has by now. Of one that is gone, a link's pin is left.
+fn detach(attacher: &Attacher, interfaces: &[Interface], ifindex: u32) {
+    let there = interfaces.iter().find(|there| there.ifindex == ifindex);
+    if let Some(there) = there {
+        tracing::info!("{} is no pod's veth any more", there.name);
+    }
+    let name = there.map(|there| there.name.as_str());
+    if let Err(error) = attacher.detach_from_pod(ifindex, name) {
+        let name = name.unwrap_or("a veth that is gone");
+        tracing::warn!("{name}: {error:#}; `nodeport-agent cleanup`");
     }
 }

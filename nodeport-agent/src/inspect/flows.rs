@@ -130,18 +130,31 @@ enum Listed<'a> {
 }
 
 impl Listed<'_> {
-    fn place(&self) -> (u32, IpAddr, u16) {
+    fn place(&self) -> (u32, IpAddr, u16, IpAddr, u16) {
+        fn of<A: Copy + Into<IpAddr>>(place: &Place<A>) -> (u32, IpAddr, u16, IpAddr, u16) {
+            let (rank, client, port, to, to_port) = *place;
+            (rank, client.into(), port, to.into(), to_port)
+        }
         match self {
-            Self::V4(Pair { place: (rank, client, port), .. }) => (*rank, (*client).into(), *port),
-            Self::V6(Pair { place: (rank, client, port), .. }) => (*rank, (*client).into(), *port),
+            Self::V4(pair) => of(&pair.place),
+            Self::V6(pair) => of(&pair.place),
         }
     }
 }
 
+/// By what flows are sorted: the service (at first by id, then by the rank of its name), the client's
+/// address and port, those that it asked.
+type Place<A> = (u32, A, u16, A, u16);
+
+/// The place of a client's half.
+fn place_of<A: Copy>(service: u32, key: &FlowKey<A>) -> Place<A> {
+    let port = u16::from_be_bytes;
+    (service, key.src, port(key.ports.src), key.dst, port(key.ports.dst))
+}
+
 /// A flow by its halves.
 struct Pair<'a, A> {
-    /// Its service, the client's address and port: at first by id, then by the rank of its name.
-    place: (u32, A, u16),
+    place: Place<A>,
     halves: Halves<'a, A>,
 }
 
@@ -186,7 +199,7 @@ fn pairs_of<'a, A: InFamily + Hash>(
         let (key, flow) = half;
         let partner = partner_key(key, flow);
         if is_mine(&partner) {
-            let place = (flow.service, key.src, u16::from_be_bytes(key.ports.src));
+            let place = place_of(flow.service, key);
             let reply = replies.remove(&partner);
             pairs.push(Pair { place, halves: Halves::Forward(half, reply) });
         }
@@ -194,7 +207,7 @@ fn pairs_of<'a, A: InFamily + Hash>(
     pairs.extend(replies.into_values().map(|half| {
         let (key, flow) = half;
         let lost = partner_key(key, flow);
-        let place = (flow.service, lost.src, u16::from_be_bytes(lost.ports.src));
+        let place = place_of(flow.service, &lost);
         Pair { place, halves: Halves::Reply(half) }
     }));
     pairs
