@@ -57,7 +57,10 @@ pub(super) fn hook(stage: &Stage, node: &str) -> Result<String> {
     let status: Value = serde_json::from_str(&text).context("status -o json")?;
     let devices = status["devices"].as_array().cloned().unwrap_or_default();
     let nic = devices.iter().find(|device| device["name"] == "eth0");
+    // XDP leaves to TC what goes straight into a pod's veth.
+    let has_pods = devices.iter().any(|device| device["mode"] == "pod");
     match nic.and_then(|nic| nic["mode"].as_str()) {
+        Some("xdp") if has_pods => Ok("XDP, TC to pods".to_owned()),
         Some("xdp") => Ok("XDP, native".to_owned()),
         Some("tc") => Ok("TC".to_owned()),
         _ => Err(anyhow::anyhow!("{node}'s eth0 is not served: {text}")),
