@@ -3,7 +3,9 @@
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::thread;
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, ScopedJoinHandle};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use aya::maps::{MapInfo, ProgramArray};
@@ -11,6 +13,8 @@ use aya::programs::{Program, ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::Object;
 use nodeport_common::abi::{Heap, SLOTS_OF_LINE, SLOTS_PER_ENTRY, SLOTS_PER_LINE, maps};
+use rustix::process::Pid;
+use rustix::thread::gettid;
 
 use super::attach::Hook;
 use super::maps::{open, shared};
@@ -21,10 +25,12 @@ use crate::config::Sizes;
 
 /// Lines of the verifier's log that go into an error: the last ones name the instruction.
 const VERIFIER_LINES: usize = 15;
-/// How far behind the agent's other threads those stand that load programs. With 5 of the
-/// scheduler's steps they have a quarter of a CPU that others want as well; with 15 they had a
-/// thirtieth, and on a busy node nothing was attached for 20 seconds.
-const BEHIND: i32 = 5;
+/// How far behind all others those threads stand that load programs: what is listed and written
+/// meanwhile goes first.
+const BEHIND: i32 = 15;
+/// How long they do. On a node whose CPUs are busy they would have a thirtieth of one: without an end
+/// to it, nothing was attached there for 20 seconds.
+const BEHIND_FOR: Duration = Duration::from_secs(2);
 /// Entries for each line of the index.
 const ENTRIES_PER_LINE: u32 = (SLOTS_OF_LINE / SLOTS_PER_ENTRY) as u32;
 /// Lines of the smallest index.
@@ -60,18 +66,45 @@ pub(super) fn load_programs(ebpf: &mut Ebpf) -> anyhow::Result<()> {
     }
     thread::scope(|scope| {
         let load = |(name, program)| {
-            scope.spawn(move || {
-                // What is listed and written meanwhile goes first. Refused, nothing is lost.
+            let number = Arc::new(OnceLock::new());
+            let here = Arc::clone(&number);
+            let thread = scope.spawn(move || {
+                // Refused, nothing is lost.
                 let _ = rustix::process::nice(BEHIND);
+                let _ = here.set(gettid());
                 load_program(name, program)
-            })
+            });
+            Loading { thread, number }
         };
         let loading: Vec<_> = ebpf.programs_mut().map(load).collect();
+        catch_up(&loading);
         let panicked = |_| Err(anyhow!("the thread that loads a program has panicked"));
-        loading.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(panicked))
+        loading.into_iter().try_for_each(|one| one.thread.join().unwrap_or_else(panicked))
     })?;
     // The programs that run now may call these already: both do with any packet what they should.
     Hook::ALL.into_iter().try_for_each(|hook| link_slow(ebpf, hook))
+}
+
+/// A thread that loads a program, and its number once it has begun.
+struct Loading<'scope, T> {
+    thread: ScopedJoinHandle<'scope, T>,
+    number: Arc<OnceLock<Pid>>,
+}
+
+/// Puts threads that are not done in time on a level with all others.
+fn catch_up<T>(loading: &[Loading<'_, T>]) {
+    const PAUSE: Duration = Duration::from_millis(5);
+    let all_done = || loading.iter().all(|one| one.thread.is_finished());
+    let deadline = Instant::now() + BEHIND_FOR;
+    while !all_done() && Instant::now() < deadline {
+        thread::sleep(PAUSE);
+    }
+    for one in loading.iter().filter(|one| !one.thread.is_finished()) {
+        if let Some(number) = one.number.get() {
+            // Refused, it takes as long as it takes.
+            let _ = rustix::process::setpriority_process(Some(*number), 0);
+        }
+    }
 }
 
 /// Writes where a table begins, unless it is in use.
