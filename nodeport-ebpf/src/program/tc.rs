@@ -1,6 +1,7 @@
 //! TC on the node's network interface, and on the veths of its pods.
 
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
+use aya_ebpf::btf_maps::ProgramArray;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use nodeport_common::core::env::Packet;
@@ -17,74 +18,63 @@ const HEADERS: u32 = 14 + 40 + 20;
 /// The whole walk where XDP cannot run, and what XDP hands up where it can.
 #[classifier]
 pub(crate) fn nodeport_ingress(context: TcContext) -> i32 {
-    let mut skb = Skb(context.skb.skb);
-    if skb.is_done() || skb.is_of_vlan() {
+    if Skb(context.skb.skb).is_done() {
         return TC_ACT_UNSPEC;
     }
-    skb.make_linear(HEADERS);
-    let kernel = Kernel::<Skb, INGRESS> { context: skb };
-    if let Some(verdict) = quick(&mut skb, &kernel) {
-        return verdict::tc(skb, &kernel, verdict);
-    }
-    // SAFETY: nothing waits to be dropped.
-    unsafe { JUMP_INGRESS.tail_call(&context, 0) };
-    TC_ACT_UNSPEC
+    routine::<INGRESS>(&context, &JUMP_INGRESS)
 }
 
 /// The same for what is not routine.
 #[classifier]
 pub(crate) fn slow_ingress(context: TcContext) -> i32 {
-    let mut skb = Skb(context.skb.skb);
-    let kernel = Kernel::<Skb, INGRESS> { context: skb };
-    verdict::tc(skb, &kernel, thorough(&mut skb, &kernel))
+    all::<INGRESS>(&context)
 }
 
 /// The answers of backends on this node.
 #[classifier]
 pub(crate) fn nodeport_egress(context: TcContext) -> i32 {
-    let mut skb = Skb(context.skb.skb);
-    if skb.is_of_vlan() {
-        return TC_ACT_UNSPEC;
-    }
-    skb.make_linear(HEADERS);
-    let kernel = Kernel::<Skb, EGRESS> { context: skb };
-    if let Some(verdict) = quick(&mut skb, &kernel) {
-        return verdict::tc(skb, &kernel, verdict);
-    }
-    // SAFETY: nothing waits to be dropped.
-    unsafe { JUMP_EGRESS.tail_call(&context, 0) };
-    TC_ACT_UNSPEC
+    routine::<EGRESS>(&context, &JUMP_EGRESS)
 }
 
 /// The same for what is not routine.
 #[classifier]
 pub(crate) fn slow_egress(context: TcContext) -> i32 {
-    let mut skb = Skb(context.skb.skb);
-    let kernel = Kernel::<Skb, EGRESS> { context: skb };
-    verdict::tc(skb, &kernel, thorough(&mut skb, &kernel))
+    all::<EGRESS>(&context)
 }
 
 /// The answers of a pod in fast mode, where they come out of its veth.
 #[classifier]
 pub(crate) fn nodeport_pod(context: TcContext) -> i32 {
-    let mut skb = Skb(context.skb.skb);
-    if skb.is_of_vlan() {
-        return TC_ACT_UNSPEC;
-    }
-    skb.make_linear(HEADERS);
-    let kernel = Kernel::<Skb, POD> { context: skb };
-    if let Some(verdict) = quick(&mut skb, &kernel) {
-        return verdict::tc(skb, &kernel, verdict);
-    }
-    // SAFETY: nothing waits to be dropped.
-    unsafe { JUMP_POD.tail_call(&context, 0) };
-    TC_ACT_UNSPEC
+    routine::<POD>(&context, &JUMP_POD)
 }
 
 /// The same for what is not routine.
 #[classifier]
 pub(crate) fn slow_pod(context: TcContext) -> i32 {
+    all::<POD>(&context)
+}
+
+/// What is routine at that hook, and leaves the rest to the program in `jump`.
+#[inline(always)]
+fn routine<const HOOK: u8>(context: &TcContext, jump: &ProgramArray<1>) -> i32 {
     let mut skb = Skb(context.skb.skb);
-    let kernel = Kernel::<Skb, POD> { context: skb };
+    if skb.is_of_vlan() {
+        return TC_ACT_UNSPEC;
+    }
+    skb.make_linear(HEADERS);
+    let kernel = Kernel::<Skb, HOOK> { context: skb };
+    if let Some(verdict) = quick(&mut skb, &kernel) {
+        return verdict::tc(skb, &kernel, verdict);
+    }
+    // SAFETY: nothing waits to be dropped.
+    unsafe { jump.tail_call(context, 0) };
+    TC_ACT_UNSPEC
+}
+
+/// All that is met at that hook.
+#[inline(always)]
+fn all<const HOOK: u8>(context: &TcContext) -> i32 {
+    let mut skb = Skb(context.skb.skb);
+    let kernel = Kernel::<Skb, HOOK> { context: skb };
     verdict::tc(skb, &kernel, thorough(&mut skb, &kernel))
 }
