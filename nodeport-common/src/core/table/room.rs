@@ -9,8 +9,9 @@ use crate::abi::FLOW_PROVED;
 /// How often another newcomer is picked, if the first was gone or had proved itself.
 const PICKS: u32 = 3;
 /// Places where a newcomer is looked for. Newcomers are not spread evenly: who comes pushes out one
-/// near it, so that a place that has none stays so. Where they hold a third of all entries, one place
-/// in six has none, and with five places one key in four thousand was refused for good.
+/// near it, so that a place that has none stays so. Where they held a third of all entries, in an index
+/// of two slots an entry, one place in six had none, and with five places one key in four thousand was
+/// refused for good.
 pub const NEARBY: u32 = 12;
 
 /// Pushes the newcomer out that came first; which of the sixteen slots it had.
