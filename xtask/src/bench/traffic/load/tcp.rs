@@ -35,12 +35,7 @@ pub(in super::super) fn connections(ends: &Ends, count: u64) -> Result<Spent> {
         let clients: Vec<_> = (0..THREADS)
             .map(|_| scope.spawn(|| ends.client.run(client).and_then(|result| result)))
             .collect();
-        start.wait();
-        let watch = Stopwatch::start()?;
-        join(clients)?;
-        let spent = watch.stop()?;
-        join(servers)?;
-        Ok(spent)
+        timed(&start, clients, servers)
     })
 }
 
@@ -59,12 +54,7 @@ pub(in super::super) fn requests(ends: &Ends, count: u64) -> Result<Spent> {
         let streams: Vec<TcpStream> = Result::from_iter::<Vec<_>>(streams)?;
         let clients: Vec<_> =
             streams.into_iter().map(|stream| scope.spawn(|| client(stream))).collect();
-        start.wait();
-        let watch = Stopwatch::start()?;
-        join(clients)?;
-        let spent = watch.stop()?;
-        join(servers)?;
-        Ok(spent)
+        timed(&start, clients, servers)
     })
 }
 
@@ -160,6 +150,20 @@ fn tickets(next: &AtomicU64, count: u64) -> impl Iterator<Item = u64> {
 }
 
 /// The first error, after all have ended.
+/// Lets the clients start, and takes the time until the last of them has ended.
+fn timed(
+    start: &Barrier,
+    clients: Vec<ScopedJoinHandle<'_, Result<()>>>,
+    servers: Vec<ScopedJoinHandle<'_, Result<()>>>,
+) -> Result<Spent> {
+    start.wait();
+    let watch = Stopwatch::start()?;
+    join(clients)?;
+    let spent = watch.stop()?;
+    join(servers)?;
+    Ok(spent)
+}
+
 fn join(threads: Vec<ScopedJoinHandle<'_, Result<()>>>) -> Result<()> {
     let results: Vec<_> = threads
         .into_iter()
