@@ -7,6 +7,7 @@ pub mod command;
 pub mod demo;
 pub mod fuzz;
 pub mod lab;
+pub mod processor;
 pub mod progress;
 pub mod setup;
 pub mod test;

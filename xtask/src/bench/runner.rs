@@ -11,11 +11,10 @@ use aya::programs::{
     ProgramError, SchedClassifier, TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode,
 };
 use aya::{Ebpf, EbpfLoader};
-use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
-use nix::unistd::Pid;
+use nix::sched::{CloneFlags, unshare};
 use nodeport_common::abi::{Exit, SLOTS_OF_LINE, SLOTS_PER_ENTRY, maps};
 
-use crate::{command, workspace};
+use crate::{command, processor, workspace};
 
 /// Elements of the programs' configuration (`nodeport-ebpf/src/bench/fresh.rs`).
 const MASK: u32 = 0;
@@ -278,10 +277,7 @@ pub(super) const XDP_TX: u32 = 3;
 /// Puts this thread on one processor and into a network namespace of its own, with the route to
 /// the backends that new flows need.
 pub(super) fn isolate(cpu: usize) -> Result<()> {
-    let mut cpus = CpuSet::new();
-    cpus.set(cpu).with_context(|| format!("--cpu {cpu}"))?;
-    let this = Pid::from_raw(0);
-    sched_setaffinity(this, &cpus).with_context(|| format!("run on processor {cpu}"))?;
+    processor::pin(cpu).context("--cpu")?;
     unshare(CloneFlags::CLONE_NEWNET).context("make a network namespace (root is needed)")?;
     for line in [
         "link set lo up",

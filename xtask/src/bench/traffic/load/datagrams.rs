@@ -9,7 +9,8 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::clock::Stopwatch;
 use super::flows::Flows;
-use super::{Ends, PATIENCE, pin};
+use super::{Ends, PATIENCE};
+use crate::processor;
 
 /// Packets on their way at a time: few enough for the socket's default buffer.
 const WINDOW: u64 = 128;
@@ -64,7 +65,7 @@ fn meet<'a>(client: &UdpSocket, sinks: &'a [UdpSocket]) -> Result<&'a UdpSocket>
 }
 
 fn receive(sink: &UdpSocket, count: u64, arrived: &AtomicU64) -> Result<f64> {
-    pin(RECEIVER)?;
+    processor::pin(RECEIVER)?;
     let mut payload = [0; 16];
     let watch = Stopwatch::start()?;
     for number in 1..=count {
@@ -76,7 +77,7 @@ fn receive(sink: &UdpSocket, count: u64, arrived: &AtomicU64) -> Result<f64> {
 }
 
 fn send(client: &UdpSocket, count: u64, arrived: &AtomicU64, failed: &AtomicBool) -> Result<()> {
-    pin(SENDER)?;
+    processor::pin(SENDER)?;
     for number in 0..count {
         while number >= arrived.load(Ordering::Acquire) + WINDOW {
             if failed.load(Ordering::Relaxed) {

@@ -10,10 +10,6 @@ mod tcp;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
-
 use crate::lab::{Line, Namespace};
 
 pub(super) use datagrams::rate;
@@ -61,11 +57,4 @@ impl Ends {
     fn target(&self, number: u64) -> SocketAddr {
         self.targets[(number % self.targets.len() as u64) as usize]
     }
-}
-
-/// Puts the calling thread on one processor.
-fn pin(cpu: usize) -> Result<()> {
-    let mut cpus = CpuSet::new();
-    cpus.set(cpu).with_context(|| format!("--cpu {cpu}"))?;
-    sched_setaffinity(Pid::from_raw(0), &cpus).with_context(|| format!("run on processor {cpu}"))
 }

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::flows::Flows;
-use super::{Ends, PATIENCE, pin};
+use super::{Ends, PATIENCE};
+use crate::processor;
 
 /// Packets that wait in a socket at a time: few enough for its default buffer.
 const BURST: usize = 64;
@@ -99,7 +100,7 @@ pub(in super::super) fn round_trips(
 /// Runs code on a thread of its own, with the way's name: `perf report --sort comm,symbol` tells
 /// ways apart by it.
 fn on_cpu<T: Send>(ends: &Ends, cpu: usize, code: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    let pinned = || pin(cpu).and_then(|()| code());
+    let pinned = || processor::pin(cpu).and_then(|()| code());
     thread::scope(|scope| {
         let thread = thread::Builder::new().name(ends.name.clone());
         let thread = thread.spawn_scoped(scope, pinned).context("start a thread")?;
