@@ -12,8 +12,8 @@ use super::verdict::Verdict;
 use super::walk;
 use super::work::Work;
 use crate::abi::{
-    BACKEND_LOCAL, BACKEND_USABLE, FLOW_FAST, FLOW_LOCAL, FLOW_PROVED, Flow, FlowKey, FrontendKey,
-    HOP_NEIGHBOUR, HOP_POD, HOP_STACK, HOP_UNRESOLVED, Port, Ports, Reason,
+    BACKEND_LOCAL, BACKEND_USABLE, Control, FLOW_FAST, FLOW_LOCAL, FLOW_PROVED, Flow, FlowKey,
+    FrontendKey, HOP_NEIGHBOUR, HOP_POD, HOP_STACK, HOP_UNRESOLVED, Port, Ports, Reason,
 };
 
 /// Slots that are tried before a service counts as having no backend: a slot may name one that
@@ -202,8 +202,7 @@ fn find_source<F: Family, W: World<F>>(
 #[inline(never)]
 fn claim<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Result<(), Reason> {
     let mut candidate = hash::index(world.random(), ports(work));
-    // The first try is the client's own port, if the backend may see it.
-    let mut attempt = if work.flow.flags & FLOW_LOCAL != 0 { 0 } else { 1 };
+    let mut attempt = if has_own_port(work) { 0 } else { 1 };
     while attempt <= PORT_TRIES {
         if attempt > 0 {
             candidate = (candidate + PORT_STRIDE) % ports(work);
@@ -220,6 +219,23 @@ fn claim<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Result<
         attempt += 1;
     }
     Err(Reason::NoPort)
+}
+
+/// Whether the flow has a port already that is to be tried first: the client's own, if the backend
+/// may see it, or the one by which the backend knows the client.
+#[inline(always)]
+fn has_own_port<A: Copy>(work: &mut Work<A>) -> bool {
+    if work.flow.flags & FLOW_LOCAL != 0 {
+        return true;
+    }
+    let Control { snat_first, snat_count, .. } = work.control;
+    match work.former.port(&work.flow, snat_first, snat_count) {
+        Some(port) => {
+            set_source_port(&work.key, &mut work.flow, port);
+            true
+        }
+        None => false,
+    }
 }
 
 /// How many SNAT ports there are.

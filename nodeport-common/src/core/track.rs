@@ -7,7 +7,7 @@ use super::icmp_reply;
 use super::parse::Parsed;
 use super::state::{ACK, Direction, RST, SYN, is_reusable, may_open, opens};
 use super::verdict::Verdict;
-use super::work::Work;
+use super::work::{Former, Work};
 use super::{open, walk};
 use crate::abi::{
     FLOW_FAST, FLOW_LOCAL, FLOW_PROVED, FLOW_REPLY, FlowState, HOP_STACK, HOP_UNRESOLVED,
@@ -22,6 +22,7 @@ pub fn track<F: Family, P: Packet, W: World<F>>(
     work: &mut Work<F::Addr>,
 ) -> Verdict {
     work.key = work.parsed.key;
+    work.former = Former::NONE;
     if !find::<F, W>(world, work) {
         return open::open::<F, P, W>(packet, world, work);
     }
@@ -33,6 +34,7 @@ pub fn track<F: Family, P: Packet, W: World<F>>(
         return follow::<F, P, W>(packet, world, work, partner);
     }
     forget::<F, W>(world, work, partner);
+    work.former = Former::of(&work.flow);
     if may_open(work.parsed.key.protocol, work.parsed.tcp_flags) {
         return open::open::<F, P, W>(packet, world, work);
     }

@@ -6,7 +6,7 @@
 
 use super::env::Route;
 use super::parse::{Network, Parsed};
-use crate::abi::{Backend, Control, Flow, FlowKey, Frontend};
+use crate::abi::{Backend, Control, FLOW_LOCAL, Flow, FlowKey, Frontend, Port};
 
 /// The packet, its flow and what is being made of them.
 #[repr(C, align(8))]
@@ -25,6 +25,8 @@ pub struct Work<A> {
     pub acknowledges: u32,
     /// Zero.
     pub pad: u32,
+    /// What the packet's ports had before, if its flow was ended a moment ago.
+    pub former: Former,
     /// The key of the other half.
     pub other_key: FlowKey<A>,
     /// The other half.
@@ -41,4 +43,39 @@ pub struct Work<A> {
     pub outer: Network<A>,
     /// The IP header of the packet that an ICMP error quotes.
     pub quote: Network<A>,
+}
+
+/// The source port by which a backend knew a client that begins anew. It gets the same again: the
+/// backend may keep it in TIME_WAIT, and takes there a SYN of that client (RFC 6191), but seldom one
+/// of another client, whose numbers and timestamps are not behind the old ones.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Former {
+    backend: u32,
+    generation: u32,
+    port: Port,
+    pad: u16,
+}
+
+impl Former {
+    /// Of nobody.
+    pub const NONE: Self = Self { backend: 0, generation: 0, port: [0; 2], pad: 0 };
+
+    /// Of the client of this forward half. Whoever is known by its own port needs none.
+    #[inline(always)]
+    pub const fn of<A: Copy>(flow: &Flow<A>) -> Self {
+        if flow.flags & FLOW_LOCAL != 0 {
+            return Self::NONE;
+        }
+        let Flow { backend, generation, new_ports, .. } = *flow;
+        Self { backend, generation, port: new_ports.src, pad: 0 }
+    }
+
+    /// The port, if the backend is the same and the port is one of the `count` from `first` on.
+    #[inline(always)]
+    pub fn port<A>(&self, flow: &Flow<A>, first: u16, count: u16) -> Option<Port> {
+        let is_known = self.backend == flow.backend && self.generation == flow.generation;
+        let is_ours = u16::from_be_bytes(self.port).wrapping_sub(first) < count;
+        (is_known && is_ours).then_some(self.port)
+    }
 }

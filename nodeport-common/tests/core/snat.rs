@@ -54,6 +54,38 @@ fn a_port_is_free_again_when_its_flow_ends<F: Net>() {
 }
 in_both_families!(a_port_is_free_again_when_its_flow_ends);
 
+/// A client that begins anew on its ports is known to the backend by the same port as before, where
+/// it may be in TIME_WAIT; unless the backend is another one, or the port was given to somebody else.
+fn who_begins_anew_keeps_its_port<F: Net>() {
+    let node = Node::new();
+    let seen = node.connect::<F>(client::<F>());
+    for _ in 0..20 {
+        node.xdp(&tcp(client::<F>(), frontend::<F>(), RST)).view();
+        assert_eq!(node.connect::<F>(client::<F>()), seen);
+    }
+    assert_eq!(node.halves::<F>().len(), 2);
+
+    node.xdp(&tcp(client::<F>(), frontend::<F>(), RST)).view();
+    node.set_slot(0, OTHER_BACKEND);
+    let elsewhere = node.xdp(&tcp(client::<F>(), frontend::<F>(), SYN)).view();
+    assert_ne!((elsewhere.src, elsewhere.dst), (seen, remote::<F>()));
+    assert_ne!(elsewhere.src.port(), seen.port(), "it is drawn anew");
+}
+in_both_families!(who_begins_anew_keeps_its_port);
+
+/// The range was changed in between: a port outside of it would never come back to us.
+fn a_port_that_is_no_longer_ours_is_not_kept<F: Net>() {
+    let node = Node::new();
+    let seen = node.connect::<F>(client::<F>());
+    node.xdp(&tcp(client::<F>(), frontend::<F>(), RST)).view();
+    node.world.change_control(|control| {
+        (control.snat_first, control.snat_count) = (seen.port() + 1, 1);
+    });
+    let again = node.xdp(&tcp(client::<F>(), frontend::<F>(), SYN)).view();
+    assert_eq!(again.src.port(), seen.port() + 1);
+}
+in_both_families!(a_port_that_is_no_longer_ours_is_not_kept);
+
 /// The step between two tries must not be a multiple of the range, whatever its size.
 #[test]
 fn a_taken_port_leads_to_a_free_one_in_ranges_of_any_size() {
