@@ -23,6 +23,7 @@ mod member;
 mod namespace;
 mod pods;
 mod process;
+mod queues;
 mod retry;
 mod topology;
 

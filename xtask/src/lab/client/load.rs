@@ -13,7 +13,6 @@ use anyhow::{Context as _, Result, ensure};
 use super::connection::Connection;
 use super::datagram::Datagrams;
 use super::{Answer, Client};
-use crate::processor;
 
 /// What to ask over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,23 +87,13 @@ impl Load {
         }
     }
 
-    /// Each worker stays on one processor, and with it its connections' packets, as a network card's
-    /// queues keep them together. Linux can miss a socket that it looks up while another processor
-    /// puts it in the place of its request, and answers the segment with a reset (see "inet: Avoid
-    /// ehash lookup race in `inet_ehash_insert()`", Linux 6.19). One in a million connections died so,
-    /// at the pod, when the client's thread moved between the handshake and its request.
     pub(super) fn run(&self, client: &Client) -> Result<Outcome> {
         ensure!(self.workers > 0, "a load needs at least one worker");
         let mut sources = client.sources(self.target.ip());
         sources.truncate(if self.one_source { 1 } else { usize::MAX });
         let next = AtomicU64::new(0);
         let started = Instant::now();
-        let processors = processor::usable()?;
-        let work = &|number: u16| {
-            let processor = processors[usize::from(number) % processors.len()];
-            let pinned = || processor::pin(processor).map(|()| self.work(number, &sources, &next));
-            client.namespace().run(pinned)?
-        };
+        let work = &|number: u16| client.namespace().run(|| self.work(number, &sources, &next));
         let parts = thread::scope(|scope| {
             let workers: Vec<_> =
                 (0..self.workers).map(|number| scope.spawn(move || work(number))).collect();
