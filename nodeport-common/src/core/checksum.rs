@@ -4,6 +4,8 @@
 //! depend on the byte order, so no word is ever swapped, as long as a sum and the field it goes
 //! into are read and written in the same way.
 
+use super::env::ChecksumChange;
+
 /// Folds a sum into 16 bits, carries added in.
 #[inline(always)]
 pub const fn fold(sum: u32) -> u16 {
@@ -73,3 +75,42 @@ pub const fn update_udp(field: u16, diff: u16) -> u16 {
 /// The difference that decrementing an IPv4 TTL makes to the header checksum: the word
 /// `TTL, protocol` falls by 0x0100 as it is on the wire.
 pub const TTL_DECREMENT: u16 = !u16::from_ne_bytes([1, 0]);
+
+/// Whether two folded sums are the same number: zero is written in two ways.
+#[inline(always)]
+const fn is_same(a: u16, b: u16) -> bool {
+    a == b || (a == 0 || a == 0xffff) && (b == 0 || b == 0xffff)
+}
+
+/// What the kernel has to be asked for when addresses and ports change in a transport checksum that
+/// the network card may finish later. Asking costs more than all else about the checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// To take in the addresses' difference; the answer tells what to do about the ports:
+    /// [`take_in_ports`].
+    Addresses,
+    /// To take in the ports' difference, and that is all: the addresses make none.
+    Ports,
+}
+
+/// The one question that is enough for this change.
+#[inline(always)]
+pub const fn question(address_diff: u16) -> Question {
+    if is_same(address_diff, 0) { Question::Ports } else { Question::Addresses }
+}
+
+/// The field after the ports' difference as well, if it is to be written: `old` was in it, and `new` is
+/// after the kernel has taken in `address_diff`, which is not zero ([`question`]).
+///
+/// Where the network card finishes the checksum, the field holds the sum of the pseudo-header, not its
+/// complement, and without the ports. So the kernel has added the difference to it, and has
+/// subtracted it from a finished checksum: unless it is zero, the two are never the same, since
+/// twice a number is zero modulo 0xffff only if the number is.
+#[inline(always)]
+pub fn take_in_ports(old: u16, new: u16, change: ChecksumChange) -> Option<u16> {
+    let step = |field, diff| match change.udp {
+        true => update_udp(field, diff),
+        false => update(field, diff),
+    };
+    is_same(new, step(old, change.address_diff)).then(|| step(new, change.port_diff))
+}

@@ -1,8 +1,10 @@
 //! Incremental checksums are what summing from scratch gives.
 
 use nodeport_common::core::checksum::{
-    TTL_DECREMENT, combine, difference, fold, fold_wide, inverse, update, update_udp,
+    Question, TTL_DECREMENT, combine, difference, fold, fold_wide, inverse, question,
+    take_in_ports, update, update_udp,
 };
+use nodeport_common::core::env::ChecksumChange;
 use proptest::prelude::*;
 
 /// The checksum of these words, from scratch, by the definition in RFC 1071: add, and add each
@@ -119,4 +121,36 @@ proptest! {
         let halves: Vec<u16> = words.concat();
         prop_assert_eq!(fold_wide(total), !checksum(&halves));
     }
+}
+
+proptest! {
+    /// The kernel is asked about the addresses alone; what it does with a field that is finished and
+    /// with one that the card finishes tells them apart.
+    #[test]
+    fn one_question_to_the_kernel_is_enough(
+        old in corner(), address_diff in corner(), port_diff in corner(), udp in any::<bool>(),
+    ) {
+        let change = ChecksumChange { address_diff, port_diff, udp };
+        let step = |field, diff| if udp { update_udp(field, diff) } else { update(field, diff) };
+        if question(address_diff) == Question::Ports {
+            prop_assert!(matches!(address_diff, 0 | 0xffff));
+            return Ok(());
+        }
+        // Finished: the kernel may write a sum of zero in either way.
+        let new = step(old, address_diff);
+        for new in [new, if new == 0 && !udp { 0xffff } else { new }] {
+            let written = take_in_ports(old, new, change);
+            prop_assert_eq!(written, Some(step(new, port_diff)), "finished");
+        }
+        // Not finished: the ports are the card's business.
+        if !udp || old != 0 {
+            let new = combine(old, address_diff);
+            prop_assert_eq!(take_in_ports(old, new, change), None, "left to the card");
+        }
+    }
+}
+
+/// Any word, and often one of those at which sums carry.
+fn corner() -> impl Strategy<Value = u16> {
+    prop_oneof![any::<u16>(), prop::sample::select(vec![0, 1, 0x7fff, 0x8000, 0xfffe, 0xffff])]
 }
