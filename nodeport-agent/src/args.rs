@@ -87,6 +87,10 @@ pub struct Run {
     /// where a pod has a veth of its own; or all through the stack.
     #[arg(long, value_enum, default_value_t = LocalModeArg::Auto)]
     pub local_mode: LocalModeArg,
+    /// What a packet gets for which a service has no backend: refuse it with Port Unreachable, reset
+    /// TCP (by the node's own stack), or drop it.
+    #[arg(long, value_enum, default_value_t = NoBackendArg::Refuse)]
+    pub no_backend: NoBackendArg,
     /// Ports for connections to backends on other nodes.
     #[arg(long, default_value = "10000-29999", value_name = "FIRST-LAST")]
     pub snat_ports: String,
@@ -136,6 +140,17 @@ pub enum LocalModeArg {
     Auto,
     /// Through the stack.
     Slow,
+}
+
+/// Value of `--no-backend`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum NoBackendArg {
+    /// Port Unreachable, as kube-proxy.
+    Refuse,
+    /// RST for TCP to the node's own addresses, Port Unreachable for all else.
+    Reset,
+    /// Nothing.
+    Drop,
 }
 
 /// Value of `--output`.

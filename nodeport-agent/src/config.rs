@@ -13,7 +13,7 @@ use nodeport_common::core::table::slot::ENTRY_BITS;
 pub use ports::PortRange;
 use time::duration;
 
-use crate::args::{Common, LocalModeArg, ModeArg, Run};
+use crate::args::{Common, LocalModeArg, ModeArg, NoBackendArg, Run};
 
 /// Folder of all instances' runtime files, if the user names none.
 pub(crate) const RUN_DIR: &str = "/run/nodeport";
@@ -51,6 +51,8 @@ pub struct Config {
     pub mode: Mode,
     /// How packets get to pods on this node.
     pub local_mode: LocalMode,
+    /// What packets get that no backend is there for.
+    pub no_backend: NoBackend,
     /// Ports for connections to backends on other nodes; apart from `node_ports`.
     pub snat_ports: PortRange,
     /// Seed of the choice of backends, unless the source gives one.
@@ -106,6 +108,17 @@ pub enum LocalMode {
     Auto,
     /// In slow mode, through the stack. Flows that were opened in fast mode stay in it.
     Slow,
+}
+
+/// What packets get that no backend is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoBackend {
+    /// They are refused with Port Unreachable.
+    Refuse,
+    /// TCP to an address of the node is reset by its stack; all else is refused.
+    Reset,
+    /// They are dropped.
+    Drop,
 }
 
 /// Sizes of the maps that the user chooses.
@@ -168,6 +181,11 @@ impl Config {
             local_mode: match run.local_mode {
                 LocalModeArg::Auto => LocalMode::Auto,
                 LocalModeArg::Slow => LocalMode::Slow,
+            },
+            no_backend: match run.no_backend {
+                NoBackendArg::Refuse => NoBackend::Refuse,
+                NoBackendArg::Reset => NoBackend::Reset,
+                NoBackendArg::Drop => NoBackend::Drop,
             },
             snat_ports,
             seed: run.seed.unwrap_or(DEFAULT_SEED),

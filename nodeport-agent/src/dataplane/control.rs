@@ -4,12 +4,15 @@ use std::fs;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::ensure;
-use nodeport_common::abi::{self, PORT_SNAT, PORTS_PER_LINE, PortLine, maps};
+use nodeport_common::abi::{
+    self, NO_BACKEND_DROPS, NO_BACKEND_REFUSES, NO_BACKEND_RESETS, PORT_SNAT, PORTS_PER_LINE,
+    PortLine, maps,
+};
 
 use super::maps::shared;
 use super::pins::Pins;
 use super::sys::{Jiffies, SharedArray};
-use crate::config::{Config, LocalMode, PortRange};
+use crate::config::{Config, LocalMode, NoBackend, PortRange};
 
 /// ICMP errors that one CPU may send per second.
 const ERRORS_PER_SECOND: u32 = 1_000;
@@ -55,6 +58,11 @@ impl Control {
             draining: 0,
             fib_source: fib_source.into(),
             fast_local: (config.local_mode == LocalMode::Auto).into(),
+            no_backend: match config.no_backend {
+                NoBackend::Refuse => NO_BACKEND_REFUSES,
+                NoBackend::Reset => NO_BACKEND_RESETS,
+                NoBackend::Drop => NO_BACKEND_DROPS,
+            },
             ..abi::Control::default()
         };
         let keep = |control: &mut abi::Control| {

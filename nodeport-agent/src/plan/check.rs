@@ -93,6 +93,7 @@ mod tests {
             frontends: [FrontendAt::node_port(Family::V4, 30007, Protocol::Tcp)].into(),
             usable: vec![target("10.0.0.1:80"), target("10.0.0.2:80")],
             lingering: vec![target("10.0.0.3:80")],
+            drops: false,
         }
     }
 

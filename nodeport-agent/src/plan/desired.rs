@@ -45,6 +45,9 @@ pub struct Group {
     /// Endpoints that keep the flows they have and take no new ones, sorted by address. One that
     /// never took a flow needs no place in the maps.
     pub lingering: Vec<Target>,
+    /// Where no endpoint is usable, packets are dropped and not refused: there are endpoints, on nodes
+    /// that the policy excludes.
+    pub drops: bool,
 }
 
 /// What a client addresses.

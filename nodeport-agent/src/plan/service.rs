@@ -87,7 +87,8 @@ impl Plan {
         let mut found = endpoints(port, family, slices, view);
         found.retain(|at, (slice, endpoint)| self.may_use(*at, slice, endpoint, port, view));
         let all: Vec<_> = found.values().map(|(_, endpoint)| *endpoint).collect();
-        let usable = usable(&all, service, view);
+        let (usable, any) = usable(&all, service, view);
+        let drops = any && usable.is_empty();
         let targets =
             found.iter().map(|(at, (_, endpoint))| (target(*at, endpoint, view), *endpoint));
         let (usable, rest): (Vec<_>, Vec<_>) =
@@ -98,6 +99,7 @@ impl Plan {
             frontends: [FrontendAt::node_port(family, port.node_port, port.protocol)].into(),
             lingering: lingering.map(|(target, _)| target).collect(),
             usable: usable.into_iter().map(|(target, _)| target).collect(),
+            drops,
         }
     }
 
@@ -165,8 +167,12 @@ fn endpoints<'a>(
     found
 }
 
-/// Those that new flows from outside may go to, by identity.
-fn usable(all: &[&Endpoint], service: &Service, view: &View<'_>) -> HashSet<*const Endpoint> {
+/// Those that new flows from outside may go to, by identity, and whether any could answer at all.
+fn usable(
+    all: &[&Endpoint],
+    service: &Service,
+    view: &View<'_>,
+) -> (HashSet<*const Endpoint>, bool) {
     let policy = Policy {
         node: view.node_name,
         zone: view.node.and_then(|node| node.zone.as_deref()),
@@ -176,7 +182,7 @@ fn usable(all: &[&Endpoint], service: &Service, view: &View<'_>) -> HashSet<*con
     };
     let categories = categorize(all, &policy);
     let chosen = if service.external_local { categories.local } else { categories.cluster };
-    chosen.into_iter().map(std::ptr::from_ref).collect()
+    (chosen.into_iter().map(std::ptr::from_ref).collect(), categories.any)
 }
 
 /// Whether its flows go on although it takes no new ones. A UDP client notices nothing of an

@@ -80,6 +80,30 @@ fn a_family_that_is_asked_for_is_served_without_endpoints() {
     assert_eq!(planner.desired.groups[&key("web", "", Family::V4)].usable, []);
 }
 
+/// As kube-proxy: dropped where endpoints exist that the policy excludes, refused where none does.
+#[test]
+fn packets_without_an_endpoint_are_dropped_only_if_others_could_answer() {
+    let mut planner = planner();
+    let policy = |policy| json!({"ports": ports(), "externalTrafficPolicy": policy});
+    let unready = json!({"addresses": ["10.0.0.3"], "conditions": {"ready": false}});
+    for (etp, endpoints, drops) in [
+        ("Local", json!([ready("10.0.0.2", "n2")]), true),
+        ("Local", json!([draining("10.0.0.2", "n2")]), true),
+        ("Local", json!([ready("10.0.0.1", "n1"), ready("10.0.0.2", "n2")]), false),
+        ("Local", json!([unready]), false),
+        ("Local", json!([]), false),
+        ("Cluster", json!([ready("10.0.0.2", "n2")]), false),
+        ("Cluster", json!([]), false),
+    ] {
+        let slices = vec![slice("web", 1, json!([{"port": 80}]), endpoints.clone())];
+        let mut spec = policy(etp);
+        spec["ipFamilies"] = json!(["IPv4"]);
+        update(&mut planner, [("web", entry(service_with("web", spec), slices))]);
+        let group = &planner.desired.groups[&key("web", "", Family::V4)];
+        assert_eq!(group.drops, drops, "{etp}: {endpoints}");
+    }
+}
+
 #[test]
 fn a_named_port_may_differ_between_slices() {
     let mut planner = planner();

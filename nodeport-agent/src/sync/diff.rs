@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 
-use nodeport_common::abi::{BACKEND_USABLE, Frontend, PORT_BACKEND, PORT_FRONTEND, maps};
+use nodeport_common::abi::{
+    BACKEND_USABLE, FRONTEND_DROPS, Frontend, PORT_BACKEND, PORT_FRONTEND, maps,
+};
 use nodeport_common::core::maglev::table_len;
 
 use super::maps::BackendId;
@@ -64,7 +66,8 @@ impl State {
         let (offset, len) = self.table(key, order, &mut change)?;
         let service = self.groups.get(key).map_or(0, |placed| placed.service);
         change.cleared = Some(service).filter(|id| self.services.is_uncleared(*id));
-        let wanted = Frontend { service, slots_offset: offset, slots_len: len, flags: 0 };
+        let flags = if group.drops { FRONTEND_DROPS } else { 0 };
+        let wanted = Frontend { service, slots_offset: offset, slots_len: len, flags };
         for at in &group.frontends {
             if self.maps.frontend(at) != Some(wanted) {
                 change.ports.insert((at.port, PORT_FRONTEND));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nodeport_agent::config::{
-    Config, Devices, Instance, LocalMode, Mode, PortRange, Sizes, Source, Timeouts,
+    Config, Devices, Instance, LocalMode, Mode, NoBackend, PortRange, Sizes, Source, Timeouts,
 };
 use nodeport_agent::dataplane::status::{self, DeviceMode, DeviceStatus};
 use nodeport_common::abi::LAYOUT_VERSION;
@@ -75,6 +75,7 @@ impl World {
             devices: Devices::Named(devices.iter().map(|name| (*name).to_owned()).collect()),
             mode: Mode::Auto,
             local_mode: LocalMode::Auto,
+            no_backend: NoBackend::Refuse,
             snat_ports: PortRange::new(10_000, 10_099).unwrap(),
             seed: 1,
             sizes: Sizes { flows: 4_096, slots: 65_536 },

@@ -26,10 +26,20 @@ pub struct Control {
     /// Not 0: flows to pods with a veth of their own are opened in fast mode
     /// ([`FLOW_FAST`](super::FLOW_FAST)).
     pub fast_local: u32,
+    /// What packets get that no backend is there for: one of the `NO_BACKEND_*` values.
+    pub no_backend: u32,
     /// Zero; fills the cache line.
-    pub pad: [u32; 8],
+    pub pad: [u32; 7],
 }
-plain!(Control = 4, 4, 4, 2, 2, 4, 4, 4, 4, 32);
+plain!(Control = 4, 4, 4, 2, 2, 4, 4, 4, 4, 4, 28);
+
+/// They are refused with Port Unreachable, whatever their protocol, as kube-proxy does.
+pub const NO_BACKEND_REFUSES: u32 = 0;
+/// TCP to an address of the node is left to the node's stack, which resets it where nobody listens;
+/// all else is refused with Port Unreachable.
+pub const NO_BACKEND_RESETS: u32 = 1;
+/// They are dropped.
+pub const NO_BACKEND_DROPS: u32 = 2;
 
 /// Some frontend listens on this port.
 pub const PORT_FRONTEND: u8 = 1;

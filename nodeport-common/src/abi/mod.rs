@@ -18,7 +18,8 @@ mod reason;
 mod service;
 
 pub use control::{
-    Control, ErrorBudget, PORT_BACKEND, PORT_FRONTEND, PORT_SNAT, PORTS_PER_LINE, PortLine,
+    Control, ErrorBudget, NO_BACKEND_DROPS, NO_BACKEND_REFUSES, NO_BACKEND_RESETS, PORT_BACKEND,
+    PORT_FRONTEND, PORT_SNAT, PORTS_PER_LINE, PortLine,
 };
 pub use device::{DEVICE_ATTACHED, DEVICE_POD, DEVICE_REDIRECT, Device, TAG_MASK, Tags};
 pub use entry::{
@@ -35,8 +36,8 @@ pub use net::{
 };
 pub use reason::Reason;
 pub use service::{
-    BACKEND_DRAINING, BACKEND_GONE, BACKEND_LOCAL, BACKEND_USABLE, Backend, Frontend, FrontendKey,
-    SLOTS_PER_LINE, ServiceStats, SlotLine,
+    BACKEND_DRAINING, BACKEND_GONE, BACKEND_LOCAL, BACKEND_USABLE, Backend, FRONTEND_DROPS,
+    Frontend, FrontendKey, SLOTS_PER_LINE, ServiceStats, SlotLine,
 };
 
 /// Version of the layout of the maps. It is part of the path under which they are pinned, so

@@ -33,7 +33,7 @@ reasons! {
     Unparsed = 1, "unparsed";
     /// Passed to the stack: a TCP packet to a frontend that opens no flow and belongs to none.
     NoFlow = 2, "no_flow";
-    /// Passed to the stack, which refuses it: no backend of the service is usable.
+    /// Refused, or as `--no-backend` says: no backend of the service is usable.
     NoBackend = 3, "no_backend";
     /// Passed to the stack: the source address is one that no client can have.
     MartianSource = 4, "martian_source";
@@ -63,6 +63,8 @@ reasons! {
     Failed = 15, "failed";
     /// Dropped: another CPU was opening the same flow; the sender sends again.
     Raced = 16, "raced";
+    /// Dropped: the service's policy is Local, and its endpoints are all on other nodes.
+    NoLocalBackend = 17, "no_local_backend";
 }
 
 #[cfg(test)]

@@ -29,10 +29,15 @@ pub struct Frontend {
     pub slots_offset: u32,
     /// Number of slots; 0 if no backend is usable.
     pub slots_len: u32,
-    /// Zero.
+    /// `FRONTEND_*` bits.
     pub flags: u32,
 }
 plain!(Frontend = 4, 4, 4, 4);
+
+/// Where no backend is usable, packets are dropped and not refused: there are endpoints, but none that
+/// traffic from here may go to (`externalTrafficPolicy: Local`). Whoever balances before the nodes then
+/// tries another one, as with kube-proxy.
+pub const FRONTEND_DROPS: u32 = 1;
 
 /// Slots in one element of the `slots` array.
 pub const SLOTS_PER_LINE: usize = 16;
@@ -78,7 +83,7 @@ plain!(Backend<super::Addr6> = 16, 2, 1, 1, 4, 4);
 pub struct ServiceStats {
     /// Flows opened.
     pub opened: u64,
-    /// Packets that would have opened a flow while no backend was usable.
+    /// Packets that would have opened a flow while no backend was usable, refused or dropped.
     pub no_backend: u64,
     /// Packets dropped because no SNAT port was free towards the backend.
     pub no_port: u64,

@@ -15,56 +15,73 @@ const MAX_WORDS: usize = 32;
 /// Bytes of the packet that are quoted, at most.
 const MAX_QUOTE: usize = MAX_WORDS * 4 - icmp::HEADER;
 
-/// Why a packet cannot go on.
+/// Why a packet cannot go on; in one word, so that it is passed in a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Problem {
-    /// Its TTL or hop limit ended.
-    Expired,
-    /// The path takes at most so many bytes.
-    TooBig(u16),
-}
+pub struct Problem(u32);
 
 impl Problem {
+    /// Its TTL or hop limit ended.
+    pub const EXPIRED: Self = Self(1 << 16);
+    /// Nobody is there to take it.
+    pub const UNREACHABLE: Self = Self(2 << 16);
+
+    /// The path takes at most so many bytes.
+    #[inline(always)]
+    pub const fn too_big(mtu: u16) -> Self {
+        Self(mtu as u32)
+    }
+
+    #[inline(always)]
     const fn reason(self) -> Reason {
         match self {
-            Self::Expired => Reason::TtlExceeded,
-            Self::TooBig(_) => Reason::TooBig,
+            Self::EXPIRED => Reason::TtlExceeded,
+            Self::UNREACHABLE => Reason::NoBackend,
+            _ => Reason::TooBig,
         }
     }
 
     /// Type, code and the word behind the checksum, as on the wire.
+    #[inline(always)]
     const fn message<F: Family>(self) -> ([u8; 2], [u8; 4]) {
+        let [_, _, a, b] = self.0.to_be_bytes();
         match (self, F::VERSION) {
-            (Self::Expired, 4) => ([11, 0], [0; 4]),
-            (Self::Expired, _) => ([3, 0], [0; 4]),
-            (Self::TooBig(mtu), 4) => {
-                let [a, b] = mtu.to_be_bytes();
-                ([3, 4], [0, 0, a, b])
-            }
-            (Self::TooBig(mtu), _) => {
-                let [a, b] = mtu.to_be_bytes();
-                ([2, 0], [0, 0, a, b])
-            }
+            (Self::EXPIRED, 4) => ([11, 0], [0; 4]),
+            (Self::EXPIRED, _) => ([3, 0], [0; 4]),
+            (Self::UNREACHABLE, 4) => ([3, 3], [0; 4]),
+            (Self::UNREACHABLE, _) => ([1, 4], [0; 4]),
+            (_, 4) => ([3, 4], [0, 0, a, b]),
+            (_, _) => ([2, 0], [0, 0, a, b]),
         }
     }
 }
 
-/// Turns the packet into an ICMP error to its sender, from the address that it was sent to, and
-/// sends it back the way it came.
-#[inline(never)]
+/// Answers a packet that cannot be forwarded as it is.
+#[inline(always)]
 pub fn answer<F: Family, P: Packet, W: World<F>>(
     packet: &mut P,
     world: &W,
     work: &Work<F::Addr>,
 ) -> Verdict {
+    let problem = match work.parsed.ttl {
+        0 | 1 => Problem::EXPIRED,
+        _ => Problem::too_big(work.flow.hop.mtu),
+    };
+    send::<F, P, W>(packet, world, work, problem)
+}
+
+/// Turns the packet into an ICMP error to its sender, from the address that it was sent to, and
+/// sends it back the way it came.
+#[inline(never)]
+pub fn send<F: Family, P: Packet, W: World<F>>(
+    packet: &mut P,
+    world: &W,
+    work: &Work<F::Addr>,
+    problem: Problem,
+) -> Verdict {
     if !world.may_send_error() {
         world.count(Reason::ErrorLimit);
         return Verdict::DROP;
     }
-    let problem = match work.parsed.ttl {
-        0 | 1 => Problem::Expired,
-        _ => Problem::TooBig(work.flow.hop.mtu),
-    };
     world.count(problem.reason());
     if build::<F, P>(packet, &work.parsed, problem) {
         return Verdict::back(world.ifindex());

@@ -26,6 +26,7 @@ pub mod host;
 pub mod icmp_error;
 pub mod icmp_reply;
 pub mod maglev;
+pub mod no_backend;
 pub mod open;
 pub mod parse;
 pub mod proof;

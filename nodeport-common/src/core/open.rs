@@ -5,6 +5,7 @@ use super::env::{Hook, Inserted, Packet, World};
 use super::family::Family;
 use super::flow::{self, Opening, partner_key};
 use super::hash;
+use super::no_backend;
 use super::state::may_open;
 use super::table::half::kept;
 use super::track::{self, count_full, find_way, refresh_hop};
@@ -44,10 +45,10 @@ pub fn open<F: Family, P: Packet, W: World<F>>(
         return Verdict::PASS;
     }
     if let Err(reason) = prepare::<F, W>(world, work) {
-        walk::count_passed::<F, W>(world, reason);
-        if reason == Reason::NoBackend && W::HOOK != Hook::Xdp {
-            world.service_stats(work.frontend.service, |stats| stats.no_backend += 1);
+        if reason == Reason::NoBackend {
+            return no_backend::answer::<F, P, W>(packet, world, work);
         }
+        walk::count_passed::<F, W>(world, reason);
         return Verdict::PASS;
     }
     let verdict = match track::way_on::<F, P, W>(packet, world, work) {

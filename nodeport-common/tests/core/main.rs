@@ -11,6 +11,7 @@ mod flow;
 mod hop;
 mod icmp_error;
 mod icmp_reply;
+mod no_backend;
 mod open;
 mod parse;
 mod proof;

@@ -149,29 +149,6 @@ fn neighbours_of_martians_are_clients() {
     }
 }
 
-fn without_a_usable_backend_the_stack_refuses<F: Net>() {
-    for hook in ARRIVING {
-        let node = Node::new();
-        let packet = tcp(client::<F>(), frontend::<F>(), SYN);
-        for state in [BACKEND_GONE, BACKEND_DRAINING] {
-            F::maps(&node.world).backends.borrow_mut()[REMOTE_BACKEND as usize].state = state;
-            assert_left_alone::<F>(&node, hook, &packet, Some(Reason::NoBackend));
-        }
-        for bad in [999, u32::MAX] {
-            node.set_slot(0, bad);
-            assert_left_alone::<F>(&node, hook, &packet, Some(Reason::NoBackend));
-        }
-        let maps = F::maps(&node.world);
-        for frontend in maps.frontends.borrow_mut().values_mut() {
-            frontend.slots_len = 0;
-        }
-        assert_left_alone::<F>(&node, hook, &packet, Some(Reason::NoBackend));
-        let stats = node.world.stats.borrow().get(&11).copied().unwrap_or_default();
-        assert_eq!(stats.no_backend, if hook == Hook::Xdp { 0 } else { 5 });
-    }
-}
-in_both_families!(without_a_usable_backend_the_stack_refuses);
-
 fn a_slot_out_of_date_is_passed_over<F: Net>() {
     let node = Node::new();
     // Every second slot names a backend that went a moment ago.

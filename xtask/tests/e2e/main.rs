@@ -10,6 +10,7 @@ mod flood;
 mod lifecycle;
 mod load;
 mod paths;
+mod rules;
 mod scale;
 mod site;
 
@@ -32,9 +33,16 @@ fn main() -> ExitCode {
         println!("end-to-end tests skipped: {reason}");
         return libtest_mimic::run(&arguments, Vec::new()).exit_code();
     }
-    let cases =
-        [paths::CASES, fast::CASES, load::CASES, downloads::CASES, lifecycle::CASES, flood::CASES]
-            .concat();
+    let cases = [
+        paths::CASES,
+        rules::CASES,
+        fast::CASES,
+        load::CASES,
+        downloads::CASES,
+        lifecycle::CASES,
+        flood::CASES,
+    ]
+    .concat();
     let trials = [Mode::Xdp, Mode::Tc].iter().flat_map(|mode| {
         let kind = if *mode == Mode::Xdp { "xdp" } else { "tc" };
         let trial = |(name, case): &Case| {

@@ -2,15 +2,18 @@
 
 use std::net::SocketAddr;
 
-use nodeport_common::abi::{BACKEND_DRAINING, BACKEND_GONE};
+use nodeport_common::abi::{
+    BACKEND_DRAINING, BACKEND_GONE, FRONTEND_DROPS, NO_BACKEND_DROPS, NO_BACKEND_RESETS,
+};
 use nodeport_common::core::env::Hook;
 use nodeport_common::core::state::{ACK, FIN, RST, SYN};
 use nodeport_common::core::verdict::Action;
-use nodeport_common::frames::{Draft, Net, tcp, udp};
+use nodeport_common::frames::{Draft, Icmp, Net, tcp, udp};
 
 use super::CaseTable;
 use super::flows::{back, there};
-use crate::network::{IN, mac, own_mac};
+use super::ways::error_to_client;
+use crate::network::{IN, OUT, mac, own_mac};
 use crate::state::*;
 use crate::step::{Event, Step};
 
@@ -42,17 +45,58 @@ fn strangers<F: Net>(table: &mut CaseTable) {
     }
 }
 
+/// The packet for that frontend is answered with Port Unreachable, which quotes so much of what is
+/// behind its IP header.
+fn refused<F: Net>(hook: Hook, frame: &Draft, index: u32, transport: usize) -> Event {
+    let (kind, code) = if F::VERSION == 4 { (3, 3) } else { (1, 4) };
+    let message = Icmp { kind, code, word: [0; 4] };
+    let told = error_to_client::<F>(frame, index, message, F::HEADER + transport);
+    Step::becomes(hook, frame, Action::Back(OUT), &told).into()
+}
+
+fn no_backend<F: Net>(table: &mut CaseTable) {
+    let syn = |index| tcp(client::<F>(), frontend::<F>(index), SYN).payload(&[3; 30]);
+    table.add_arriving("no_backend::refused", |hook| {
+        let datagram = udp(client::<F>(), frontend::<F>(EMPTY));
+        vec![
+            refused::<F>(hook, &syn(EMPTY), EMPTY, 20),
+            refused::<F>(hook, &syn(GONE), GONE, 20),
+            refused::<F>(hook, &datagram, EMPTY, 8),
+        ]
+    });
+    table.add_arriving("no_backend::reset", |hook| {
+        vec![
+            Event::Write(|state| state.control.no_backend = NO_BACKEND_RESETS),
+            passed(hook, &syn(EMPTY)),
+            passed(hook, &syn(GONE)),
+        ]
+    });
+    table.add_arriving("no_backend::dropped", |hook| {
+        vec![
+            Event::Write(|state| state.control.no_backend = NO_BACKEND_DROPS),
+            Step::dropped(hook, &syn(EMPTY)).into(),
+            Step::dropped(hook, &syn(GONE)).into(),
+        ]
+    });
+    table.add_arriving("no_backend::here_but_elsewhere", |hook| {
+        vec![Event::Write(drop_without_backend), Step::dropped(hook, &syn(EMPTY)).into()]
+    });
+}
+
+/// As the agent writes it where the policy is Local and endpoints are on other nodes only.
+fn drop_without_backend(state: &mut State) {
+    for frontend in state.v4.frontends.values_mut().chain(state.v6.frontends.values_mut()) {
+        frontend.flags = FRONTEND_DROPS;
+    }
+}
+
 fn refusals<F: Net>(table: &mut CaseTable) {
     table.add_arriving("tcp_without_syn", |hook| {
         [0, ACK, FIN, RST, SYN | ACK, SYN | FIN, SYN | RST]
             .map(|flags| passed(hook, &tcp(client::<F>(), frontend::<F>(REMOTE), flags)))
             .into()
     });
-    table.add_arriving("no_backend", |hook| {
-        [EMPTY, GONE]
-            .map(|index| passed(hook, &tcp(client::<F>(), frontend::<F>(index), SYN)))
-            .into()
-    });
+    no_backend::<F>(table);
     table.add_arriving("martians", |hook| {
         let sources: &[&str] = if F::VERSION == 4 {
             &["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "10.1.1.1"]
@@ -127,7 +171,7 @@ fn ends<F: Net>(table: &mut CaseTable) {
             there::<F>(hook, ACK),
             Event::Write(|state| set_backends(state, BACKEND_GONE, 1)),
             passed(hook, &tcp(client::<F>(), frontend::<F>(REMOTE), ACK)),
-            passed(hook, &tcp(client::<F>(), frontend::<F>(REMOTE), SYN)),
+            refused::<F>(hook, &tcp(client::<F>(), frontend::<F>(REMOTE), SYN), REMOTE, 20),
         ]
     });
     table.add_arriving("backend_gone_udp", |hook| {

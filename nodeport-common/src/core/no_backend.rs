@@ -1,0 +1,55 @@
+//! A packet for a service that has no backend for it: refused, or dropped.
+//!
+//! Refused where no endpoint could answer, wherever it is; dropped where endpoints exist that traffic
+//! from here may not go to (kube-proxy's rule, `pkg/proxy/topology.go`: `hasAnyEndpoints`).
+
+use super::env::{Hook, Packet, World};
+use super::family::Family;
+use super::icmp_reply::{self, Problem};
+use super::verdict::Verdict;
+use super::work::Work;
+use crate::abi::{FRONTEND_DROPS, IPPROTO_TCP, NO_BACKEND_DROPS, NO_BACKEND_RESETS, Reason};
+
+/// Decides on a packet that would have opened a flow to `work.frontend`.
+#[inline(never)]
+pub fn answer<F: Family, P: Packet, W: World<F>>(
+    packet: &mut P,
+    world: &W,
+    work: &Work<F::Addr>,
+) -> Verdict {
+    if is_left_to_stack::<F, W>(world, work) {
+        // Behind XDP sits TC, which sees it again.
+        if W::HOOK != Hook::Xdp {
+            count::<F, W>(world, work, Some(Reason::NoBackend));
+        }
+        return Verdict::PASS;
+    }
+    if work.frontend.flags & FRONTEND_DROPS != 0 {
+        count::<F, W>(world, work, Some(Reason::NoLocalBackend));
+        return Verdict::DROP;
+    }
+    if work.control.no_backend == NO_BACKEND_DROPS {
+        count::<F, W>(world, work, Some(Reason::NoBackend));
+        return Verdict::DROP;
+    }
+    count::<F, W>(world, work, None);
+    icmp_reply::send::<F, P, W>(packet, world, work, Problem::UNREACHABLE)
+}
+
+/// Whether the node's own stack shall reset it.
+#[inline(always)]
+fn is_left_to_stack<F: Family, W: World<F>>(world: &W, work: &Work<F::Addr>) -> bool {
+    work.control.no_backend == NO_BACKEND_RESETS
+        && work.frontend.flags & FRONTEND_DROPS == 0
+        && work.key.protocol == IPPROTO_TCP
+        && world.is_node_address(&work.key.dst)
+}
+
+/// Counts it for its service, and by `reason` if nobody else does.
+#[inline(always)]
+fn count<F: Family, W: World<F>>(world: &W, work: &Work<F::Addr>, reason: Option<Reason>) {
+    world.service_stats(work.frontend.service, |stats| stats.no_backend += 1);
+    if let Some(reason) = reason {
+        world.count(reason);
+    }
+}

@@ -1,0 +1,120 @@
+//! What a Service means: each case is named for the rule that it proves.
+
+use std::io;
+use std::net::SocketAddr;
+
+use anyhow::{Result, anyhow};
+use xtask::lab::manifests::Slices;
+use xtask::lab::{Mode, Pod, Topology};
+
+use super::Case;
+use super::site::{Site, check, wait};
+
+pub(crate) const CASES: &[Case] = &[
+    ("a service without endpoints refuses TCP and UDP", without_endpoints),
+    ("externalTrafficPolicy Local: served where a pod is, with the client's address", local_here),
+    (
+        "externalTrafficPolicy Local: dropped where no pod is, refused where there is none",
+        local_there,
+    ),
+];
+
+const PORT: u16 = 30_008;
+const PORTS: &[(&str, &str)] = &[("http", "TCP"), ("echo", "UDP")];
+
+/// A second service, `other`, beside the one that every site has; of these pods.
+fn site(mode: Mode, policy: &str, is_behind: impl Fn(&Pod) -> bool) -> Result<Site> {
+    let topology = Topology::new(2).pods("node1", &["web-1"]).pods("node2", &["web-2", "web-3"]);
+    let site = Site::new(&topology, mode)?;
+    offer(&site, is_behind)?;
+    site.lab.apply("other", &service(policy))?;
+    Ok(site)
+}
+
+fn service(policy: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: other}}\nspec:\n  type: NodePort\n  \
+         externalTrafficPolicy: {policy}\n  ipFamilies: [IPv4, IPv6]\n  ports:\n    \
+         - {{name: http, port: 80, nodePort: {PORT}, protocol: TCP}}\n    \
+         - {{name: echo, port: 80, nodePort: {PORT}, protocol: UDP}}\n"
+    )
+}
+
+fn offer(site: &Site, is_behind: impl Fn(&Pod) -> bool) -> Result<()> {
+    let pods: Vec<_> =
+        site.lab.pods().iter().filter(|pod| is_behind(pod)).map(|pod| (pod, true)).collect();
+    site.lab.apply_slices(&Slices { service: "other", ports: PORTS, pods: &pods })
+}
+
+fn targets(site: &Site, node: &str) -> [SocketAddr; 2] {
+    site.addresses(node).map(|address| SocketAddr::new(address, PORT))
+}
+
+/// What a connection and a datagram come to: the kind of error, if they are not answered.
+fn ask(site: &Site, target: SocketAddr) -> [Option<io::ErrorKind>; 2] {
+    let kind = |error: anyhow::Error| {
+        error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind)
+    };
+    let client = site.lab.client();
+    [client.get(target), client.get_udp(target)].map(|answer| answer.err().and_then(kind))
+}
+
+fn refused(site: &Site, node: &str) -> Result<()> {
+    for target in targets(site, node) {
+        wait(&format!("{target} refuses"), || {
+            let got = ask(site, target);
+            let refused = Some(io::ErrorKind::ConnectionRefused);
+            check(got == [refused; 2], || format!("{target}: {got:?}"))
+        })?;
+    }
+    Ok(())
+}
+
+fn counted(site: &Site, node: &str, reason: &str) -> Result<()> {
+    let counters = site.counters(node);
+    let has = counters.split(", ").any(|one| one.split(' ').next() == Some(reason));
+    check(has, || format!("{reason} is not among what {node} counted: {counters}"))
+}
+
+fn without_endpoints(mode: Mode) -> Result<()> {
+    let site = site(mode, "Cluster", |_| false)?;
+    refused(&site, "node1")?;
+    // The node's own stack would refuse as well: it was we who did.
+    counted(&site, "node1", "no_backend")
+}
+
+fn local_here(mode: Mode) -> Result<()> {
+    let site = site(mode, "Local", |_| true)?;
+    for (node, own) in [("node1", &["web-1"][..]), ("node2", &["web-2", "web-3"])] {
+        for target in targets(&site, node) {
+            wait(&format!("{target} answers"), || site.lab.client().get(target).map(|_| ()))?;
+            for _ in 0..20 {
+                let answer = site.lab.client().get(target)?;
+                check(own.contains(&&*answer.by), || format!("{target}: {} answered", answer.by))?;
+                check(answer.source_kept(), || format!("{target}: seen as {}", answer.saw))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn local_there(mode: Mode) -> Result<()> {
+    let site = site(mode, "Local", |pod| pod.node() == "node2")?;
+    for target in targets(&site, "node2") {
+        wait(&format!("{target} answers"), || site.lab.client().get(target).map(|_| ()))?;
+    }
+    for target in targets(&site, "node1") {
+        wait(&format!("{target} drops"), || {
+            let [connection, datagram] = ask(&site, target);
+            let silent =
+                |kind| matches!(kind, Some(io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock));
+            let both = silent(connection) && silent(datagram);
+            check(both, || format!("{target}: {connection:?}, {datagram:?}"))
+        })?;
+    }
+    counted(&site, "node1", "no_local_backend")?;
+    offer(&site, |_| false)?;
+    ["node1", "node2"].iter().try_for_each(|node| {
+        refused(&site, node).map_err(|error| anyhow!("{node}, without a pod: {error:#}"))
+    })
+}
