@@ -78,9 +78,10 @@ fn counted(site: &Site, node: &str, reason: &str) -> Result<()> {
 
 fn without_endpoints(mode: Mode) -> Result<()> {
     let site = site(mode, "Cluster", |_| false)?;
-    refused(&site, "node1")?;
-    // The node's own stack would refuse as well: it was we who did.
-    counted(&site, "node1", "no_backend")
+    // The node's own stack refuses as well, before the service is there: it must be we who do.
+    wait("the service is there", || {
+        refused(&site, "node1").and_then(|()| counted(&site, "node1", "no_backend"))
+    })
 }
 
 fn local_here(mode: Mode) -> Result<()> {
