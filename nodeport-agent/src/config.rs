@@ -322,7 +322,7 @@ mod tests {
             (&["--udp-timeout", "5"], "120s"),
             (&["--udp-timeout", "0s"], "between 1s and 168h"),
             (&["--max-flows", "1"], "between 1024"),
-            (&["--max-flows", "8388608"], "between 1024 and 8388607"),
+            (&["--max-flows", "2097152"], "between 1024 and 2097151"),
             (&["--manifests", "/does/not/exist"], "no such folder"),
             (&["--instance", "a/b"], "--instance"),
             (&["--node-name", ""], "--node-name"),

@@ -281,7 +281,7 @@ mod tests {
         let of = |name| sizes.iter().find(|(sized, _)| *sized == name).map(|(_, size)| *size);
         assert_eq!(of(maps::FLOWS4), Some(2_000));
         assert_eq!(of(maps::DETAILS6), Some(2_000));
-        assert_eq!(of(maps::INDEX6), Some(1_024));
+        assert_eq!(of(maps::INDEX6), Some(256));
         assert_eq!(of(maps::SLOTS), Some(3));
         let smallest = entries(&Sizes { flows: 1, slots: 1 });
         assert!(smallest.contains(&(maps::INDEX4, 16)));

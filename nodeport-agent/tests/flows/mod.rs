@@ -81,7 +81,7 @@ impl Table {
         let place = Place::new(key_hash::<V4>(key, heap.seed), heap.lines);
         let mut line = self.index.get(&place.first(), 0).unwrap().0;
         let free = line.iter_mut().find(|slot| **slot == 0).expect("a line with room");
-        *free = Slot::new(number, place.tag(), 0).word();
+        *free = Slot::new(number, place.tag()).word();
         self.index.set(place.first(), Wire(line), 0).unwrap();
     }
 

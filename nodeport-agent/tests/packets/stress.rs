@@ -42,10 +42,10 @@ const SNATS: u16 = 12;
 pub(crate) fn add(trials: &mut Trials) {
     trials.add("stress::ipv4::with_room", |twins| stress::<V4>(twins, ENTRIES, LINES));
     trials.add("stress::ipv6::with_room", |twins| stress::<V6>(twins, ENTRIES, LINES));
-    trials.add("stress::ipv4::few_lines", |twins| stress::<V4>(twins, 512, 8));
-    trials.add("stress::ipv6::few_lines", |twins| stress::<V6>(twins, 512, 8));
-    trials.add("stress::ipv4::few_entries", |twins| stress::<V4>(twins, 48, 64));
-    trials.add("stress::ipv6::few_entries", |twins| stress::<V6>(twins, 48, 64));
+    trials.add("stress::ipv4::few_lines", |twins| stress::<V4>(twins, 512, 4));
+    trials.add("stress::ipv6::few_lines", |twins| stress::<V6>(twins, 512, 4));
+    trials.add("stress::ipv4::few_entries", |twins| stress::<V4>(twins, 48, 16));
+    trials.add("stress::ipv6::few_entries", |twins| stress::<V6>(twins, 48, 16));
 }
 
 fn state() -> State {

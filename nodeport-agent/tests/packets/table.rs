@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
 use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use aya::Ebpf;
 use aya::maps::Map;
@@ -15,14 +15,14 @@ use nodeport_common::core::env::Inserted;
 use nodeport_common::core::rewrite::has_addresses;
 use nodeport_common::core::table::half::{self, key_hash};
 use nodeport_common::core::table::slot::{Place, Slot};
-use nodeport_common::core::table::status::{STRAY, Status};
-use nodeport_common::core::table::{self, Entry, Line, Store, Word};
+use nodeport_common::core::table::status::{FREE, STRAY, Status};
+use nodeport_common::core::table::{self, Entry, Line, Store, Whose, Word};
 use nodeport_common::frames::Net;
 
 /// Halves in each table.
 pub(crate) const ENTRIES: u32 = 8_192;
 /// Lines of each index.
-pub(crate) const LINES: u32 = 2_048;
+pub(crate) const LINES: u32 = 1_024;
 /// Key of the hash.
 const SEED: u64 = 0x1234_5678_9abc_def1;
 
@@ -83,24 +83,30 @@ impl Memory {
 
 /// A word that is shared with the kernel.
 #[derive(Clone, Copy)]
-struct Shared<'a>(&'a AtomicU64);
+struct Shared<'a, T = AtomicU64>(&'a T);
 
-impl Word for Shared<'_> {
-    fn load(&self) -> u64 {
-        self.0.load(Ordering::SeqCst)
-    }
+macro_rules! word {
+    ($bits:ty, $shared:ty) => {
+        impl Word<$bits> for Shared<'_, $shared> {
+            fn load(&self) -> $bits {
+                self.0.load(Ordering::SeqCst)
+            }
 
-    fn swap(&self, old: u64, new: u64) -> bool {
-        self.0.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok()
-    }
+            fn swap(&self, old: $bits, new: $bits) -> bool {
+                self.0.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+            }
+        }
+    };
 }
+word!(u32, AtomicU32);
+word!(u64, AtomicU64);
 
 #[derive(Clone, Copy)]
-struct SharedLine<'a>(&'a [AtomicU64; SLOTS_OF_LINE]);
+struct SharedLine<'a>(&'a [AtomicU32; SLOTS_OF_LINE]);
 
 impl Line for SharedLine<'_> {
-    fn slot(self, place: usize) -> impl Word {
-        Shared(&self.0[place])
+    fn slot(self, at: usize) -> impl Word<u32> {
+        Shared(&self.0[at])
     }
 }
 
@@ -144,6 +150,11 @@ impl<A: Copy + PartialEq> Entry for SharedEntry<'_, A> {
         }
     }
 
+    fn last_seen(&self) -> u32 {
+        // SAFETY: as in `has_key`.
+        unsafe { (&raw const (*self.entry).last_seen).read_volatile() }
+    }
+
     fn status(&self) -> impl Word {
         self.status
     }
@@ -169,7 +180,7 @@ impl<F: Net> Store for Table<'_, F> {
     }
 
     fn line(&self, number: u32) -> Option<impl Line> {
-        let lines = self.memory.index.as_mut_ptr().cast::<[AtomicU64; SLOTS_OF_LINE]>();
+        let lines = self.memory.index.as_mut_ptr().cast::<[AtomicU32; SLOTS_OF_LINE]>();
         // SAFETY: it is one of the lines, which live as long as the mapping.
         (number < LINES).then(|| SharedLine(unsafe { &*lines.add(number as usize) }))
     }
@@ -207,7 +218,7 @@ impl<'a, F: Net> Table<'a, F> {
 
     /// Takes a half out; whether it was there.
     pub(crate) fn remove(self, key: &FlowKey<F::Addr>) -> bool {
-        table::remove(self, key, self.place(key))
+        table::remove(self, key, self.place(key), Whose::All)
     }
 
     /// Puts a half in, at `now` by the kernel's clock.
@@ -221,14 +232,15 @@ impl<'a, F: Net> Table<'a, F> {
         std::array::from_fn(|place| Slot::from_word(line.slot(place).load()))
     }
 
-    /// Makes the newcomer of a key older, by so many units of the table's clock.
-    pub(crate) fn make_older(self, key: &FlowKey<F::Addr>, units: u8) {
-        let (number, slot) = table::find(self, key, self.place(key)).expect("it is there");
-        let (line, place) = self.place(key).slot(number);
-        let born = (slot.word() >> 24) as u8;
-        let born = u64::from(born.wrapping_sub(units)) << 24;
-        let older = slot.word() & !(0xff << 24) | born;
-        assert!(self.line(line).expect("a line").slot(place).swap(slot.word(), older));
+    /// Makes the half of a key one that was silent for so many jiffies more.
+    pub(crate) fn make_older(self, key: &FlowKey<F::Addr>, jiffies: u32) {
+        let found = table::find(self, key, self.place(key)).expect("it is there");
+        let entry = self.shared_entry(found.slot.entry()).expect("an entry").entry;
+        // SAFETY: an aligned word of an entry, which no program touches now.
+        unsafe {
+            let last_seen = &raw mut (*entry).last_seen;
+            last_seen.write_volatile(last_seen.read_volatile().wrapping_sub(jiffies));
+        }
     }
 
     fn status(self, number: u32) -> Status {
@@ -271,6 +283,7 @@ impl<'a, F: Net> Table<'a, F> {
                 assert!(!free.contains(&number), "entry {number} is stray and free");
                 audit.stray += 1;
             } else {
+                assert_eq!(status.state, FREE, "entry {number} was left on the way");
                 assert!(free.contains(&number), "entry {number} is in no list");
             }
         }
@@ -285,14 +298,12 @@ impl<'a, F: Net> Table<'a, F> {
         for line in 0..LINES {
             for slot in self.slots(line).into_iter().filter(|slot| !slot.is_empty()) {
                 let what = format!("line {line}: {slot:?}");
-                assert!(!slot.is_pending(), "{what} is pending");
                 let status = self.status(slot.entry());
                 assert!(status.is_live(), "{what} names {status:?}");
-                assert_eq!(status.version, slot.version(), "{what}");
                 let (key, _) = self.half(slot.entry());
                 let place = self.place(&key);
                 assert!([place.first(), place.second()].contains(&line), "{what} of {place:?}");
-                assert_eq!(place.tag(), (slot.word() >> 32) as u16, "{what}");
+                assert!(slot.has_tag(place.tag()), "{what} of {place:?}");
                 assert!(named.insert(slot.entry()), "{what}: another names the entry");
                 assert!(keys.insert(key), "{what}: another has its key");
             }
@@ -305,7 +316,7 @@ impl<'a, F: Net> Table<'a, F> {
         let mut free = BTreeSet::new();
         let mut number = self.heap().expect("a heap").load() as u32;
         while let Some(entry) = self.shared_entry(number) {
-            assert_eq!(self.status(number).state, 0, "entry {number} in the list");
+            assert_eq!(self.status(number).state, FREE, "entry {number} in the list");
             assert!(free.insert(number), "entry {number} is in the list twice");
             number = number.wrapping_add(1).wrapping_add(entry.link());
         }

@@ -1,6 +1,6 @@
 //! The table of flows: two arrays that a look-up goes through, and two beside them.
 //!
-//! `index4` and `index6` hold lines of eight slots, a cache line each; a slot names an entry of
+//! `index4` and `index6` hold lines of sixteen slots, a cache line each; a slot names an entry of
 //! `flows4` or `flows6`, where a half of a flow lies, a cache line of its own (IPv6: two). Entries
 //! are given out from the front, so that few flows lie in few pages. What no packet of a live
 //! flow needs is in `details4` and `details6`, and free entries are a list that `heap` begins.
@@ -8,18 +8,17 @@
 use super::{Mac, Ports, plain};
 
 /// Slots of one line of the index.
-pub const SLOTS_OF_LINE: usize = 8;
+pub const SLOTS_OF_LINE: usize = 16;
 
 /// Slots of the index for each entry. A key has two lines, and takes the first that is not full:
-/// with a quarter of all slots in use, one key in a million finds both full of halves that stay, and
-/// one in a thousand needs the second. (With half of them in use these would be one in four hundred
-/// and one in twenty.)
-pub const SLOTS_PER_ENTRY: usize = 4;
+/// with half of all slots in use, one key in a hundred needs the second line, and one in some
+/// fifteen thousand finds both full of halves that stay. (With lines of eight slots these would be
+/// one in twenty and one in four hundred.)
+pub const SLOTS_PER_ENTRY: usize = 2;
 
-/// A line of the index. Each slot is 0 or names an entry: bits 0 to 23, its number plus one; 24 to
-/// 31, when it came, in units of 256 jiffies; 32 to 47, some bits of the key's hash; 48 to 61, the
-/// entry's version; 62, it may be pushed out; 63, the key is being claimed.
-pub type IndexLine = [u64; SLOTS_OF_LINE];
+/// A line of the index. Each slot is 0 or names an entry: bits 0 to 21, its number plus one; 22,
+/// it may be pushed out; 23 to 31, some bits of the key's hash. All else is in the entry.
+pub type IndexLine = [u32; SLOTS_OF_LINE];
 
 /// One half of a flow.
 ///
@@ -57,9 +56,10 @@ pub struct FlowEntry<A, P> {
     pub epoch: u16,
     /// Largest IP packet on the path, in bytes.
     pub mtu: u16,
-    /// Raised each time the entry is given to another half; 14 bits.
+    /// Raised each time a half in the entry ends.
     pub version: u16,
-    /// 0 if the entry is free, else a [`FlowState`](super::FlowState) plus one.
+    /// A [`FlowState`](super::FlowState) plus one; 0 if the entry is free, and above 252 what
+    /// `core::table::status` says.
     pub state: u8,
     /// `FLOW_*` bits.
     pub flags: u8,

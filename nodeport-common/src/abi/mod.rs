@@ -42,7 +42,7 @@ pub use service::{
 
 /// Version of the layout of the maps. It is part of the path under which they are pinned, so
 /// that programs and agents of different layouts never meet in one map.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// A type whose every byte is a byte of one of its fields, and for which every bit pattern is a
 /// value. Only such types go into maps.

@@ -6,7 +6,7 @@ use loom::thread;
 use nodeport_common::core::env::Inserted;
 
 use crate::memory::in_loom::Memory;
-use crate::memory::{Audit, UNIT, body_of};
+use crate::memory::{Audit, body_of};
 
 /// Changes from one thread to the other that are not forced.
 const CHANGES: usize = 3;
@@ -88,8 +88,8 @@ fn two_newcomers_and_one_entry() {
         let memory = Arc::new(Memory::new(2, 1));
         let (a, b) = both(
             &memory,
-            |memory| memory.claim(1, body_of(1, 1), false, UNIT),
-            |memory| memory.claim(2, body_of(2, 2), false, UNIT),
+            |memory| memory.claim(1, body_of(1, 1), false, 1),
+            |memory| memory.claim(2, body_of(2, 2), false, 1),
         );
         let audit = memory.audit();
         assert!(a == Inserted::Done || b == Inserted::Done);
@@ -103,7 +103,7 @@ fn a_newcomer_that_proves_itself_while_it_is_pushed_out() {
         let memory = Arc::new(Memory::new(2, 1));
         memory.claim(1, body_of(1, 1), false, 0);
         let (proved, pushed) =
-            both(&memory, |memory| memory.prove(1), |memory| memory.push_out(1, UNIT));
+            both(&memory, |memory| memory.prove(1), |memory| memory.push_out(1, 1));
         let audit = memory.audit();
         assert_eq!(audit.keys.is_empty(), pushed);
         assert!(proved || pushed, "neither");
@@ -144,6 +144,63 @@ fn two_claims_of_one_key_while_another_goes() {
     });
 }
 
+/// A rival's claim ends this one, or this one the rival's, while a late packet writes to its status.
+#[test]
+fn a_claim_whose_next_hop_is_forgotten() {
+    model(|| {
+        let memory = Arc::new(Memory::new(2, 2));
+        let ((), claimed) = both(
+            &memory,
+            |memory| memory.forget_hop(0),
+            |memory| memory.claim(1, body_of(1, 1), false, 0),
+        );
+        assert_eq!(claimed, Inserted::Done);
+        assert_eq!(memory.audit(), Audit { keys: vec![1], free: 1, stray: 0 });
+    });
+}
+
+/// The key's entry ends and is given to the same key in another slot, while it is removed: one of them
+/// is removed, and its slot with it.
+#[test]
+fn a_removal_and_the_same_key_in_the_same_entry() {
+    model(|| {
+        let memory = Arc::new(Memory::new(1, 2));
+        memory.claim(2, body_of(2, 1), true, 0);
+        memory.claim(1, body_of(1, 1), true, 0);
+        let (removed, (gone, claimed)) = both(
+            &memory,
+            |memory| memory.remove(1),
+            |memory| {
+                // Its own slot is taken by another when the key comes back.
+                let gone = memory.remove(1);
+                memory.remove(2);
+                (gone, memory.claim(1, body_of(1, 2), true, 0))
+            },
+        );
+        let keys = match (removed, gone, claimed) {
+            // It came in between, or the claim was first.
+            (true, true, Inserted::Done) => memory.audit().keys,
+            (true, true, _) => vec![],
+            (_, _, Inserted::Done) => vec![1],
+            (_, _, other) => panic!("{other:?}"),
+        };
+        assert!(keys.len() <= 1);
+        assert_eq!(memory.audit(), Audit { free: 2 - keys.len(), keys, stray: 0 });
+    });
+}
+
+/// Both push out the one newcomer that there is, and one of them gets its slot.
+#[test]
+fn two_that_push_the_same_newcomer_out() {
+    model(|| {
+        let memory = Arc::new(Memory::new(2, 1));
+        memory.claim(1, body_of(1, 1), false, 0);
+        let (a, b) = both(&memory, |memory| memory.push_out(1, 1), |memory| memory.push_out(1, 1));
+        assert!(a != b, "one of the two");
+        assert_eq!(memory.audit(), Audit { keys: vec![], free: 1, stray: 0 });
+    });
+}
+
 #[test]
 fn two_allocations_and_what_is_given_back_between() {
     model(|| {
@@ -173,7 +230,7 @@ fn a_removal_and_a_newcomer_that_is_pushed_out() {
         memory.claim(1, body_of(1, 1), false, 0);
         let (claimed, _) = both(
             &memory,
-            |memory| memory.claim(2, body_of(2, 1), false, UNIT),
+            |memory| memory.claim(2, body_of(2, 1), false, 1),
             |memory| memory.remove(1),
         );
         let audit = memory.audit();
@@ -191,7 +248,7 @@ fn a_reader_and_a_newcomer_that_is_pushed_out() {
         let ((found, likely), claimed) = both(
             &memory,
             |memory| (memory.read(1), memory.read_likely(1)),
-            |memory| memory.claim(2, body_of(2, 2), false, UNIT),
+            |memory| memory.claim(2, body_of(2, 2), false, 1),
         );
         for read in [found, likely] {
             assert!(read.is_none_or(|body| body == body_of(1, 1)), "{read:x?}");
@@ -210,7 +267,7 @@ fn a_newcomer_that_proves_itself_while_another_comes() {
         let (proved, claimed) = both(
             &memory,
             |memory| memory.prove(1),
-            |memory| memory.claim(2, body_of(2, 2), false, UNIT),
+            |memory| memory.claim(2, body_of(2, 2), false, 1),
         );
         assert_ne!(proved, claimed == Inserted::Done);
         assert_eq!(memory.audit().keys, [if proved { 1 } else { 2 }]);
@@ -225,11 +282,11 @@ fn a_sweep_while_a_newcomer_is_pushed_out() {
         memory.claim(1, body_of(1, 1), false, 0);
         let (pushed, claimed) = both(
             &memory,
-            |memory| memory.push_out(1, UNIT),
+            |memory| memory.push_out(1, 1),
             |memory| {
                 let is_gone = memory.read(1).is_none();
                 memory.sweep();
-                let claimed = memory.claim(1, body_of(1, 2), true, UNIT);
+                let claimed = memory.claim(1, body_of(1, 2), true, 1);
                 assert!(!is_gone || claimed != Inserted::Taken, "nobody had it");
                 let expected = (claimed == Inserted::Done).then_some(body_of(1, 2));
                 assert!(expected.is_none() || memory.read(1) == expected);

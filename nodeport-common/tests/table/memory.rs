@@ -9,11 +9,8 @@
 //! told if it has read a link.
 
 use nodeport_common::abi::{FLOW_PROVED, FLOW_SETTLED, FlowState};
-use nodeport_common::core::table::slot::{Place, Slot};
+use nodeport_common::core::table::slot::Place;
 use nodeport_common::core::table::status::{STRAY, Status};
-
-/// Jiffies of one unit of a newcomer's age.
-pub(crate) const UNIT: u32 = 256;
 
 /// The status of a newcomer, or of one that has proved itself.
 pub(crate) fn status(proved: bool) -> Status {
@@ -22,7 +19,7 @@ pub(crate) fn status(proved: bool) -> Status {
     } else {
         (FlowState::Opening, 0)
     };
-    Status { epoch: 0, mtu: 0, version: 0, state: state as u8 + 1, flags }
+    Status { epoch: 7, mtu: 1_500, version: 0, state: state as u8 + 1, flags }
 }
 
 /// Tags: so few that many keys share one.
@@ -31,7 +28,8 @@ const TAGS: u64 = 5;
 /// The place of a key among so many lines: keys are few, so their hash may be simple.
 pub(crate) fn place(key: u64, lines: u32) -> Place {
     let hash = key.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-    Place::new(hash & 0xffff_ffff_ffff | (key % TAGS) << 48, lines - 1)
+    // The bits above tell its home in a line.
+    Place::new(hash & !(0x1ff << 40) | (key % TAGS) << 40, lines - 1)
 }
 
 /// The body that goes with a key: nobody else's.
@@ -53,44 +51,46 @@ pub(crate) fn is_stray(word: u64) -> bool {
     Status::from_word(word).state == STRAY
 }
 
-/// Whether a slot names an entry that can be found.
-pub(crate) fn is_live(slot: Slot) -> bool {
-    !slot.is_empty() && !slot.is_pending()
-}
-
-/// Defines the memory over a module with `AtomicU64` and `Ordering`.
+/// Defines the memory over a module with atomics and `Ordering`.
 macro_rules! memory {
     ($($atomic:tt)+) => {
-        use $($atomic)+::{AtomicU64, Ordering, fence};
+        use $($atomic)+::{AtomicU32, AtomicU64, Ordering, fence};
         use nodeport_common::abi::{IndexLine, SLOTS_OF_LINE};
         use nodeport_common::core::table::slot::Slot;
         use nodeport_common::core::table::status::Status;
-        use nodeport_common::core::table::{self, Entry, Line, Store, Word};
+        use nodeport_common::core::table::{self, Entry, Found, Line, Store, Whose, Word};
         use nodeport_common::core::env::Inserted;
-        use super::{Audit, is_live, is_stray, place, status};
+        use super::{Audit, is_stray, place, status};
 
         #[derive(Clone, Copy)]
-        pub(crate) struct Shared<'a>(&'a AtomicU64);
+        pub(crate) struct Shared<'a, T>(&'a T);
 
-        impl Word for Shared<'_> {
-            fn load(&self) -> u64 {
-                self.0.load(Ordering::Acquire)
-            }
+        macro_rules! word {
+            ($bits:ty, $shared:ty) => {
+                impl Word<$bits> for Shared<'_, $shared> {
+                    fn load(&self) -> $bits {
+                        self.0.load(Ordering::Acquire)
+                    }
 
-            fn swap(&self, old: u64, new: u64) -> bool {
-                fence(Ordering::SeqCst);
-                let found = self.0.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst);
-                fence(Ordering::SeqCst);
-                found.is_ok()
-            }
+                    fn swap(&self, old: $bits, new: $bits) -> bool {
+                        fence(Ordering::SeqCst);
+                        let found =
+                            self.0.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst);
+                        fence(Ordering::SeqCst);
+                        found.is_ok()
+                    }
+                }
+            };
         }
+        word!(u32, AtomicU32);
+        word!(u64, AtomicU64);
 
         #[derive(Clone, Copy)]
-        pub(crate) struct SharedLine<'a>(&'a [AtomicU64; SLOTS_OF_LINE]);
+        pub(crate) struct SharedLine<'a>(&'a [AtomicU32; SLOTS_OF_LINE]);
 
         impl Line for SharedLine<'_> {
-            fn slot(self, place: usize) -> impl Word {
-                Shared(&self.0[place])
+            fn slot(self, at: usize) -> impl Word<u32> {
+                Shared(&self.0[at])
             }
         }
 
@@ -98,20 +98,26 @@ macro_rules! memory {
         pub(crate) struct Cell {
             key: AtomicU64,
             body: AtomicU64,
+            last_seen: AtomicU32,
             status: AtomicU64,
         }
 
         impl Entry for &Cell {
             type Key = u64;
-            type Body = u64;
+            type Body = (u64, u32);
 
             fn has_key(&self, key: &u64) -> bool {
                 self.key.load(Ordering::Acquire) == *key
             }
 
-            fn write(&self, key: &u64, body: &u64) {
+            fn write(&self, key: &u64, (body, last_seen): &(u64, u32)) {
                 self.key.store(*key, Ordering::Release);
                 self.body.store(*body, Ordering::Release);
+                self.last_seen.store(*last_seen, Ordering::Release);
+            }
+
+            fn last_seen(&self) -> u32 {
+                self.last_seen.load(Ordering::Acquire)
             }
 
             fn status(&self) -> impl Word {
@@ -130,13 +136,13 @@ macro_rules! memory {
         /// The arrays.
         pub(crate) struct Memory {
             heap: AtomicU64,
-            lines: Vec<[AtomicU64; SLOTS_OF_LINE]>,
+            lines: Vec<[AtomicU32; SLOTS_OF_LINE]>,
             entries: Vec<Cell>,
         }
 
         impl Store for &Memory {
             type Key = u64;
-            type Body = u64;
+            type Body = (u64, u32);
 
             fn heap(&self) -> Option<impl Word> {
                 Some(Shared(&self.heap))
@@ -146,14 +152,14 @@ macro_rules! memory {
                 self.lines.get(number as usize).map(SharedLine)
             }
 
-            fn entry(&self, number: u32) -> Option<impl Entry<Key = u64, Body = u64>> {
+            fn entry(&self, number: u32) -> Option<impl Entry<Key = u64, Body = (u64, u32)>> {
                 self.entries.get(number as usize)
             }
         }
 
         impl Memory {
             pub(crate) fn new(lines: u32, entries: usize) -> Self {
-                let line = |_| IndexLine::default().map(AtomicU64::new);
+                let line = |_| IndexLine::default().map(AtomicU32::new);
                 Self {
                     heap: AtomicU64::new(0),
                     lines: (0..lines).map(line).collect(),
@@ -166,54 +172,64 @@ macro_rules! memory {
             }
 
             pub(crate) fn claim(&self, key: u64, body: u64, proved: bool, now: u32) -> Inserted {
-                table::claim(self, &key, &body, self.place(key), status(proved), now)
+                table::claim(self, &key, &(body, now), self.place(key), status(proved), now)
             }
 
             pub(crate) fn remove(&self, key: u64) -> bool {
-                table::remove(self, &key, self.place(key))
+                table::remove(self, &key, self.place(key), Whose::All)
             }
 
             pub(crate) fn remove_newcomer(&self, key: u64) -> bool {
-                table::remove_newcomer(self, &key, self.place(key))
+                table::remove(self, &key, self.place(key), Whose::Newcomers)
             }
 
-            /// As a packet reads a half: slot, body, and the version once more.
+            /// As a packet reads a half: slot, status, body, and the version once more.
             pub(crate) fn read(&self, key: u64) -> Option<u64> {
-                let (_, slot) = self.find(key)?;
-                self.body(slot)
+                let found = self.find(key)?;
+                self.body(found.slot, found.status)
             }
 
             /// The same where the key is likely to be.
             pub(crate) fn read_likely(&self, key: u64) -> Option<u64> {
                 let slot = table::likely(self, self.place(key))?;
-                let cell = &self.entries[slot.entry() as usize];
-                if table::is_of(&cell, slot, &key) { self.body(slot) } else { None }
+                let status = table::holds(&self.entries.get(slot.entry() as usize)?, &key)?;
+                self.body(slot, status)
             }
 
-            fn body(&self, slot: Slot) -> Option<u64> {
+            fn body(&self, slot: Slot, status: Status) -> Option<u64> {
                 let cell = &self.entries[slot.entry() as usize];
                 let body = cell.body.load(Ordering::Acquire);
-                let status = Status::from_word(cell.status.load(Ordering::Acquire));
-                (status.version == slot.version()).then_some(body)
+                let now = Status::from_word(cell.status.load(Ordering::Acquire));
+                (now.version == status.version).then_some(body)
             }
 
             /// Which of a key's slots names it.
-            pub(crate) fn find(&self, key: u64) -> Option<(u32, Slot)> {
+            pub(crate) fn find(&self, key: u64) -> Option<Found> {
                 table::find(self, &key, self.place(key))
             }
 
             /// As a packet does when its flow has proved itself.
             pub(crate) fn prove(&self, key: u64) -> bool {
-                let Some((_, slot)) = self.find(key) else { return false };
-                let word = Shared(&self.entries[slot.entry() as usize].status);
+                let Some(found) = self.find(key) else { return false };
+                let new = Status { version: found.status.version, ..status(true) };
+                let word = Shared(&self.entries[found.slot.entry() as usize].status);
+                word.swap(found.status.word(), new.word())
+            }
+
+            /// As a packet does that has written another next hop into an entry which is another
+            /// half's by now: that one has to look it up again.
+            pub(crate) fn forget_hop(&self, number: usize) {
+                let word = Shared(&self.entries[number % self.entries.len()].status);
                 let old = word.load();
-                let proved = status(true);
-                let new = Status { version: Status::from_word(old).version, ..proved };
-                Status::from_word(old).version == slot.version() && word.swap(old, new.word())
+                word.swap(old, Status { epoch: 0, ..Status::from_word(old) }.word());
             }
 
             pub(crate) fn push_out(&self, key: u64, now: u32) -> bool {
-                table::push_out(self, self.place(key), now) != u32::MAX
+                let evicted = table::push_out(self, self.place(key), now, Slot::EMPTY);
+                if evicted.entry != u32::MAX {
+                    table::give_back(self, evicted.entry);
+                }
+                evicted.entry != u32::MAX
             }
 
             /// As the sweep does with entries that no list holds.
@@ -232,15 +248,15 @@ macro_rules! memory {
                 let mut keys = Vec::new();
                 for slot in self.lines.iter().flatten() {
                     let slot = Slot::from_word(slot.load(Ordering::Acquire));
-                    assert!(!slot.is_pending(), "a claim that was not ended");
-                    if !is_live(slot) {
+                    if slot.is_empty() {
                         continue;
                     }
                     let cell = &self.entries[slot.entry() as usize];
                     let status = Status::from_word(cell.status.load(Ordering::Acquire));
-                    assert!(status.is_live() && status.version == slot.version(), "{status:?}");
+                    assert!(status.is_live(), "a slot names {status:?}");
                     seen[slot.entry() as usize] += 1;
                     let key = cell.key.load(Ordering::Acquire);
+                    assert!(slot.has_tag(self.place(key).tag()), "another's tag");
                     assert_eq!(cell.body.load(Ordering::Acquire) >> 32, key, "another's body");
                     keys.push(key);
                 }

@@ -5,8 +5,8 @@ use std::thread;
 
 use nodeport_common::core::env::Inserted;
 
+use crate::memory::body_of;
 use crate::memory::on_host::Memory;
-use crate::memory::{UNIT, body_of};
 
 const THREADS: u64 = 4;
 const STEPS: u64 = 60_000;
@@ -31,7 +31,7 @@ fn work(memory: &Memory, number: u64, keys: u64, done: &AtomicUsize) {
             0..4 => {
                 let body = body_of(key, number << 24 | step);
                 let proved = random.next().is_multiple_of(4);
-                let now = UNIT * (step / 64) as u32;
+                let now = step as u32;
                 if memory.claim(key, body, proved, now) == Inserted::Done {
                     done.fetch_add(1, Ordering::Relaxed);
                 }
@@ -43,6 +43,7 @@ fn work(memory: &Memory, number: u64, keys: u64, done: &AtomicUsize) {
                 memory.prove(key);
             }
             8 if step % 16 == 0 => memory.sweep(),
+            8 => memory.forget_hop(random.next() as usize),
             _ => {
                 for body in [memory.read(key), memory.read_likely(key)].into_iter().flatten() {
                     assert_eq!(body, body_of(key, body & 0xffff_ffff), "another's body");

@@ -6,7 +6,7 @@ use nodeport_common::abi::{Addr4, Addr6, Flow, FlowKey, FlowState, NextHop};
 use nodeport_common::core::env::{FlowRef as _, Inserted, Step, Stepped};
 use nodeport_common::core::family::{V4, V6};
 use nodeport_common::core::table::slot::{Place, Slot};
-use nodeport_common::core::table::{self, Entry, Line, Store, Word, half};
+use nodeport_common::core::table::{self, Entry, Evicted, Line, Store, Whose, Word, half};
 
 use super::Table;
 use super::half::MapFlow;
@@ -31,15 +31,15 @@ fn inserted(number: u32) -> Inserted {
 
 macro_rules! table {
     ($family:ty, $addr:ty,
-     $read:ident, $step:ident, $note:ident, $merge:ident, $search:ident, $claim:ident, $remove:ident, $oust:ident,
-     $names:ident, $push_out:ident, $age:ident, $evict:ident, $allocate:ident, $retire:ident) => {
-        /// See [`table::names`].
+     $read:ident, $step:ident, $note:ident, $merge:ident, $search:ident, $claim:ident, $remove:ident,
+     $named:ident, $push_out:ident, $silence:ident, $allocate:ident, $give_back:ident) => {
+        /// See [`table::named`].
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $names(slot: u64, key: *const FlowKey<$addr>) -> u32 {
+        extern "C" fn $named(slot: u32, key: *const FlowKey<$addr>) -> u64 {
             // SAFETY: the kernel has checked that it is null or a key.
             let Some(key) = (unsafe { key.as_ref() }) else { return 0 };
-            table::names(<$family>::TABLE, Slot::from_word(slot), key) as u32
+            table::named(<$family>::TABLE, Slot::from_word(slot), key)
         }
 
         /// See [`table::allocate`].
@@ -49,43 +49,39 @@ macro_rules! table {
             table::allocate(<$family>::TABLE)
         }
 
-        /// See [`table::push_out`].
+        /// See [`table::push_out`]: [`Evicted::word`].
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $push_out(place: u64, now: u32) -> u32 {
-            table::push_out(<$family>::TABLE, Place::from_word(place), now)
+        extern "C" fn $push_out(place: u64, now: u32, instead: u32) -> u64 {
+            let (place, instead) = (Place::from_word(place), Slot::from_word(instead));
+            table::push_out(<$family>::TABLE, place, now, instead).word()
         }
 
-        /// See [`table::age`].
+        /// See [`table::silence`].
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $age(place: u64, number: u32, now: u32) -> u32 {
-            table::age(<$family>::TABLE, Place::from_word(place), number, now)
+        extern "C" fn $silence(place: u64, number: u32, now: u32) -> u64 {
+            table::silence(<$family>::TABLE, Place::from_word(place), number, now)
         }
 
-        /// See [`table::evict`].
+        /// See [`table::give_back`].
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $evict(place: u64, number: u32) -> u32 {
-            table::evict(<$family>::TABLE, Place::from_word(place), number) as u32
-        }
-
-        /// See [`table::retire`].
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        extern "C" fn $retire(slot: u64) -> u32 {
-            table::retire(<$family>::TABLE, Slot::from_word(slot));
+        extern "C" fn $give_back(number: u32) -> u32 {
+            table::give_back(<$family>::TABLE, number);
             0
         }
 
-        /// Looks in all places of a key: the slot's word, 0 if there is none.
+        /// Looks in all places of a key: the entry's number plus one, and its version above 32 bits;
+        /// 0 if there is none.
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $search(key: *const FlowKey<$addr>) -> u64 {
             // SAFETY: as above.
             let Some(key) = (unsafe { key.as_ref() }) else { return 0 };
             let Some(place) = Table::<$family>::place(key) else { return 0 };
-            table::find(<$family>::TABLE, key, place).map_or(0, |(_, slot)| slot.word())
+            let Some(found) = table::find(<$family>::TABLE, key, place) else { return 0 };
+            (found.slot.entry() as u64 + 1) | (found.status.version as u64) << 32
         }
 
         /// Reads all of a half: 1 if there is one.
@@ -167,24 +163,15 @@ macro_rules! table {
             table::claim(<$family>::TABLE, key, flow, place, status, now) as u32
         }
 
-        /// See [`table::remove`]: 1 if it was there.
+        /// See [`table::remove`], of all or, if not 0, of newcomers: 1 if it was there.
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $remove(key: *const FlowKey<$addr>) -> u32 {
+        extern "C" fn $remove(key: *const FlowKey<$addr>, newcomers: u32) -> u32 {
             // SAFETY: as above.
             let Some(key) = (unsafe { key.as_ref() }) else { return 0 };
             let Some(place) = Table::<$family>::place(key) else { return 0 };
-            table::remove(<$family>::TABLE, key, place) as u32
-        }
-
-        /// See [`table::remove_newcomer`]: 1 if it was there.
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        extern "C" fn $oust(key: *const FlowKey<$addr>) -> u32 {
-            // SAFETY: as above.
-            let Some(key) = (unsafe { key.as_ref() }) else { return 0 };
-            let Some(place) = Table::<$family>::place(key) else { return 0 };
-            table::remove_newcomer(<$family>::TABLE, key, place) as u32
+            let whose = if newcomers == 0 { Whose::All } else { Whose::Newcomers };
+            table::remove(<$family>::TABLE, key, place, whose) as u32
         }
 
         impl Store for Table<$family> {
@@ -208,8 +195,8 @@ macro_rules! table {
             }
 
             #[inline(always)]
-            fn names(self, slot: Slot, key: &Self::Key) -> bool {
-                $names(slot.word(), key) != 0
+            fn named(self, slot: Slot, key: &Self::Key) -> u64 {
+                $named(slot.word(), key)
             }
 
             #[inline(always)]
@@ -218,23 +205,18 @@ macro_rules! table {
             }
 
             #[inline(always)]
-            fn push_out(self, place: Place, now: u32) -> u32 {
-                $push_out(place.word(), now)
+            fn push_out(self, place: Place, now: u32, instead: Slot) -> Evicted {
+                Evicted::from_word($push_out(place.word(), now, instead.word()))
             }
 
             #[inline(always)]
-            fn age(self, place: Place, number: u32, now: u32) -> u32 {
-                $age(place.word(), number, now)
+            fn silence(self, place: Place, number: u32, now: u32) -> u64 {
+                $silence(place.word(), number, now)
             }
 
             #[inline(always)]
-            fn evict(self, place: Place, number: u32) -> bool {
-                $evict(place.word(), number) != 0
-            }
-
-            #[inline(always)]
-            fn retire(self, slot: Slot) {
-                $retire(slot.word());
+            fn give_back(self, number: u32) {
+                $give_back(number);
             }
         }
 
@@ -242,7 +224,8 @@ macro_rules! table {
             /// Looks a half up in all its places.
             #[inline(always)]
             fn search(key: &FlowKey<$addr>) -> Option<MapFlow<$family>> {
-                MapFlow::of(Slot::from_word($search(key)))
+                let found = $search(key);
+                MapFlow::of((found as u32).wrapping_sub(1), (found >> 32) as u16)
             }
 
             /// Reads all of a half; false if there is none.
@@ -287,13 +270,13 @@ macro_rules! table {
             /// Removes a half, if it is there.
             #[inline(always)]
             pub(crate) fn remove(key: &FlowKey<$addr>) -> bool {
-                $remove(key) != 0
+                $remove(key, 0) != 0
             }
 
             /// Removes a half, if it is there and a newcomer.
             #[inline(always)]
             pub(crate) fn remove_newcomer(key: &FlowKey<$addr>) -> bool {
-                $oust(key) != 0
+                $remove(key, 1) != 0
             }
         }
     };
@@ -308,13 +291,11 @@ table!(
     flow4_search,
     flow4_claim,
     flow4_remove,
-    flow4_oust,
-    flow4_names,
+    flow4_named,
     flow4_push_out,
-    flow4_age,
-    flow4_evict,
+    flow4_silence,
     flow4_allocate,
-    flow4_retire
+    flow4_give_back
 );
 table!(
     V6,
@@ -326,11 +307,9 @@ table!(
     flow6_search,
     flow6_claim,
     flow6_remove,
-    flow6_oust,
-    flow6_names,
+    flow6_named,
     flow6_push_out,
-    flow6_age,
-    flow6_evict,
+    flow6_silence,
     flow6_allocate,
-    flow6_retire
+    flow6_give_back
 );

@@ -30,17 +30,18 @@ impl<F: InMaps> MapFlow<F> {
         Some(Self { entry, version })
     }
 
-    /// What a slot names.
+    /// What was found in an entry of that number and version.
     #[inline(always)]
-    pub(super) fn of(slot: Slot) -> Option<Self> {
-        Some(Self { entry: MapEntry::of(slot.entry())?, version: slot.version() })
+    pub(super) fn of(number: u32, version: u16) -> Option<Self> {
+        Some(Self { entry: MapEntry::of(number)?, version })
     }
 
-    /// The same, if the key is that one's.
+    /// What a slot names, if the key is that one's.
     #[inline(always)]
     pub(super) fn of_key(slot: Slot, key: &FlowKey<F::Addr>) -> Option<Self> {
-        let this = Self::of(slot)?;
-        table::is_of(&this.entry, slot, key).then_some(this)
+        let entry = MapEntry::of(slot.entry())?;
+        let version = table::holds(&entry, key)?.version;
+        Some(Self { entry, version })
     }
 
     /// Whether a half lies here. If none does, but the entry is in no list, it is put into that

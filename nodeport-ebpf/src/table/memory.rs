@@ -4,6 +4,7 @@ use core::sync::atomic::{Ordering, compiler_fence};
 
 use nodeport_common::abi::{
     Exit, Flow, FlowDetails, FlowEntry, FlowEntry4, FlowEntry6, FlowKey, Heap, IndexLine,
+    SLOTS_OF_LINE,
 };
 use nodeport_common::core::family::{Family, V4, V6};
 use nodeport_common::core::table::half;
@@ -15,25 +16,32 @@ use crate::maps;
 
 /// A word in a map.
 #[derive(Clone, Copy)]
-pub(crate) struct MapWord(pub(super) *mut u64);
+pub(crate) struct MapWord<T = u64>(pub(super) *mut T);
 
-impl Word for MapWord {
-    #[inline(always)]
-    fn load(&self) -> u64 {
-        // SAFETY: the pointer is into an element of an array map, which lives as long as the
-        // program; words are aligned, so that they are read as a whole.
-        unsafe { self.0.read_volatile() }
-    }
+macro_rules! word {
+    ($type:ty) => {
+        impl Word<$type> for MapWord<$type> {
+            #[inline(always)]
+            fn load(&self) -> $type {
+                // SAFETY: the pointer is into an element of an array map, which lives as long as
+                // the program; words are aligned, so that they are read as a whole.
+                unsafe { self.0.read_volatile() }
+            }
 
-    #[inline(always)]
-    fn swap(&self, old: u64, new: u64) -> bool {
-        use core::intrinsics::{AtomicOrdering, atomic_cxchg};
-        const SEQUENTIAL: AtomicOrdering = AtomicOrdering::SeqCst;
-        // SAFETY: as in `load`.
-        let (found, _) = unsafe { atomic_cxchg::<u64, SEQUENTIAL, SEQUENTIAL>(self.0, old, new) };
-        found == old
-    }
+            #[inline(always)]
+            fn swap(&self, old: $type, new: $type) -> bool {
+                use core::intrinsics::{AtomicOrdering, atomic_cxchg};
+                const SEQUENTIAL: AtomicOrdering = AtomicOrdering::SeqCst;
+                // SAFETY: as in `load`.
+                let (found, _) =
+                    unsafe { atomic_cxchg::<$type, SEQUENTIAL, SEQUENTIAL>(self.0, old, new) };
+                found == old
+            }
+        }
+    };
 }
+word!(u32);
+word!(u64);
 
 /// A line of the index.
 #[derive(Clone, Copy)]
@@ -41,16 +49,9 @@ pub(crate) struct MapLine(pub(super) *mut IndexLine);
 
 impl Line for MapLine {
     #[inline(always)]
-    fn slot(self, place: usize) -> impl Word {
+    fn slot(self, at: usize) -> impl Word<u32> {
         // SAFETY: the place is below the number of slots of a line.
-        MapWord(unsafe { self.0.cast::<u64>().add(place & 7) })
-    }
-
-    /// Two bytes of the slot, which lie where the tag does on little-endian machines.
-    #[inline(always)]
-    fn tag(self, place: usize) -> u16 {
-        // SAFETY: as above.
-        unsafe { self.0.cast::<u16>().add((place & 7) * 4 + 2).read_volatile() }
+        MapWord(unsafe { self.0.cast::<u32>().add(at % SLOTS_OF_LINE) })
     }
 }
 
@@ -187,6 +188,12 @@ impl<F: InMaps> Entry for MapEntry<F> {
             unsafe { *details = half::details(flow) };
         }
         compiler_fence(Ordering::SeqCst);
+    }
+
+    #[inline(always)]
+    fn last_seen(&self) -> u32 {
+        // SAFETY: as in `key`.
+        unsafe { (&raw const (*self.at).last_seen).read_volatile() }
     }
 
     #[inline(always)]

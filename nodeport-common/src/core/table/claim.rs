@@ -3,12 +3,12 @@
 use super::room::make_room;
 use super::slot::{Place, Slot};
 use super::status::Status;
-use super::{CHOICES, Entry as _, NONE, Store, Word as _, find, slot_at, swap};
+use super::{CHOICES, Entry, Evicted, Found, NONE, Store, Word as _, find, slot_at, swap};
 use crate::abi::FLOW_PROVED;
 use crate::core::env::Inserted;
 
-/// How often a half is looked for again that another CPU changes in the same instant.
-const TRIES: u32 = 3;
+/// How often a word that others change as well is tried to be changed.
+const TRIES: u32 = 4;
 
 /// Puts a half into the table, if its key is free. `status` is that of the half, without version.
 #[inline(always)]
@@ -29,30 +29,35 @@ pub fn claim<S: Store>(
     }
     let Some(entry) = store.entry(number) else { return Inserted::Full };
     entry.write(key, body);
-    let free = entry.status().load();
-    let version = Status::from_word(free).version;
-    let slot = Slot::new(number, place.tag(), version);
-    let slot = if status.flags & FLOW_PROVED == 0 { slot.newcomer(now) } else { slot };
-    if !entry.status().swap(free, Status { version, ..status }.word()) {
-        return Inserted::Full;
-    }
-    let at = publish(store, place, slot.pending(), now);
+    let old = entry.status().load();
+    let status = Status { version: Status::from_word(old).version, ..status };
+    let slot = Slot::new(number, place.tag());
+    let slot = if status.flags & FLOW_PROVED == 0 { slot.newcomer() } else { slot };
+    // The entry is ours: nobody else changes its status before a slot names it.
+    let at = if entry.status().swap(old, status.pending().word()) {
+        publish(store, place, slot, now)
+    } else {
+        NONE
+    };
     if at == NONE {
-        store.retire(slot);
+        store.give_back(number);
         return Inserted::Full;
     }
-    if is_alone(store, key, place, slot.pending()) && swap(store, place, at, slot.pending(), slot) {
+    if is_alone(store, key, place, number) && confirm(&entry, status) {
         return Inserted::Done;
     }
-    // A rival may have cleared the slot; the entry is ours to give back.
-    swap(store, place, at, slot.pending(), Slot::EMPTY);
-    store.retire(slot);
+    vacate(store, place, at, Slot::EMPTY);
+    store.give_back(number);
     Inserted::Taken
 }
 
-/// Puts a slot into one of its key's places; which of the sixteen it is.
+/// Puts a slot into one of its key's places; which of them it is.
 #[inline(always)]
 fn publish<S: Store>(store: S, place: Place, slot: Slot, now: u32) -> u32 {
+    let home = place.home();
+    if swap(store, place, home, Slot::EMPTY, slot) {
+        return home;
+    }
     let mut number = 0;
     while number < CHOICES {
         if slot_at(store, place, number).is_empty() && swap(store, place, number, Slot::EMPTY, slot)
@@ -61,19 +66,20 @@ fn publish<S: Store>(store: S, place: Place, slot: Slot, now: u32) -> u32 {
         }
         number += 1;
     }
-    let number = store.push_out(place, now);
-    if number != NONE && swap(store, place, number, Slot::EMPTY, slot) { number } else { NONE }
+    let Evicted { entry, number } = store.push_out(place, now, slot);
+    if entry != NONE {
+        store.give_back(entry);
+    }
+    number
 }
 
-/// Whether no other slot names this key. Those that are being claimed as well are ended.
+/// Whether no entry but `own` has this key. Those that it is being claimed for as well are ended.
 #[inline(always)]
-fn is_alone<S: Store>(store: S, key: &S::Key, place: Place, own: Slot) -> bool {
+fn is_alone<S: Store>(store: S, key: &S::Key, place: Place, own: u32) -> bool {
     let mut number = 0;
     while number < CHOICES {
         let slot = slot_at(store, place, number);
-        let is_rival = slot.has_tag(place.tag()) && slot != own && store.names(slot, key);
-        // A rival that was confirmed meanwhile cannot be ended.
-        if is_rival && (!slot.is_pending() || !swap(store, place, number, slot, Slot::EMPTY)) {
+        if slot.has_tag(place.tag()) && slot.entry() != own && !yields(store, slot, key) {
             return false;
         }
         number += 1;
@@ -81,25 +87,95 @@ fn is_alone<S: Store>(store: S, key: &S::Key, place: Place, own: Slot) -> bool {
     true
 }
 
-/// Takes the half of a key out; whether it was there.
+/// Whether the half that a slot names is not of this key, or was being claimed and is ended now.
 #[inline(always)]
-pub fn remove<S: Store>(store: S, key: &S::Key, place: Place) -> bool {
+fn yields<S: Store>(store: S, slot: Slot, key: &S::Key) -> bool {
     let mut tries = 0;
     while tries < TRIES {
-        let Some((number, slot)) = find(store, key, place) else { return false };
-        if swap(store, place, number, slot, Slot::EMPTY) {
-            store.retire(slot);
+        let word = store.named(slot, key);
+        let rival = Status::from_word(word);
+        if word == 0 {
             return true;
         }
-        // Another CPU has removed it, or noted in its slot that it has proved itself.
+        if rival.is_live() {
+            return false;
+        }
+        let Some(entry) = store.entry(slot.entry()) else { return true };
+        if entry.status().swap(word, rival.ended().word()) {
+            return true;
+        }
+        // It was confirmed, or ended, or its next hop is to be looked up.
         tries += 1;
     }
     false
 }
 
-/// Takes the half of a key out if it is a newcomer; whether it was. If another newcomer gets its slot
-/// in this instant, that one may go instead: it could be pushed out at any time.
+/// Makes a half live whose key was claimed; false if another claim of the key has ended it.
 #[inline(always)]
-pub fn remove_newcomer<S: Store>(store: S, key: &S::Key, place: Place) -> bool {
-    find(store, key, place).is_some_and(|(number, _)| store.evict(place, number))
+fn confirm<E: Entry>(entry: &E, status: Status) -> bool {
+    let mut tries = 0;
+    while tries < TRIES {
+        let old = entry.status().load();
+        let pending = Status::from_word(old);
+        if !pending.is_pending() || pending.version != status.version {
+            return false;
+        }
+        // Another CPU may have made it look its next hop up.
+        if entry.status().swap(old, Status { state: status.state, ..pending }.word()) {
+            return true;
+        }
+        tries += 1;
+    }
+    false
+}
+
+/// Puts another slot, or none, where one names an entry that this CPU has ended, or claimed in vain.
+/// Others note in it at most that the half has proved itself, and that once.
+#[inline(always)]
+pub(super) fn vacate<S: Store>(store: S, place: Place, number: u32, instead: Slot) {
+    let mut tries = 0;
+    while tries < TRIES && !swap(store, place, number, slot_at(store, place, number), instead) {
+        tries += 1;
+    }
+}
+
+/// Whose halves [`remove`] removes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Everybody's.
+    All,
+    /// Those of flows that have not proved themselves.
+    Newcomers,
+}
+
+/// Takes the half of a key out; whether it was there, and was such a one's.
+#[inline(always)]
+pub fn remove<S: Store>(store: S, key: &S::Key, place: Place, whose: Whose) -> bool {
+    let mut tries = 0;
+    while tries < TRIES {
+        let Some(found) = find(store, key, place) else { return false };
+        if whose == Whose::Newcomers && found.status.flags & FLOW_PROVED != 0 {
+            return false;
+        }
+        if end(store, place, found) {
+            vacate(store, place, found.number, Slot::EMPTY);
+            store.give_back(found.slot.entry());
+            return true;
+        }
+        // Another CPU has removed it, or changed its status or its slot.
+        tries += 1;
+    }
+    false
+}
+
+/// Ends a half that was found, if it is still as it was; whoever does has its slot and its entry.
+#[inline(always)]
+pub(super) fn end<S: Store>(store: S, place: Place, found: Found) -> bool {
+    let Found { number, slot, status } = found;
+    // Now, not when it was found: the entry may have been given to another half in between, which
+    // another slot names.
+    slot_at(store, place, number) == slot
+        && store
+            .entry(slot.entry())
+            .is_some_and(|entry| entry.status().swap(status.word(), status.ended().word()))
 }

@@ -1,7 +1,6 @@
 //! The list of free entries.
 
-use super::slot::{Slot, following};
-use super::status::{STRAY, Status};
+use super::status::{FREE, STRAY, Status};
 use super::{Entry as _, NONE, Store, Word as _};
 
 /// How often a word that others change as well is tried to be changed.
@@ -25,49 +24,45 @@ pub fn allocate<S: Store>(store: S) -> u32 {
     NONE
 }
 
-/// The status of an entry whose half has ended, and that no list holds yet.
-#[inline(always)]
-pub(super) const fn ended(status: Status) -> Status {
-    Status { epoch: 0, mtu: 0, version: following(status.version), state: STRAY, flags: 0 }
-}
-
 /// The begin of the list, changed once more.
 #[inline(always)]
 const fn counted(head: u64, first: u32) -> u64 {
     ((head >> 32) + 1) << 32 | first as u64
 }
 
-/// Gives the entry back that a slot named. Readers that have it still are told by its version; so is
-/// whoever comes here after another has given it back, and it may have another half since.
+/// Gives an entry back that belongs to this CPU, and that no slot names.
 #[inline(always)]
-pub fn retire<S: Store>(store: S, slot: Slot) {
-    let Some(entry) = store.entry(slot.entry()) else { return };
+pub fn give_back<S: Store>(store: S, number: u32) {
+    let Some(entry) = store.entry(number) else { return };
     let mut tries = 0;
     while tries < TRIES {
+        // A claim that has seen it pending may end it in this instant.
         let old = entry.status().load();
-        let status = Status::from_word(old);
-        if status.version != slot.version() || !status.is_live() {
-            return;
-        }
-        if entry.status().swap(old, ended(status).word()) {
-            take_up(store, slot.entry());
+        let free = Status::from_word(old).freed();
+        if entry.status().swap(old, free.word()) {
+            put(store, number, free);
             return;
         }
         tries += 1;
     }
 }
 
-/// Puts an entry that nobody has into the list of free ones; if the list's begin is too contended,
-/// the sweep tries again.
+/// Puts an entry that nobody has into the list of free ones.
 #[inline(always)]
 pub fn take_up<S: Store>(store: S, number: u32) {
-    let (Some(entry), Some(heap)) = (store.entry(number), store.heap()) else { return };
+    let Some(entry) = store.entry(number) else { return };
     let stray = Status::from_word(entry.status().load());
-    if stray.state != STRAY
-        || !entry.status().swap(stray.word(), Status { state: 0, ..stray }.word())
-    {
-        return;
+    let free = Status { state: FREE, ..stray };
+    if stray.state == STRAY && entry.status().swap(stray.word(), free.word()) {
+        put(store, number, free);
     }
+}
+
+/// Puts an entry of this status into the list of free ones; if the list's begin is too contended, the
+/// sweep tries again.
+#[inline(always)]
+fn put<S: Store>(store: S, number: u32, free: Status) {
+    let (Some(entry), Some(heap)) = (store.entry(number), store.heap()) else { return };
     let mut tries = 0;
     while tries < TRIES {
         let head = heap.load();
@@ -77,5 +72,5 @@ pub fn take_up<S: Store>(store: S, number: u32) {
         }
         tries += 1;
     }
-    entry.status().swap(Status { state: 0, ..stray }.word(), stray.word());
+    entry.status().swap(free.word(), Status { state: STRAY, ..free }.word());
 }

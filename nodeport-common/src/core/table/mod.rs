@@ -1,21 +1,28 @@
 //! The table of flows.
 //!
-//! A key has sixteen slots where it may be, in two lines of the index (two choices keep lines from
+//! A key has 32 slots where it may be, in two lines of the index (two choices keep lines from
 //! filling up, Mitzenmacher 2001). A slot names an entry; entries come from a list of free ones,
 //! so that few flows lie in few pages.
 //!
-//! CPUs share it without locks:
-//! - A slot is set and cleared by compare-exchange alone. Whoever ends a half in its entry's status
-//!   gives the entry back, and nobody else. A newcomer that is pushed out is ended there first, so
-//!   that it cannot prove itself meanwhile.
-//! - An entry is written before a slot names it, and its version rises before it is given to
-//!   another half. A reader compares the version in the slot with that in the entry, after it has
-//!   read: what was torn is told.
-//! - A key is claimed in two steps. The slot is set, pending; then all others are looked at; then
-//!   the slot is confirmed. Of two claims at the same time at least one sees the other, and ends
-//!   it by clearing its slot. So no key is ever in two slots that can be found.
-//! - Newcomers are pushed out where there is no room, the one that came first, first; those that
-//!   have proved themselves never are.
+//! CPUs share it without locks. An entry's status alone says what is in it, and goes round in this
+//! order, each step a compare-exchange:
+//!
+//! free → pending (its key is being claimed) → live → ended → free
+//!
+//! - Whoever takes it from live to ended clears the slot that names it, and then gives it back, and
+//!   nobody else does. Whoever claims a key does both if that fails, whoever has ended it.
+//! - So no slot names a free entry, and one slot at most names any other. While an entry is what it
+//!   was, the slot that names it stays where it is, but for the note that it has proved itself: what
+//!   was seen to name a live entry, after its status was read, names it until somebody ends it.
+//! - An entry is written before it is pending. Its version rises when it is ended, before another
+//!   half gets it: a reader compares the version before it has read with that behind it, and what
+//!   was torn, or another's, is told.
+//! - A key is claimed in two steps. A slot is made to name the pending entry; then all others are
+//!   looked at, and pending ones of the same key are ended; then the own one becomes live, unless
+//!   it was ended. Of two claims at the same time at least one sees the other, since each sets its slot
+//!   before it looks. So no key ever has two entries that can be found.
+//! - Newcomers are pushed out where there is no room: of a few, the one that was silent longest.
+//!   Those that have proved themselves never are: both are told by the same word.
 
 mod claim;
 pub mod half;
@@ -24,9 +31,9 @@ mod room;
 pub mod slot;
 pub mod status;
 
-pub use claim::{claim, remove, remove_newcomer};
-pub use heap::{allocate, retire, take_up};
-pub use room::{NEARBY, age, evict, push_out};
+pub use claim::{Whose, claim, remove};
+pub use heap::{allocate, give_back, take_up};
+pub use room::{CANDIDATES, Evicted, NEARBY, push_out, silence};
 
 use crate::abi::SLOTS_OF_LINE;
 use slot::{Place, Slot};
@@ -38,21 +45,23 @@ const CHOICES: u32 = 2 * SLOTS_OF_LINE as u32;
 const NONE: u32 = u32::MAX;
 
 /// A word that CPUs share.
-pub trait Word {
+pub trait Word<T = u64> {
     /// Reads it.
-    fn load(&self) -> u64;
+    fn load(&self) -> T;
     /// Writes `new` if it is `old`; whether it was. Orders all that this CPU reads and writes
     /// before and after it.
-    fn swap(&self, old: u64, new: u64) -> bool;
+    fn swap(&self, old: T, new: T) -> bool;
 }
 
 /// A line of the index where it lies.
 pub trait Line: Copy {
-    /// Slot `place` of it, below [`SLOTS_OF_LINE`].
-    fn slot(self, place: usize) -> impl Word;
-    /// The tag that stands in slot `place`, whatever else does.
-    fn tag(self, place: usize) -> u16 {
-        Slot::from_word(self.slot(place).load()).tag()
+    /// Slot `at` of it, below [`SLOTS_OF_LINE`].
+    fn slot(self, at: usize) -> impl Word<u32>;
+
+    /// What is in that slot.
+    #[inline(always)]
+    fn load(self, at: usize) -> Slot {
+        Slot::from_word(self.slot(at).load())
     }
 }
 
@@ -67,6 +76,8 @@ pub trait Entry {
     fn has_key(&self, key: &Self::Key) -> bool;
     /// Writes a half's key and body.
     fn write(&self, key: &Self::Key, body: &Self::Body);
+    /// Jiffies (low 32 bits) of the half's last packet.
+    fn last_seen(&self) -> u32;
     /// Its status.
     fn status(&self) -> impl Word;
     /// Of a free entry, how far it is from the one behind it to the next free one.
@@ -89,63 +100,80 @@ pub trait Store: Copy {
     /// The entry of that number; `None` beyond the last.
     fn entry(&self, number: u32) -> Option<impl Entry<Key = Self::Key, Body = Self::Body>>;
 
-    /// [`names`]. This and what follows can be functions of their own, each verified once and not
+    /// [`named`]. This and what follows can be functions of their own, each verified once and not
     /// at every call: in the kernel's programs they are.
-    fn names(self, slot: Slot, key: &Self::Key) -> bool {
-        names(self, slot, key)
+    fn named(self, slot: Slot, key: &Self::Key) -> u64 {
+        named(self, slot, key)
     }
     /// [`allocate`].
     fn allocate(self) -> u32 {
         allocate(self)
     }
     /// [`push_out`].
-    fn push_out(self, place: Place, now: u32) -> u32 {
-        push_out(self, place, now)
+    fn push_out(self, place: Place, now: u32, instead: Slot) -> Evicted {
+        push_out(self, place, now, instead)
     }
-    /// [`age`].
-    fn age(self, place: Place, number: u32, now: u32) -> u32 {
-        age(self, place, number, now)
+    /// [`silence`].
+    fn silence(self, place: Place, number: u32, now: u32) -> u64 {
+        silence(self, place, number, now)
     }
-    /// [`evict`].
-    fn evict(self, place: Place, number: u32) -> bool {
-        evict(self, place, number)
+    /// [`give_back`].
+    fn give_back(self, number: u32) {
+        give_back(self, number);
     }
-    /// [`retire`].
-    fn retire(self, slot: Slot) {
-        retire(self, slot);
-    }
+}
+
+/// A half that was found.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// Which of its key's slots names it.
+    pub number: u32,
+    /// What was in that slot.
+    pub slot: Slot,
+    /// The status of its entry.
+    pub status: Status,
 }
 
 /// The slot where a key is likely: the first in its first line that has its tag. Whether the entry
-/// is the key's, [`is_of`] tells.
+/// is the key's, [`holds`] tells.
 #[inline(always)]
 pub fn likely<S: Store>(store: S, place: Place) -> Option<Slot> {
     let line = store.line(place.first())?;
-    let at = (0..SLOTS_OF_LINE).find(|at| line.tag(*at) == place.tag())?;
-    let slot = Slot::from_word(line.slot(at).load());
-    slot.is_found_by(place.tag()).then_some(slot)
-}
-
-/// Whether the entry that a slot names has this key, and is still the slot's.
-#[inline(always)]
-pub fn is_of<E: Entry>(entry: &E, slot: Slot, key: &E::Key) -> bool {
-    if !entry.has_key(key) {
-        return false;
+    let home = line.load(place.home() as usize);
+    if home.has_tag(place.tag()) {
+        return Some(home);
     }
-    let status = Status::from_word(entry.status().load());
-    status.version == slot.version() && status.is_live()
+    (0..SLOTS_OF_LINE).map(|at| line.load(at)).find(|slot| slot.has_tag(place.tag()))
 }
 
-/// Finds the slot of a key: which of its sixteen it is, and what is in it.
+/// The status of an entry, if a half with this key lies in it and can be found. Whoever reads on
+/// compares the version afterwards.
 #[inline(always)]
-pub fn find<S: Store>(store: S, key: &S::Key, place: Place) -> Option<(u32, Slot)> {
-    let mut number = 0;
-    while number < CHOICES {
-        let slot = slot_at(store, place, number);
-        if slot.is_found_by(place.tag()) && store.names(slot, key) {
-            return Some((number, slot));
+pub fn holds<E: Entry>(entry: &E, key: &E::Key) -> Option<Status> {
+    let status = Status::from_word(entry.status().load());
+    (status.is_live() && entry.has_key(key)).then_some(status)
+}
+
+/// Finds the half of a key.
+#[inline(always)]
+pub fn find<S: Store>(store: S, key: &S::Key, place: Place) -> Option<Found> {
+    find_in(store, key, place, 0).or_else(|| find_in(store, key, place, SLOTS_OF_LINE as u32))
+}
+
+/// Finds the half of a key in the line whose first slot is `first` of the key's.
+#[inline(always)]
+fn find_in<S: Store>(store: S, key: &S::Key, place: Place, first: u32) -> Option<Found> {
+    let line = store.line(place.slot(first).0)?;
+    let mut at = 0;
+    while at < SLOTS_OF_LINE {
+        let slot = line.load(at);
+        if slot.has_tag(place.tag()) {
+            let status = Status::from_word(store.named(slot, key));
+            if status.is_live() {
+                return Some(Found { number: first + at as u32, slot, status });
+            }
         }
-        number += 1;
+        at += 1;
     }
     None
 }
@@ -154,7 +182,7 @@ pub fn find<S: Store>(store: S, key: &S::Key, place: Place) -> Option<(u32, Slot
 #[inline(always)]
 fn slot_at<S: Store>(store: S, place: Place, number: u32) -> Slot {
     let (line, at) = place.slot(number);
-    store.line(line).map_or(Slot::EMPTY, |line| Slot::from_word(line.slot(at).load()))
+    store.line(line).map_or(Slot::EMPTY, |line| line.load(at))
 }
 
 /// Changes slot `number` of a place, if it is `old`.
@@ -164,8 +192,16 @@ fn swap<S: Store>(store: S, place: Place, number: u32, old: Slot, new: Slot) -> 
     store.line(line).is_some_and(|line| line.slot(at).swap(old.word(), new.word()))
 }
 
-/// Whether the entry that a slot names has this key, and is still the slot's.
+/// The word of the status of the entry that a slot names, if a half with this key lies there, live or
+/// pending; else 0.
 #[inline(always)]
-pub fn names<S: Store>(store: S, slot: Slot, key: &S::Key) -> bool {
-    store.entry(slot.entry()).is_some_and(|entry| is_of(&entry, slot, key))
+pub fn named<S: Store>(store: S, slot: Slot, key: &S::Key) -> u64 {
+    let Some(entry) = store.entry(slot.entry()) else { return 0 };
+    let before = Status::from_word(entry.status().load());
+    if !(before.is_live() || before.is_pending()) || !entry.has_key(key) {
+        return 0;
+    }
+    // If it ended meanwhile, the key may be that of another half, which a later slot names.
+    let word = entry.status().load();
+    if Status::from_word(word).version == before.version { word } else { 0 }
 }

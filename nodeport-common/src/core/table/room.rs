@@ -1,95 +1,164 @@
-//! Where there is no room, newcomers make it: of those in a place the one that came first.
+//! Where there is no room, newcomers make it: of a few the one that was silent longest.
 
-use super::heap::{ended, take_up};
+use super::claim::{end, vacate};
 use super::slot::{Place, Slot};
 use super::status::Status;
-use super::{CHOICES, Entry as _, NONE, Store, Word as _, slot_at, swap};
-use crate::abi::FLOW_PROVED;
+use super::{CHOICES, Entry as _, Found, Line as _, NONE, Store, Word as _, slot_at, swap};
+use crate::abi::{FLOW_PROVED, SLOTS_OF_LINE};
+use crate::core::expiry;
 
-/// How often another newcomer is picked, if the first was gone or had proved itself.
+/// Newcomers of a place that are compared: each costs a look into its entry, which lies anywhere.
+/// Of those that are younger than a share `q` of all, `q` to this power is pushed out before the
+/// others: with four, in a flood that fills the table twice a second, one in six hundred of those
+/// that prove themselves within a tenth of a second.
+pub const CANDIDATES: u32 = 4;
+/// How often others are compared, if all of them were gone or had proved themselves.
 const PICKS: u32 = 3;
 /// Places where a newcomer is looked for. Newcomers are not spread evenly: who comes pushes out one
 /// near it, so that a place that has none stays so. Where they held a third of all entries, in an index
 /// of two slots an entry, one place in six had none, and with five places one key in four thousand was
-/// refused for good.
+/// refused for good. (That was with lines of eight slots.)
 pub const NEARBY: u32 = 12;
 
-/// Pushes the newcomer out that came first; which of the sixteen slots it had.
+/// A half that was pushed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Evicted {
+    /// The entry it had, which belongs to whoever pushed it out; `u32::MAX` if none was.
+    pub entry: u32,
+    /// Which slot of its place it had; `u32::MAX` if none.
+    pub number: u32,
+}
+
+impl Evicted {
+    /// Nobody was.
+    const NONE: Self = Self { entry: NONE, number: NONE };
+
+    /// As one word.
+    #[inline(always)]
+    pub const fn word(self) -> u64 {
+        self.entry as u64 | (self.number as u64) << 32
+    }
+
+    /// From that word.
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Self {
+        Self { entry: word as u32, number: (word >> 32) as u32 }
+    }
+}
+
+/// Ends a newcomer of this place, and puts `instead` where its slot was. Its entry is in no list.
 #[inline(always)]
-pub fn push_out<S: Store>(store: S, place: Place, now: u32) -> u32 {
+pub fn push_out<S: Store>(store: S, place: Place, now: u32, instead: Slot) -> Evicted {
     let mut tries = 0;
     while tries < PICKS {
-        let number = oldest(store, place, now);
-        if number == NONE {
-            return NONE;
+        let newcomers = newcomers(store, place);
+        if newcomers == 0 {
+            break;
         }
-        if store.evict(place, number) {
-            return number;
+        let number = longest_silent(store, place, newcomers, now);
+        if number != NONE {
+            let entry = evict(store, place, number, instead);
+            if entry != NONE {
+                return Evicted { entry, number };
+            }
         }
         tries += 1;
     }
-    NONE
+    Evicted::NONE
 }
 
-/// The slot of the newcomer that came first: which of the sixteen it is.
+/// A bit for each slot of a place that is a newcomer's.
 #[inline(always)]
-fn oldest<S: Store>(store: S, place: Place, now: u32) -> u32 {
-    // Its age, and below that its number: one word to compare and to keep.
-    let mut oldest = 0;
-    let mut number = 0;
-    while number < CHOICES {
-        let age = store.age(place, number, now);
-        let candidate = age << 8 | number;
-        if age != 0 && candidate > oldest {
-            oldest = candidate;
-        }
-        number += 1;
-    }
-    if oldest == 0 { NONE } else { oldest & (CHOICES - 1) }
+fn newcomers<S: Store>(store: S, place: Place) -> u32 {
+    newcomers_in(store, place.first()) | newcomers_in(store, place.second()) << SLOTS_OF_LINE
 }
 
-/// How old the newcomer in slot `number` of a place is (see [`Slot::age_of_newcomer`]). A function
+#[inline(always)]
+fn newcomers_in<S: Store>(store: S, line: u32) -> u32 {
+    let Some(line) = store.line(line) else { return 0 };
+    let mut bits = 0;
+    let mut at = 0;
+    while at < SLOTS_OF_LINE {
+        bits |= line.load(at).newcomers() << at;
+        at += 1;
+    }
+    bits
+}
+
+/// Of some of these newcomers the one that was silent longest: its slot's number. Which are
+/// compared depends on the place's tag, so that no slot is met more often than others.
+#[inline(always)]
+fn longest_silent<S: Store>(store: S, place: Place, newcomers: u32, now: u32) -> u32 {
+    let start = place.tag() % CHOICES;
+    let mut left = newcomers.rotate_right(start);
+    // How long, and below that the slot's number: one word to compare and to keep.
+    let mut longest = 0;
+    let mut count = 0;
+    while count < CANDIDATES && left != 0 {
+        let number = (lowest(left) + start) % CHOICES;
+        left &= left - 1;
+        let silence = store.silence(place, number, now);
+        longest = if silence > longest { silence } else { longest };
+        count += 1;
+    }
+    if longest == 0 { NONE } else { longest as u32 % CHOICES }
+}
+
+/// Number of the lowest bit that is set. (The kernel's programs have no instruction for it.)
+#[inline(always)]
+const fn lowest(bits: u32) -> u32 {
+    let below = (bits & bits.wrapping_neg()).wrapping_sub(1);
+    let pairs = below - (below >> 1 & 0x5555_5555);
+    let nibbles = (pairs & 0x3333_3333) + (pairs >> 2 & 0x3333_3333);
+    ((nibbles + (nibbles >> 4)) & 0x0f0f_0f0f).wrapping_mul(0x0101_0101) >> 24
+}
+
+/// For how long the newcomer in slot `number` of a place was silent, with that number in the lowest
+/// bits; 0 if it is none by now. Of one that has proved itself, that is noted in its slot. (A function
 /// of its own: of a number that comes out of one the verifier knows nothing, and does not try every
-/// order of sixteen.
+/// order of them.)
 #[inline(always)]
-pub fn age<S: Store>(store: S, place: Place, number: u32, now: u32) -> u32 {
-    slot_at(store, place, number).age_of_newcomer(now)
-}
-
-/// Ends the newcomer in slot `number` of a place; whether it was one. Of one that has proved
-/// itself since it came, that is noted in its slot.
-#[inline(always)]
-pub fn evict<S: Store>(store: S, place: Place, number: u32) -> bool {
+pub fn silence<S: Store>(store: S, place: Place, number: u32, now: u32) -> u64 {
     let slot = slot_at(store, place, number);
-    if slot.age_of_newcomer(0) == 0 {
-        return false;
-    }
-    let Some(entry) = store.entry(slot.entry()) else { return false };
-    let old = entry.status().load();
-    let status = Status::from_word(old);
-    if status.version != slot.version() || !status.is_live() {
-        return false;
+    let Some(entry) = store.entry(slot.entry()) else { return 0 };
+    let status = Status::from_word(entry.status().load());
+    if !status.is_live() {
+        return 0;
     }
     if status.flags & FLOW_PROVED != 0 {
+        // If the entry and the slot are another newcomer's by now, that one stays until it expires.
         swap(store, place, number, slot, slot.proved());
-        return false;
+        return 0;
     }
-    // The status first: from then on it can prove itself no more.
-    if !entry.status().swap(old, ended(status).word()) {
-        return false;
-    }
-    swap(store, place, number, slot, Slot::EMPTY);
-    take_up(store, slot.entry());
-    true
+    let silence = expiry::age(entry.last_seen(), now) as u64 + 1;
+    silence << SLOTS_OF_LINE | number as u64
 }
 
-/// Frees an entry where there is none, and takes it: that of a newcomer here, or nearby.
+/// Ends the newcomer in slot `number` of a place, and puts `instead` there; the entry it had, if it
+/// was one.
+#[inline(always)]
+fn evict<S: Store>(store: S, place: Place, number: u32, instead: Slot) -> u32 {
+    let slot = slot_at(store, place, number);
+    let Some(entry) = store.entry(slot.entry()) else { return NONE };
+    let status = Status::from_word(entry.status().load());
+    if !status.is_live() || status.flags & FLOW_PROVED != 0 {
+        return NONE;
+    }
+    if !end(store, place, Found { number, slot, status }) {
+        return NONE;
+    }
+    vacate(store, place, number, instead);
+    slot.entry()
+}
+
+/// Takes an entry where none is free: that of a newcomer here, or nearby.
 #[inline(always)]
 pub(super) fn make_room<S: Store>(store: S, place: Place, now: u32) -> u32 {
     let mut distance = 0;
     while distance < NEARBY {
-        if store.push_out(place.nearby(distance), now) != NONE {
-            return store.allocate();
+        let Evicted { entry, .. } = store.push_out(place.nearby(distance), now, Slot::EMPTY);
+        if entry != NONE {
+            return entry;
         }
         distance += 1;
     }

@@ -1,49 +1,38 @@
-//! A slot of the index.
+//! A slot of the index, and where those of a key are.
 
 use crate::abi::SLOTS_OF_LINE;
 
-/// A slot: which entry it names, and enough of its key to pass by most others.
+/// A slot: which entry it names, and enough of its key to pass by most others. What becomes of the
+/// half stands in the entry's status alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slot(u64);
+pub struct Slot(u32);
 
 /// Bits of an entry's number, plus one; the table may have one entry less than they count.
-pub const ENTRY_BITS: u32 = 24;
-/// Versions are so many bits wide.
-pub const VERSION_BITS: u32 = 14;
-/// Ages are counted in units of so many jiffies: a power of two, about a second.
-const AGE_SHIFT: u32 = 8;
+pub const ENTRY_BITS: u32 = 22;
+/// Bits of a tag.
+pub const TAG_BITS: u32 = 32 - TAG_AT;
 
-const ENTRY_MASK: u64 = (1 << ENTRY_BITS) - 1;
-const VERSION_MASK: u16 = (1 << VERSION_BITS) - 1;
-const BIRTH_AT: u32 = ENTRY_BITS;
-const TAG_AT: u32 = 32;
-const VERSION_AT: u32 = 48;
-const NEWCOMER: u64 = 1 << 62;
-const PENDING: u64 = 1 << 63;
-
-/// The version after this one.
-#[inline(always)]
-pub const fn following(version: u16) -> u16 {
-    version.wrapping_add(1) & VERSION_MASK
-}
+const ENTRY_MASK: u32 = (1 << ENTRY_BITS) - 1;
+const NEWCOMER_AT: u32 = ENTRY_BITS;
+const NEWCOMER: u32 = 1 << NEWCOMER_AT;
+const TAG_AT: u32 = NEWCOMER_AT + 1;
+const TAG_MASK: u32 = (1 << TAG_BITS) - 1;
 
 impl Slot {
     /// Names no entry.
     pub const EMPTY: Self = Self(0);
 
-    /// Names the entry `number` of `version`, whose key has `tag`.
+    /// Names the entry `number`, whose key has `tag`.
     #[inline(always)]
-    pub const fn new(number: u32, tag: u16, version: u16) -> Self {
-        let number = number.wrapping_add(1) as u64 & ENTRY_MASK;
-        let version = (version & VERSION_MASK) as u64;
-        Self(number | (tag as u64) << TAG_AT | version << VERSION_AT)
+    pub const fn new(number: u32, tag: u32) -> Self {
+        Self(number.wrapping_add(1) & ENTRY_MASK | tag << TAG_AT)
     }
 
-    /// The same, of a half that may be pushed out, born at `now`.
+    /// The same, of a half that may be pushed out.
     #[inline(always)]
     #[must_use]
-    pub const fn newcomer(self, now: u32) -> Self {
-        Self(self.0 | NEWCOMER | ((now >> AGE_SHIFT) as u8 as u64) << BIRTH_AT)
+    pub const fn newcomer(self) -> Self {
+        Self(self.0 | NEWCOMER)
     }
 
     /// The same, of a half that has proved itself.
@@ -53,39 +42,23 @@ impl Slot {
         Self(self.0 & !NEWCOMER)
     }
 
-    /// How old a newcomer is at `now`, in units, plus one; it counts as young again after 256 of
-    /// them. 0 if it is none, or is still being claimed.
+    /// 1 if it was a newcomer's when it was set, and nobody has noted since that it has proved itself;
+    /// else 0.
     #[inline(always)]
-    pub const fn age_of_newcomer(self, now: u32) -> u32 {
-        if self.0 & (NEWCOMER | PENDING) != NEWCOMER {
-            return 0;
-        }
-        let born = (self.0 >> BIRTH_AT) as u8;
-        ((now >> AGE_SHIFT) as u8).wrapping_sub(born) as u32 + 1
+    pub const fn newcomers(self) -> u32 {
+        self.0 >> NEWCOMER_AT & 1
     }
 
     /// The slot of that word.
     #[inline(always)]
-    pub const fn from_word(word: u64) -> Self {
+    pub const fn from_word(word: u32) -> Self {
         Self(word)
     }
 
     /// As it lies in the index.
     #[inline(always)]
-    pub const fn word(self) -> u64 {
+    pub const fn word(self) -> u32 {
         self.0
-    }
-
-    /// The same, not yet to be found: the key is being claimed.
-    #[inline(always)]
-    pub const fn pending(self) -> Self {
-        Self(self.0 | PENDING)
-    }
-
-    /// Whether the key is still being claimed.
-    #[inline(always)]
-    pub const fn is_pending(self) -> bool {
-        self.0 & PENDING != 0
     }
 
     /// Whether it names no entry.
@@ -94,34 +67,16 @@ impl Slot {
         self.0 == 0
     }
 
-    /// Whether it names an entry whose key has this tag, claimed or being claimed. No key has tag 0.
+    /// Whether it names an entry whose key has this tag. No key has tag 0.
     #[inline(always)]
-    pub const fn has_tag(self, tag: u16) -> bool {
-        self.tag() == tag
-    }
-
-    /// The tag of the entry's key; 0 if it names none.
-    #[inline(always)]
-    pub const fn tag(self) -> u16 {
-        (self.0 >> TAG_AT) as u16
-    }
-
-    /// Whether a key with this tag may be found by it.
-    #[inline(always)]
-    pub const fn is_found_by(self, tag: u16) -> bool {
-        self.has_tag(tag) && !self.is_pending()
+    pub const fn has_tag(self, tag: u32) -> bool {
+        self.0 >> TAG_AT == tag
     }
 
     /// Number of the entry.
     #[inline(always)]
     pub const fn entry(self) -> u32 {
-        ((self.0 & ENTRY_MASK) as u32).wrapping_sub(1)
-    }
-
-    /// Version of the entry.
-    #[inline(always)]
-    pub const fn version(self) -> u16 {
-        (self.0 >> VERSION_AT) as u16 & VERSION_MASK
+        (self.0 & ENTRY_MASK).wrapping_sub(1)
     }
 }
 
@@ -131,8 +86,11 @@ impl Slot {
 pub struct Place(u64);
 
 /// Bits of a line's number.
-const LINE_BITS: u32 = 24;
+const LINE_BITS: u32 = 20;
 const LINE_MASK: u64 = (1 << LINE_BITS) - 1;
+/// Where the tag begins in a place and in a hash, and where the home.
+const PLACE_TAG_AT: u32 = 2 * LINE_BITS;
+const HOME_AT: u32 = PLACE_TAG_AT + TAG_BITS;
 
 /// Lines of an index at most.
 pub const MOST_LINES: u32 = 1 << LINE_BITS;
@@ -141,17 +99,18 @@ impl Place {
     /// The place of a key with that hash, in an index with `mask` + 1 lines.
     #[inline(always)]
     pub const fn new(hash: u64, mask: u32) -> Self {
-        // Lines are told by bits 0 to 23 and 24 to 47 of the hash, the tag by the others.
+        // Lines are told by bits 0 to 19 and 20 to 39 of the hash, tag and home by those above.
         let (first, second) = (hash as u32 & mask, (hash >> LINE_BITS) as u32 & mask);
         let second = if second == first { (first ^ 1) & mask } else { second };
         // An empty slot has tag 0, and must not look like one of the key's.
-        let tag = (hash >> (2 * LINE_BITS)) as u16;
-        Self::of(first, second, if tag == 0 { 1 } else { tag })
+        let above = hash >> PLACE_TAG_AT;
+        let above = if above as u32 & TAG_MASK == 0 { above | 1 } else { above };
+        Self::of(first, second, above)
     }
 
-    const fn of(first: u32, second: u32, tag: u16) -> Self {
+    const fn of(first: u32, second: u32, above: u64) -> Self {
         let (first, second) = (first as u64 & LINE_MASK, second as u64 & LINE_MASK);
-        Self(first | second << LINE_BITS | (tag as u64) << (2 * LINE_BITS))
+        Self(first | second << LINE_BITS | above << PLACE_TAG_AT)
     }
 
     /// The place of that word.
@@ -180,8 +139,15 @@ impl Place {
 
     /// Some bits of its hash.
     #[inline(always)]
-    pub const fn tag(self) -> u16 {
-        (self.0 >> (2 * LINE_BITS)) as u16
+    pub const fn tag(self) -> u32 {
+        (self.0 >> PLACE_TAG_AT) as u32 & TAG_MASK
+    }
+
+    /// The slot of its first line that the key takes if it is empty: where lines are seldom full, most
+    /// are found at the first look, and the processor need not guess after how many.
+    #[inline(always)]
+    pub const fn home(self) -> u32 {
+        (self.0 >> HOME_AT) as u32 & (SLOTS_OF_LINE as u32 - 1)
     }
 
     /// Another place; its lines may be too many for the index by `distance` of 1 and more.
@@ -189,13 +155,15 @@ impl Place {
     #[must_use]
     pub const fn nearby(self, distance: u32) -> Self {
         let bits = (1 << distance) >> 1;
-        Self::of(self.first() ^ bits, self.second() ^ bits, self.tag())
+        Self::of(self.first() ^ bits, self.second() ^ bits, self.0 >> PLACE_TAG_AT)
     }
 
-    /// Slot `number` of the 16 that the key may be in: its line, and its place there.
+    /// Slot `number` of the 32 that the key may be in: its line, and its place there.
     #[inline(always)]
     pub const fn slot(self, number: u32) -> (u32, usize) {
-        let line = if number < SLOTS_OF_LINE as u32 { self.first() } else { self.second() };
-        (line, number as usize % SLOTS_OF_LINE)
+        // Without a branch: the verifier tries both sides of each.
+        let second = number / SLOTS_OF_LINE as u32 & 1;
+        let line = self.0 >> (second * LINE_BITS) & LINE_MASK;
+        (line as u32, number as usize % SLOTS_OF_LINE)
     }
 }

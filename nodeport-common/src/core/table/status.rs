@@ -11,16 +11,23 @@ pub struct Status {
     pub epoch: u16,
     /// Largest IP packet on the path, in bytes.
     pub mtu: u16,
-    /// Version of the entry.
+    /// Version of the entry: raised when a half in it ends.
     pub version: u16,
-    /// 0 if the entry is free, else a [`FlowState`] plus one.
+    /// A [`FlowState`] plus one, or [`FREE`], [`PENDING`], [`ENDED`], [`STRAY`].
     pub state: u8,
     /// `FLOW_*` bits.
     pub flags: u8,
 }
 
-/// [`Status::state`] of an entry that no list holds: it was to be free, but the list's begin was
-/// too contended. The sweep takes it up.
+/// [`Status::state`] of an entry that no slot names: in the list of free ones, or somebody's who
+/// takes it out or puts it in.
+pub const FREE: u8 = 0;
+/// That of one whose key is being claimed: a slot may name it, and nobody finds it.
+pub const PENDING: u8 = 0xfd;
+/// That of one whose half has ended: who ended it clears its slot, and gives it back.
+pub const ENDED: u8 = 0xfe;
+/// That of one that no slot names and no list holds: the list's begin was too contended. The sweep
+/// takes it up.
 pub const STRAY: u8 = 0xff;
 
 impl Status {
@@ -52,10 +59,38 @@ impl Status {
             | (self.flags as u64) << 56
     }
 
-    /// Whether a half lies in the entry.
+    /// Whether a half lies in the entry that can be found.
     #[inline(always)]
     pub const fn is_live(self) -> bool {
-        self.state != 0 && self.state != STRAY
+        self.state.wrapping_sub(1) < PENDING - 1
+    }
+
+    /// Whether a key is being claimed for it.
+    #[inline(always)]
+    pub const fn is_pending(self) -> bool {
+        self.state == PENDING
+    }
+
+    /// The same while its key is being claimed.
+    #[inline(always)]
+    #[must_use]
+    pub const fn pending(self) -> Self {
+        Self { state: PENDING, ..self }
+    }
+
+    /// What comes of it when its half ends.
+    #[inline(always)]
+    #[must_use]
+    pub const fn ended(self) -> Self {
+        let version = self.version.wrapping_add(1);
+        Self { epoch: 0, mtu: 0, version, state: ENDED, flags: 0 }
+    }
+
+    /// What comes of it when its entry is free, of a version that no claim for it had.
+    #[inline(always)]
+    #[must_use]
+    pub const fn freed(self) -> Self {
+        Self { state: FREE, ..if self.state == ENDED { self } else { self.ended() } }
     }
 
     /// The state of the half's flow.
