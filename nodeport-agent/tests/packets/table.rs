@@ -156,7 +156,7 @@ impl<A: Copy + PartialEq> Entry for SharedEntry<'_, A> {
     }
 
     fn status(&self) -> impl Word {
-        self.status
+        Shared(self.status.0)
     }
 
     fn link(&self) -> u32 {
