@@ -32,7 +32,7 @@ fn inserted(number: u32) -> Inserted {
 macro_rules! table {
     ($family:ty, $addr:ty,
      $read:ident, $step:ident, $note:ident, $merge:ident, $search:ident, $claim:ident, $remove:ident,
-     $named:ident, $push_out:ident, $silence:ident, $allocate:ident, $give_back:ident) => {
+     $named:ident, $yields:ident, $push_out:ident, $evict:ident, $silence:ident, $allocate:ident, $give_back:ident) => {
         /// See [`table::named`].
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -40,6 +40,15 @@ macro_rules! table {
             // SAFETY: the kernel has checked that it is null or a key.
             let Some(key) = (unsafe { key.as_ref() }) else { return 0 };
             table::named(<$family>::TABLE, Slot::from_word(slot), key)
+        }
+
+        /// See [`table::yields`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $yields(slot: u32, key: *const FlowKey<$addr>) -> u32 {
+            // SAFETY: as above.
+            let Some(key) = (unsafe { key.as_ref() }) else { return 0 };
+            table::yields(<$family>::TABLE, Slot::from_word(slot), key) as u32
         }
 
         /// See [`table::allocate`].
@@ -55,6 +64,14 @@ macro_rules! table {
         extern "C" fn $push_out(place: u64, now: u32, instead: u32) -> u64 {
             let (place, instead) = (Place::from_word(place), Slot::from_word(instead));
             table::push_out(<$family>::TABLE, place, now, instead).word()
+        }
+
+        /// See [`table::evict`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $evict(place: u64, number: u32, instead: u32) -> u32 {
+            let (place, instead) = (Place::from_word(place), Slot::from_word(instead));
+            table::evict(<$family>::TABLE, place, number, instead)
         }
 
         /// See [`table::silence`].
@@ -200,6 +217,11 @@ macro_rules! table {
             }
 
             #[inline(always)]
+            fn yields(self, slot: Slot, key: &Self::Key) -> bool {
+                $yields(slot.word(), key) != 0
+            }
+
+            #[inline(always)]
             fn allocate(self) -> u32 {
                 $allocate()
             }
@@ -207,6 +229,11 @@ macro_rules! table {
             #[inline(always)]
             fn push_out(self, place: Place, now: u32, instead: Slot) -> Evicted {
                 Evicted::from_word($push_out(place.word(), now, instead.word()))
+            }
+
+            #[inline(always)]
+            fn evict(self, place: Place, number: u32, instead: Slot) -> u32 {
+                $evict(place.word(), number, instead.word())
             }
 
             #[inline(always)]
@@ -292,7 +319,9 @@ table!(
     flow4_claim,
     flow4_remove,
     flow4_named,
+    flow4_yields,
     flow4_push_out,
+    flow4_evict,
     flow4_silence,
     flow4_allocate,
     flow4_give_back
@@ -308,7 +337,9 @@ table!(
     flow6_claim,
     flow6_remove,
     flow6_named,
+    flow6_yields,
     flow6_push_out,
+    flow6_evict,
     flow6_silence,
     flow6_allocate,
     flow6_give_back

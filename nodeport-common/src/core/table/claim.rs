@@ -3,7 +3,7 @@
 use super::room::make_room;
 use super::slot::{Place, Slot};
 use super::status::Status;
-use super::{CHOICES, Entry, Evicted, Found, NONE, Store, Word as _, find, slot_at, swap};
+use super::{CHOICES, Entry, Evicted, Found, NONE, Store, Word as _, find, named, slot_at, swap};
 use crate::abi::FLOW_PROVED;
 use crate::core::env::Inserted;
 
@@ -79,7 +79,7 @@ fn is_alone<S: Store>(store: S, key: &S::Key, place: Place, own: u32) -> bool {
     let mut number = 0;
     while number < CHOICES {
         let slot = slot_at(store, place, number);
-        if slot.has_tag(place.tag()) && slot.entry() != own && !yields(store, slot, key) {
+        if slot.has_tag(place.tag()) && slot.entry() != own && !store.yields(slot, key) {
             return false;
         }
         number += 1;
@@ -89,10 +89,10 @@ fn is_alone<S: Store>(store: S, key: &S::Key, place: Place, own: u32) -> bool {
 
 /// Whether the half that a slot names is not of this key, or was being claimed and is ended now.
 #[inline(always)]
-fn yields<S: Store>(store: S, slot: Slot, key: &S::Key) -> bool {
+pub fn yields<S: Store>(store: S, slot: Slot, key: &S::Key) -> bool {
     let mut tries = 0;
     while tries < TRIES {
-        let word = store.named(slot, key);
+        let word = named(store, slot, key);
         let rival = Status::from_word(word);
         if word == 0 {
             return true;

@@ -31,9 +31,9 @@ mod room;
 pub mod slot;
 pub mod status;
 
-pub use claim::{Whose, claim, remove};
+pub use claim::{Whose, claim, remove, yields};
 pub use heap::{allocate, give_back, take_up};
-pub use room::{CANDIDATES, Evicted, NEARBY, push_out, silence};
+pub use room::{CANDIDATES, Evicted, NEARBY, evict, push_out, silence};
 
 use crate::abi::SLOTS_OF_LINE;
 use slot::{Place, Slot};
@@ -105,6 +105,10 @@ pub trait Store: Copy {
     fn named(self, slot: Slot, key: &Self::Key) -> u64 {
         named(self, slot, key)
     }
+    /// [`yields`].
+    fn yields(self, slot: Slot, key: &Self::Key) -> bool {
+        yields(self, slot, key)
+    }
     /// [`allocate`].
     fn allocate(self) -> u32 {
         allocate(self)
@@ -112,6 +116,10 @@ pub trait Store: Copy {
     /// [`push_out`].
     fn push_out(self, place: Place, now: u32, instead: Slot) -> Evicted {
         push_out(self, place, now, instead)
+    }
+    /// [`evict`].
+    fn evict(self, place: Place, number: u32, instead: Slot) -> u32 {
+        evict(self, place, number, instead)
     }
     /// [`silence`].
     fn silence(self, place: Place, number: u32, now: u32) -> u64 {

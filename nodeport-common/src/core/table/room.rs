@@ -57,7 +57,7 @@ pub fn push_out<S: Store>(store: S, place: Place, now: u32, instead: Slot) -> Ev
         }
         let number = longest_silent(store, place, newcomers, now);
         if number != NONE {
-            let entry = evict(store, place, number, instead);
+            let entry = store.evict(place, number, instead);
             if entry != NONE {
                 return Evicted { entry, number };
             }
@@ -137,7 +137,7 @@ pub fn silence<S: Store>(store: S, place: Place, number: u32, now: u32) -> u64 {
 /// Ends the newcomer in slot `number` of a place, and puts `instead` there; the entry it had, if it
 /// was one.
 #[inline(always)]
-fn evict<S: Store>(store: S, place: Place, number: u32, instead: Slot) -> u32 {
+pub fn evict<S: Store>(store: S, place: Place, number: u32, instead: Slot) -> u32 {
     let slot = slot_at(store, place, number);
     let Some(entry) = store.entry(slot.entry()) else { return NONE };
     let status = Status::from_word(entry.status().load());
