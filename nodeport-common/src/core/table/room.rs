@@ -7,10 +7,10 @@ use super::{CHOICES, Entry as _, Found, Line as _, NONE, Store, Word as _, slot_
 use crate::abi::{FLOW_PROVED, SLOTS_OF_LINE};
 use crate::core::expiry;
 
-/// Newcomers of a place that are compared: each costs a look into its entry, which lies anywhere.
-/// Of those that are younger than a share `q` of all, `q` to this power is pushed out before the
-/// others: with four, in a flood that fills the table twice a second, one in six hundred of those
-/// that prove themselves within a tenth of a second.
+/// Newcomers of a place that are compared: each costs a look into its entry, which lies anywhere. Who
+/// takes so long to prove itself that newcomers meanwhile replace a share `q` of all that there are,
+/// is pushed out before with a probability of about `q` to this power: with four, in a flood that
+/// replaces all twice a second, one in six hundred of those that take a tenth of a second.
 pub const CANDIDATES: u32 = 4;
 /// How often others are compared, if all of them were gone or had proved themselves.
 const PICKS: u32 = 3;
