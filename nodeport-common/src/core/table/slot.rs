@@ -162,7 +162,7 @@ impl Place {
     #[inline(always)]
     pub const fn slot(self, number: u32) -> (u32, usize) {
         // Without a branch: the verifier tries both sides of each.
-        let second = number / SLOTS_OF_LINE as u32 & 1;
+        let second = (number / SLOTS_OF_LINE as u32) & 1;
         let line = self.0 >> (second * LINE_BITS) & LINE_MASK;
         (line as u32, number as usize % SLOTS_OF_LINE)
     }
