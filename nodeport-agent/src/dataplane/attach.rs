@@ -13,6 +13,7 @@ use nodeport_common::abi::maps;
 
 use super::devices::Target;
 use super::filters::Filters;
+use super::net::Interface;
 use super::pins::{LinkName, Pins};
 use super::status::{Attached, DeviceMode, Refusal};
 use super::sys::{self, LinkKind};
@@ -172,9 +173,13 @@ impl Attacher {
         self.detach_link(self.name(ifindex, Hook::Pod))
     }
 
-    /// Whether a link to a pod's veth is pinned, and still there. Filters cannot be asked.
-    pub(super) fn is_linked_to_pod(&self, ifindex: u32) -> bool {
-        self.is_linked(ifindex, Hook::Pod)
+    /// Whether a program of ours is attached to a pod's veth, be it of this run or of one before.
+    pub(super) fn is_at_pod(&self, ifindex: u32) -> bool {
+        if self.tcx {
+            self.is_linked(ifindex, Hook::Pod)
+        } else {
+            self.filters.is_at(ifindex, Hook::Pod)
+        }
     }
 
     /// Attaches filters that are there no more; true if there were any.
@@ -266,7 +271,8 @@ impl Attacher {
         Ok(None)
     }
 
-    /// Whether what was attached to an interface still is. Filters cannot be asked.
+    /// Whether the links to an interface are still there; of filters, [`Self::renew_filters`] sees to
+    /// that.
     pub(super) fn is_intact(&self, ifindex: u32, mode: DeviceMode) -> bool {
         let is_expected = |hook: &Hook| match hook {
             Hook::Egress | Hook::Ingress => self.tcx,
@@ -321,6 +327,28 @@ impl Attacher {
             }
         }
         Ok(())
+    }
+
+    /// The same with filters, which runs before may have left: links are found by their pins, these
+    /// where they are.
+    pub(super) fn prune_filters(
+        &self,
+        interfaces: &[Interface],
+        served: &BTreeSet<u32>,
+        pods: &BTreeSet<u32>,
+    ) {
+        for Interface { ifindex, name, .. } in interfaces {
+            for (hook, is_kept) in [(Hook::Egress, false), (Hook::Ingress, pods.contains(ifindex))]
+            {
+                let is_kept = is_kept || served.contains(ifindex);
+                if !is_kept && self.filters.is_at(*ifindex, hook) {
+                    tracing::info!("{name}: its {hook} filter is needed no more");
+                    if let Err(error) = self.filters.detach(name, hook) {
+                        tracing::warn!("{name}: {error}; `nodeport-agent cleanup`");
+                    }
+                }
+            }
+        }
     }
 
     fn detach_link(&self, name: LinkName) -> anyhow::Result<()> {

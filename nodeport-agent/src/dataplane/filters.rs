@@ -9,6 +9,7 @@ use aya::programs::tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, T
 use aya::programs::{Link as _, ProgramError, SchedClassifier, TcAttachType};
 
 use super::attach::Hook;
+use super::net::{self, Side};
 
 /// Before all others: what another filter has answered for, we would never see.
 const PRIORITY: u16 = 1;
@@ -48,6 +49,16 @@ impl Filters {
         // The filter outlives the agent.
         std::mem::forget(program.take_link(id)?);
         Ok(is_new)
+    }
+
+    /// Whether the filter is there; an interface that went meanwhile has none.
+    pub(super) fn is_at(self, ifindex: u32, hook: Hook) -> bool {
+        let side = match direction(hook) {
+            TcAttachType::Egress => Side::Egress,
+            _ => Side::Ingress,
+        };
+        let found = net::filters(ifindex, side).unwrap_or_default();
+        found.contains(&self.handle.into())
     }
 
     /// Removes the filter; true if there was one.

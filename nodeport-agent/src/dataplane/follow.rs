@@ -27,6 +27,8 @@ use crate::config::Devices;
 
 /// How long changes are gathered: one interface that comes up says a dozen things.
 const GATHERING: Duration = Duration::from_millis(20);
+/// The same for queues and filters, which may change again and again for reasons of others.
+const GATHERING_FILTERS: Duration = Duration::from_millis(250);
 /// How often all is looked at without a reason, should one have been missed.
 const REGULARLY: Duration = Duration::from_secs(30);
 /// Pause before the socket is opened anew.
@@ -71,6 +73,9 @@ impl Following {
             let served = self.served_now();
             self.pods.follow(&mut self.attacher, &choice, &interfaces, &served, &mut fresh);
             self.prune()?;
+            if !self.attacher.tcx {
+                self.attacher.prune_filters(&interfaces, &served, &self.pods.all());
+            }
             self.report(&choice, &interfaces)
         });
         if result.is_err() {
@@ -371,21 +376,22 @@ impl Following {
                 return Ok(());
             }
             let change = hear(listener, &mut changes)?;
-            if change.is_any() && !pending.is_any() {
-                due = Instant::now() + GATHERING;
+            if let Some(gathering) = gathering(change) {
+                due = due.min(Instant::now() + gathering);
             }
             pending = pending.and(change);
             if Instant::now() < due {
                 continue;
             }
             self.act(pending);
-            (pending, due) = (Change::default(), Instant::now() + REGULARLY);
+            let rest = self.pods.settle_in().map_or(REGULARLY, |time| time.min(REGULARLY));
+            (pending, due) = (Change::default(), Instant::now() + rest);
         }
     }
 
     fn act(&mut self, change: Change) {
         // Without a reason, it is time to look at everything.
-        if (change.interfaces || !change.is_any())
+        if (change.interfaces || change.filters || !change.is_any())
             && let Err(error) = self.reconcile()
         {
             tracing::warn!("following the interfaces: {error:#}");
@@ -393,6 +399,15 @@ impl Following {
         if change.hops {
             self.control.raise_epoch();
         }
+    }
+}
+
+/// How long more is waited for behind a change.
+const fn gathering(change: Change) -> Option<Duration> {
+    match change {
+        Change { hops: true, .. } | Change { interfaces: true, .. } => Some(GATHERING),
+        Change { filters: true, .. } => Some(GATHERING_FILTERS),
+        _ => None,
     }
 }
 

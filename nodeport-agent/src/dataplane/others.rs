@@ -4,7 +4,7 @@ use aya::programs::{SchedClassifier, TcAttachType};
 
 use super::attach::Hook;
 use super::filters;
-use super::net::{self, Interface};
+use super::net::{self, Interface, Side};
 
 /// What somebody else has put on the veth that has a say in what passes it: a queue, or a program or
 /// filter of TC.
@@ -37,8 +37,8 @@ fn is_ours(name: &str) -> bool {
 
 fn filter(veth: &Interface) -> Option<String> {
     // An interface that went meanwhile has none.
-    let handles = net::filters(veth.ifindex).unwrap_or_default();
-    let other = handles.into_iter().find(|handle| !filters::is_ours(*handle));
+    let at = |side| net::filters(veth.ifindex, side).unwrap_or_default();
+    let other = Side::BOTH.into_iter().flat_map(at).find(|handle| !filters::is_ours(*handle));
     other.map(|handle| format!("the TC filter {handle:#x}"))
 }
 

@@ -1,6 +1,7 @@
 //! Pods with a veth of their own: keeps the program that meets their answers attached to these.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use super::attach::{Attacher, Fresh};
 use super::devices::{self, Choice};
@@ -8,6 +9,11 @@ use super::net::Interface;
 use super::others;
 use super::status::{Attached, DeviceMode, DeviceStatus};
 use crate::config::LocalMode;
+
+/// How long a veth must have been there before a filter is put there. Our clsact would be in the way
+/// of a network plugin that has just made the veth and is about to put a qdisc of its own there, as
+/// plugins that limit bandwidth do. Links need no qdisc.
+const SETTLING: Duration = Duration::from_secs(5);
 
 /// The near ends of pods' veths, as far as anything is attached to them, or should be.
 #[derive(Debug)]
@@ -21,6 +27,15 @@ pub(super) struct Pods {
 struct Link {
     name: String,
     attached: Attached,
+    /// When it was seen first.
+    since: Instant,
+}
+
+impl Link {
+    /// How long it is still too new for a filter.
+    fn settles_in(&self) -> Option<Duration> {
+        SETTLING.checked_sub(self.since.elapsed()).filter(|rest| !rest.is_zero())
+    }
 }
 
 impl Pods {
@@ -65,10 +80,30 @@ impl Pods {
                 LocalMode::Slow => self.keep(attacher, ifindex, name, fresh, None),
                 LocalMode::Auto => match others::at(veth) {
                     Some(others) => self.keep(attacher, ifindex, name, fresh, Some(&others)),
+                    None if self.is_too_new(attacher, ifindex) => {
+                        self.note(ifindex, name, Attached::too_new());
+                    }
                     None => self.attach(attacher, ifindex, name, fresh),
                 },
             }
         }
+    }
+
+    /// Whether a filter must not be put there yet. One that is there is none too many.
+    fn is_too_new(&self, attacher: &Attacher, ifindex: u32) -> bool {
+        let is_new = self.links.get(&ifindex).is_none_or(|link| link.settles_in().is_some());
+        !attacher.tcx && is_new && !attacher.is_at_pod(ifindex)
+    }
+
+    /// When the next of those that are too new is so no more.
+    pub(super) fn settle_in(&self) -> Option<Duration> {
+        let new = self.links.values().filter(|link| link.attached == Attached::too_new());
+        new.map(|link| link.settles_in().unwrap_or_default()).min()
+    }
+
+    fn note(&mut self, ifindex: u32, name: &str, attached: Attached) {
+        let since = self.links.get(&ifindex).map_or_else(Instant::now, |link| link.since);
+        self.links.insert(ifindex, Link { name: name.to_owned(), attached, since });
     }
 
     /// Whether flows to the pod behind that veth can be opened in fast mode.
@@ -90,8 +125,7 @@ impl Pods {
         })
     }
 
-    /// Attaches, unless what was attached is still there. Filters cannot be asked whether they are:
-    /// attaching them again does no harm.
+    /// Attaches, unless what was attached is still there.
     fn attach(
         &mut self,
         attacher: &mut Attacher,
@@ -100,7 +134,7 @@ impl Pods {
         fresh: &mut Vec<Fresh>,
     ) {
         let before = self.links.get(&ifindex).map(|link| &link.attached);
-        if before == Some(&Attached::pod()) && attacher.is_linked_to_pod(ifindex) {
+        if before == Some(&Attached::pod()) && attacher.is_at_pod(ifindex) {
             return;
         }
         let attached = match attacher.attach_to_pod(ifindex, name, fresh) {
@@ -113,7 +147,7 @@ impl Pods {
                 None => tracing::debug!("{name}: a pod's veth, fast mode"),
             }
         }
-        self.links.insert(ifindex, Link { name: name.to_owned(), attached });
+        self.note(ifindex, name, attached);
     }
 
     /// Attaches nothing, but lets what is attached already serve the flows that are in fast mode.
@@ -127,8 +161,11 @@ impl Pods {
         others: Option<&str>,
     ) {
         let known = self.links.get(&ifindex).map(|link| link.attached.clone());
-        let mut serves = known.as_ref().is_some_and(|before| before.mode == DeviceMode::Pod);
-        if known.is_none() && attacher.is_linked_to_pod(ifindex) {
+        let has_served = known.as_ref().is_some_and(|before| before.mode == DeviceMode::Pod);
+        let is_there = attacher.is_at_pod(ifindex);
+        let mut serves = has_served || is_there;
+        // A run before has left it, or somebody took it away.
+        if has_served != is_there {
             let renewed = attacher.attach_to_pod(ifindex, name, fresh);
             serves = renewed.inspect_err(|error| tracing::warn!("{name}: {error:#}")).is_ok();
         }
@@ -141,7 +178,7 @@ impl Pods {
         if let (true, Some(reason)) = (known.as_ref() != Some(&attached), &attached.reason) {
             tracing::info!("{name}: {}", reason.text);
         }
-        self.links.insert(ifindex, Link { name: name.to_owned(), attached });
+        self.note(ifindex, name, attached);
     }
 }
 

@@ -97,6 +97,12 @@ impl Attached {
         Self { mode, reason: Some(Reason { code: "others".to_owned(), text }) }
     }
 
+    /// A pod's veth that came a moment ago, so that new flows are in slow mode yet.
+    pub(super) fn too_new() -> Self {
+        let text = "slow mode while its network plugin may be at work".to_owned();
+        Self::none("too_new", text)
+    }
+
     pub(super) fn tc(refusal: Refusal, device: &str) -> Self {
         let text = match refusal.remedy(device) {
             Some(remedy) => format!("{}; {remedy}", refusal.text()),

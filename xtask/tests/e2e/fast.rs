@@ -19,6 +19,10 @@ pub(crate) const CASES: &[Case] = &[
     ("fast mode switched off: all of both directions passes the node's firewall", slow),
     ("fast mode is not for pods on a bridge", bridge),
     (
+        "fast mode ends for new flows when others come to a pod's veth, and begins when they go",
+        others,
+    ),
+    (
         "fast mode or slow: a flow keeps it while agents end, wishes change and a pod gets another veth",
         kept,
     ),
@@ -140,6 +144,62 @@ fn is_fast(agent: &Agent, client: SocketAddr) -> Result<bool> {
     let client = client.to_string();
     let flow = flows(agent)?.into_iter().find(|flow| flow["client"] == client.as_str());
     flow.and_then(|flow| flow["fast"].as_bool()).with_context(|| format!("no flow of {client}"))
+}
+
+/// Others come to a pod's veth and go, with nothing else on the node changing.
+fn others(mode: Mode) -> Result<()> {
+    let site = site(&one_node(), mode, &[])?;
+    let device = site.lab.pod("web-1").device();
+    let targets = site.targets(NODE);
+    let mut old = Vec::new();
+    for target in &targets {
+        old.push(site.lab.client().connect(site.lab.client().sources(target.ip())[0], *target)?);
+    }
+    let tc = |arguments: &str| {
+        let arguments: Vec<&str> = arguments.split_whitespace().collect();
+        site.lab.node(NODE).namespace().capture("tc", &arguments)
+    };
+    for (come, go) in [
+        (
+            vec![format!("qdisc add dev {device} root tbf rate 1gbit burst 1mb latency 50ms")],
+            format!("qdisc delete dev {device} root"),
+        ),
+        (
+            vec![
+                format!("qdisc add dev {device} clsact"),
+                format!("filter add dev {device} egress protocol all u32 match u32 0 0 flowid 1:1"),
+            ],
+            format!("qdisc delete dev {device} clsact"),
+        ),
+    ] {
+        new_flows(&site, &targets, true)?;
+        for command in &come {
+            tc(command)?;
+        }
+        new_flows(&site, &targets, false).with_context(|| format!("after {come:?}"))?;
+        counted(&site.lab)?;
+        for connection in &mut old {
+            connection.ask().with_context(|| format!("on an old connection after {come:?}"))?;
+            check(is_fast(&site.agents[0], connection.local())?, || "it is slow now".into())?;
+        }
+        let counted = counted(&site.lab)?;
+        check(counted == (0, 0), || format!("{counted:?} of old connections"))?;
+        tc(&go)?;
+    }
+    new_flows(&site, &targets, true)
+}
+
+/// Waits until new flows to these are in fast mode, or in slow mode.
+fn new_flows(site: &Site, targets: &[SocketAddr], fast: bool) -> Result<()> {
+    targets.iter().try_for_each(|target| {
+        wait(&format!("new flows with fast = {fast}"), || {
+            let client = site.lab.client();
+            let mut connection = client.connect(client.sources(target.ip())[0], *target)?;
+            connection.ask()?;
+            let is_fast = is_fast(&site.agents[0], connection.local())?;
+            check(is_fast == fast, || format!("{target}: fast is {is_fast}"))
+        })
+    })
 }
 
 /// Bytes of one download: a second, with its pauses.

@@ -10,6 +10,7 @@ use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
 
+use super::super::filters::is_ours;
 use super::interface::is_default;
 use super::socket::Heard;
 
@@ -20,6 +21,8 @@ pub(in super::super) struct Change {
     pub(in super::super) hops: bool,
     /// Which interfaces there are, or what should be attached to which.
     pub(in super::super) interfaces: bool,
+    /// The queues and filters at some interface: others may have a hand in it now, or no more.
+    pub(in super::super) filters: bool,
 }
 
 /// Tells changes from repetitions.
@@ -44,18 +47,23 @@ struct Link {
 
 impl Change {
     /// Anything may have changed.
-    pub(in super::super) const ALL: Self = Self { hops: true, interfaces: true };
-    const HOPS: Self = Self { hops: true, interfaces: false };
-    const NONE: Self = Self { hops: false, interfaces: false };
+    pub(in super::super) const ALL: Self = Self { hops: true, interfaces: true, filters: true };
+    const NONE: Self = Self { hops: false, interfaces: false, filters: false };
+    const HOPS: Self = Self { hops: true, ..Self::NONE };
+    const FILTERS: Self = Self { filters: true, ..Self::NONE };
 
     /// Whether anything has changed.
     pub(in super::super) const fn is_any(self) -> bool {
-        self.hops || self.interfaces
+        self.hops || self.interfaces || self.filters
     }
 
     /// Both together.
     pub(in super::super) const fn and(self, other: Self) -> Self {
-        Self { hops: self.hops || other.hops, interfaces: self.interfaces || other.interfaces }
+        Self {
+            hops: self.hops || other.hops,
+            interfaces: self.interfaces || other.interfaces,
+            filters: self.filters || other.filters,
+        }
     }
 }
 
@@ -85,10 +93,27 @@ impl Changes {
             }
             RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_) => Change::ALL,
             RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
-                Change { hops: true, interfaces: is_default(route) }
+                Change { interfaces: is_default(route), ..Change::HOPS }
             }
             RouteNetlinkMessage::NewNeighbour(neighbour) => self.neighbour(neighbour, true),
             RouteNetlinkMessage::DelNeighbour(neighbour) => self.neighbour(neighbour, false),
+            // What we do ourselves is no news, but that our filters go is.
+            RouteNetlinkMessage::NewTrafficFilter(filter)
+                if is_ours(filter.header.handle.into()) =>
+            {
+                Change::NONE
+            }
+            RouteNetlinkMessage::NewTrafficFilter(_)
+            | RouteNetlinkMessage::DelTrafficFilter(_)
+            | RouteNetlinkMessage::NewQueueDiscipline(_)
+            | RouteNetlinkMessage::DelQueueDiscipline(_) => Change::FILTERS,
+            // They do nothing without a queue or a filter.
+            RouteNetlinkMessage::NewTrafficClass(_)
+            | RouteNetlinkMessage::DelTrafficClass(_)
+            | RouteNetlinkMessage::NewTrafficChain(_)
+            | RouteNetlinkMessage::DelTrafficChain(_)
+            | RouteNetlinkMessage::NewTrafficAction(_)
+            | RouteNetlinkMessage::DelTrafficAction(_) => Change::NONE,
             // Rules, next hop objects, and what is not known here.
             _ => Change::HOPS,
         }
@@ -208,6 +233,31 @@ mod tests {
         route.header.destination_prefix_length = 24;
         let message = RouteNetlinkMessage::DelRoute(route);
         assert_eq!(changes.learn(&Heard::Messages(vec![message])), Change::HOPS);
+    }
+
+    #[test]
+    fn what_others_do_in_traffic_control_is_news() {
+        use RouteNetlinkMessage as Of;
+        use netlink_packet_route::tc::TcMessage;
+        let mut changes = Changes::default();
+        let mut message = |of: fn(TcMessage) -> Of, handle: u32| {
+            let mut message = TcMessage::default();
+            message.header.handle = handle.into();
+            changes.learn(&Heard::Messages(vec![of(message)]))
+        };
+        let (ours, theirs) = (0x4e50_0001, 1);
+        assert!(is_ours(ours));
+        for (of, handle, change) in [
+            (Of::NewTrafficFilter as fn(TcMessage) -> Of, ours, Change::NONE),
+            (Of::DelTrafficFilter, ours, Change::FILTERS),
+            (Of::NewTrafficFilter, theirs, Change::FILTERS),
+            (Of::DelTrafficFilter, theirs, Change::FILTERS),
+            (Of::NewQueueDiscipline, theirs, Change::FILTERS),
+            (Of::DelQueueDiscipline, theirs, Change::FILTERS),
+            (Of::NewTrafficClass, theirs, Change::NONE),
+        ] {
+            assert_eq!(message(of, handle), change, "{handle:#x}");
+        }
     }
 
     #[test]

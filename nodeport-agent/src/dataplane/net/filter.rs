@@ -5,22 +5,36 @@ use netlink_packet_route::tc::{TcHandle, TcMessage};
 
 use super::socket::dump;
 
-/// The two sides of the clsact qdisc (`TC_H_CLSACT` with `TC_H_MIN_INGRESS`, `TC_H_MIN_EGRESS`).
-const SIDES: [TcHandle; 2] =
-    [TcHandle { major: 0xffff, minor: 0xfff2 }, TcHandle { major: 0xffff, minor: 0xfff3 }];
+/// A side of the clsact qdisc.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Side {
+    /// Where packets arrive.
+    Ingress,
+    /// Where they leave.
+    Egress,
+}
 
-/// Handles of all filters at an interface, where packets arrive and where they leave.
-pub(in super::super) fn filters(ifindex: u32) -> anyhow::Result<Vec<u32>> {
+impl Side {
+    pub(in super::super) const BOTH: [Self; 2] = [Self::Ingress, Self::Egress];
+
+    const fn handle(self) -> TcHandle {
+        let minor = match self {
+            Self::Ingress => TcHandle::MIN_INGRESS,
+            Self::Egress => TcHandle::MIN_EGRESS,
+        };
+        TcHandle { major: TcHandle::CLSACT.major, minor }
+    }
+}
+
+/// Handles of all filters at one side of an interface.
+pub(in super::super) fn filters(ifindex: u32, side: Side) -> anyhow::Result<Vec<u32>> {
+    let mut request = TcMessage::default();
+    request.header.index = ifindex.try_into()?;
+    request.header.parent = side.handle();
     let mut handles = Vec::new();
-    for parent in SIDES {
-        let mut request = TcMessage::default();
-        request.header.index = ifindex.try_into()?;
-        request.header.parent = parent;
-        for message in dump(&RouteNetlinkMessage::GetTrafficFilter(request))? {
-            if let RouteNetlinkMessage::NewTrafficFilter(filter) = message {
-                let TcHandle { major, minor } = filter.header.handle;
-                handles.push(u32::from(major) << 16 | u32::from(minor));
-            }
+    for message in dump(&RouteNetlinkMessage::GetTrafficFilter(request))? {
+        if let RouteNetlinkMessage::NewTrafficFilter(filter) = message {
+            handles.push(u32::from(filter.header.handle));
         }
     }
     // One with handle 0 says that there is a list of filters.

@@ -6,7 +6,7 @@ mod interface;
 mod socket;
 
 pub(super) use changes::{Change, Changes};
-pub(super) use filter::filters;
+pub(super) use filter::{Side, filters};
 #[cfg(test)]
 pub(super) use interface::testing;
 pub(super) use interface::{Interface, Kind, Vlan, interfaces, names};

@@ -13,10 +13,19 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
-/// `RTNLGRP_*` of links, neighbours, addresses, routes, rules and next hops.
-const GROUPS: [u32; 9] = [1, 3, 5, 7, 8, 9, 11, 19, 32];
+/// `RTNLGRP_*` of links, neighbours, traffic control, addresses, routes, rules and next hops.
+const GROUPS: [u32; 10] = [1, 3, 4, 5, 7, 8, 9, 11, 19, 32];
 /// Room for notifications that were not read yet; a burst of a few thousand routes fits.
 const BUFFER: usize = 4 << 20;
+/// Bytes of `struct nlmsghdr`.
+const HEADER: usize = 16;
+/// Messages of traffic control: queues, classes and filters; actions; chains.
+const RTM_NEWQDISC: u16 = 36;
+const RTM_GETTFILTER: u16 = 46;
+const RTM_NEWACTION: u16 = 48;
+const RTM_GETACTION: u16 = 50;
+const RTM_NEWCHAIN: u16 = 100;
+const RTM_GETCHAIN: u16 = 102;
 /// How often a listing is begun anew that changes while it is read.
 const DUMP_TRIES: u32 = 10;
 
@@ -87,10 +96,36 @@ impl Iterator for Messages<'_> {
                 return Some(Err(anyhow::Error::msg(error)));
             }
         };
-        let message = NetlinkMessage::deserialize(self.0);
+        let message = parse(self.0);
         self.0 = self.0.get(length..).unwrap_or_default();
-        Some(message.map_err(anyhow::Error::msg))
+        Some(message)
     }
+}
+
+fn parse(bytes: &[u8]) -> anyhow::Result<NetlinkMessage<RouteNetlinkMessage>> {
+    let kind = NetlinkBuffer::new_checked(bytes).map_err(anyhow::Error::msg)?.message_type();
+    let message = match traffic_control_header(kind) {
+        Some(length) => NetlinkMessage::deserialize(&cut(bytes, HEADER + length)?),
+        None => NetlinkMessage::deserialize(bytes),
+    };
+    message.map_err(anyhow::Error::msg)
+}
+
+/// Length of the header of a message of traffic control. It says all that is asked for; of its
+/// attributes there are too many forms to rely on that each can be read.
+const fn traffic_control_header(kind: u16) -> Option<usize> {
+    match kind {
+        RTM_NEWQDISC..=RTM_GETTFILTER | RTM_NEWCHAIN..=RTM_GETCHAIN => Some(20),
+        RTM_NEWACTION..=RTM_GETACTION => Some(4),
+        _ => None,
+    }
+}
+
+/// The message without what is behind its first bytes.
+fn cut(bytes: &[u8], length: usize) -> anyhow::Result<Vec<u8>> {
+    let mut head = bytes.get(..length).context("a message is cut short")?.to_vec();
+    NetlinkBuffer::new(&mut head).set_length(length as u32);
+    Ok(head)
 }
 
 /// A stream of notifications.
@@ -149,5 +184,44 @@ impl Listener {
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
+
+    use super::*;
+
+    fn bytes_of(message: RouteNetlinkMessage) -> Vec<u8> {
+        let payload = NetlinkPayload::from(message);
+        let mut message = NetlinkMessage::new(NetlinkHeader::default(), payload);
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn of_traffic_control_the_header_is_enough() {
+        let mut message = TcMessage::with_index(7);
+        message.header.handle = TcHandle { major: 1, minor: 2 };
+        message.attributes.push(TcAttribute::Kind("u32".to_owned()));
+        let mut bytes = bytes_of(RouteNetlinkMessage::NewTrafficFilter(message.clone()));
+        let whole = bytes.len();
+        // The attribute claims to go on behind the message's end: the next message follows.
+        bytes[HEADER + 20] = 0xff;
+        bytes.extend(bytes_of(RouteNetlinkMessage::DelQueueDiscipline(message.clone())));
+        message.attributes.clear();
+        let read: Vec<_> = Messages(&bytes).map(|message| message.unwrap().payload).collect();
+        let wanted = [
+            RouteNetlinkMessage::NewTrafficFilter(message.clone()),
+            RouteNetlinkMessage::DelQueueDiscipline(message),
+        ];
+        assert_eq!(read, wanted.map(NetlinkPayload::InnerMessage));
+        for length in 0..whole {
+            // One that is cut short says so, or says what is whole; it ends either way.
+            assert!(Messages(&bytes[..length]).count() <= 1, "{length}");
+        }
     }
 }
