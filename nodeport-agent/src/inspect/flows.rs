@@ -15,7 +15,9 @@ use nodeport_common::core::flow::{partner, partner_key};
 use nodeport_common::core::rewrite::has_addresses;
 use serde::{Serialize, Serializer};
 
-use super::output::{self, Cells, Row, bytes, each, seconds, share};
+use super::output::{
+    self, Cells, Row, each, put_address, put_bytes, put_number, put_seconds, share,
+};
 use super::view::{Half, InFamily, View, protocol};
 use crate::args::Output;
 
@@ -85,22 +87,31 @@ impl Row for FlowRow<'_> {
     ];
 
     fn add_to(&self, cells: &mut Cells) {
-        cells.add(&self.protocol);
-        cells.texts([self.client, self.frontend, self.backend, self.source]);
-        cells.add(self.state);
+        cells.add_by(|text| text.push_str(&self.protocol));
+        for address in [self.client, self.frontend, self.backend, self.source] {
+            cells.add_by(|text| put_address(text, address));
+        }
+        cells.add_by(|text| text.push_str(self.state));
         for (packets, count) in [
             (self.packets_to_backend, self.bytes_to_backend),
             (self.packets_to_client, self.bytes_to_client),
         ] {
-            cells.add(format_args!("{packets}p {}", bytes(count)));
+            cells.add_by(|text| {
+                put_number(text, packets);
+                text.push_str("p ");
+                put_bytes(text, count);
+            });
         }
-        cells.add(seconds(self.age_seconds));
-        cells.add(seconds(self.idle_seconds));
+        cells.add_by(|text| put_seconds(text, self.age_seconds));
+        cells.add_by(|text| put_seconds(text, self.idle_seconds));
         let Hop { mode, interface, .. } = &self.to_backend;
-        match interface {
-            Some(interface) => cells.add(format_args!("{mode} {interface}")),
-            None => cells.add(mode),
-        }
+        cells.add_by(|text| {
+            text.push_str(mode);
+            if let Some(interface) = interface {
+                text.push(' ');
+                text.push_str(interface);
+            }
+        });
     }
 }
 
