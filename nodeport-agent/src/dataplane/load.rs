@@ -2,8 +2,9 @@
 //! pinned, and the programs use them.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::num::NonZeroUsize;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
@@ -27,8 +28,8 @@ use crate::config::Sizes;
 const VERIFIER_LINES: usize = 15;
 /// How far behind all others those threads stand that load programs: what is listed and written
 /// meanwhile goes first.
-const BEHIND: i32 = 15;
-/// How long they do. On a node whose CPUs are busy they would have a thirtieth of one: without an end
+const BEHIND: i32 = 19;
+/// How long they do. On a node whose CPUs are busy they would have a seventieth of one: without an end
 /// to it, nothing was attached there for 20 seconds.
 const BEHIND_FOR: Duration = Duration::from_secs(2);
 /// Entries for each line of the index.
@@ -64,28 +65,33 @@ pub(super) fn load_programs(ebpf: &mut Ebpf) -> anyhow::Result<()> {
     for name in Hook::ALL.iter().flat_map(|hook| [hook.slow_program(), hook.program()]) {
         ensure!(ebpf.program(name).is_some(), "the object has no program {name}");
     }
+    // More threads than CPUs would be no quicker, and all together less far behind.
+    let cpus = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let waiting = Mutex::new(ebpf.programs_mut());
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
     thread::scope(|scope| {
-        let load = |(name, program)| {
+        let start = |_| {
             let number = Arc::new(OnceLock::new());
             let here = Arc::clone(&number);
             let thread = scope.spawn(move || {
                 // Refused, nothing is lost.
                 let _ = rustix::process::nice(BEHIND);
                 let _ = here.set(gettid());
-                load_program(name, program)
+                std::iter::from_fn(next).try_for_each(|(name, program)| load_program(name, program))
             });
             Loading { thread, number }
         };
-        let loading: Vec<_> = ebpf.programs_mut().map(load).collect();
+        let loading: Vec<_> = (0..cpus).map(start).collect();
         catch_up(&loading);
-        let panicked = |_| Err(anyhow!("the thread that loads a program has panicked"));
+        let panicked = |_| Err(anyhow!("the thread that loads programs has panicked"));
         loading.into_iter().try_for_each(|one| one.thread.join().unwrap_or_else(panicked))
     })?;
+    drop(waiting);
     // The programs that run now may call these already: both do with any packet what they should.
     Hook::ALL.into_iter().try_for_each(|hook| link_slow(ebpf, hook))
 }
 
-/// A thread that loads a program, and its number once it has begun.
+/// A thread that loads programs, and its number once it has begun.
 struct Loading<'scope, T> {
     thread: ScopedJoinHandle<'scope, T>,
     number: Arc<OnceLock<Pid>>,
