@@ -153,7 +153,11 @@ fn routine<F: Family, P: Packet, W: World<F>>(
 ) -> Option<Verdict> {
     let epoch = world.control()?.hop_epoch();
     let now = world.now();
-    let mut entry = world.flow(&parsed.key)?;
+    let Some(mut entry) = world.flow(&parsed.key) else {
+        // Where answers are met, no flow begins: those of nobody's are common there.
+        let is_nobodys = matches!(W::HOOK, Hook::Egress | Hook::Pod) && world.lacks(&parsed.key);
+        return is_nobodys.then_some(Verdict::PASS);
+    };
     let flow = entry.read()?;
     if W::HOOK == Hook::Pod && flow.flags & FLOW_FAST == 0 {
         // It goes through the stack, and is met where it leaves the node.

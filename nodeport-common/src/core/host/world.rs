@@ -201,6 +201,10 @@ impl<F: OnHost, const HOOK: u8> Tables<F> for At<'_, HOOK> {
         F::maps(self.world).flows.entry(key)
     }
 
+    fn lacks(&self, key: &FlowKey<F::Addr>) -> bool {
+        F::maps(self.world).flows.entry(key).is_none()
+    }
+
     fn read_flow(&self, key: &FlowKey<F::Addr>, to: &mut Flow<F::Addr>) -> bool {
         let found = F::maps(self.world).flows.entry(key).and_then(|entry| entry.read());
         // As in the kernel, where a half that ends while it is read leaves anything.
