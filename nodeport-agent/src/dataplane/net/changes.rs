@@ -229,7 +229,8 @@ mod tests {
         let mut route = RouteMessage::default();
         route.header.kind = netlink_packet_route::route::RouteType::Unicast;
         let message = RouteNetlinkMessage::NewRoute(route.clone());
-        assert_eq!(changes.learn(&Heard::Messages(vec![message])), Change::ALL);
+        let default = Change { interfaces: true, ..Change::HOPS };
+        assert_eq!(changes.learn(&Heard::Messages(vec![message])), default);
         route.header.destination_prefix_length = 24;
         let message = RouteNetlinkMessage::DelRoute(route);
         assert_eq!(changes.learn(&Heard::Messages(vec![message])), Change::HOPS);
