@@ -6,7 +6,7 @@ use loom::thread;
 use nodeport_common::core::env::Inserted;
 
 use crate::memory::in_loom::Memory;
-use crate::memory::{Audit, body_of};
+use crate::memory::{Audit, body_of, place};
 
 /// Changes from one thread to the other that are not forced.
 const CHANGES: usize = 3;
@@ -144,48 +144,82 @@ fn two_claims_of_one_key_while_another_goes() {
     });
 }
 
-/// A rival's claim ends this one, or this one the rival's, while a late packet writes to its status.
+/// A late packet of the entry's half before this one has written into it.
 #[test]
-fn a_claim_whose_next_hop_is_forgotten() {
+fn a_claim_whose_next_hop_is_to_be_looked_up() {
     model(|| {
         let memory = Arc::new(Memory::new(2, 2));
-        let ((), claimed) = both(
+        let (forgotten, claimed) = both(
             &memory,
             |memory| memory.forget_hop(0),
             |memory| memory.claim(1, body_of(1, 1), false, 0),
         );
         assert_eq!(claimed, Inserted::Done);
+        let status = memory.find(1).expect("it is there").status;
+        assert!(!forgotten || status.epoch == 0, "forgotten, but known again: {status:?}");
         assert_eq!(memory.audit(), Audit { keys: vec![1], free: 1, stray: 0 });
     });
 }
 
-/// The key's entry ends and is given to the same key in another slot, while it is removed: one of them
-/// is removed, and its slot with it.
+/// The first key whose home in its line is that, and another one.
+fn keys_with_home(home: u32) -> [u64; 2] {
+    let mut keys = (1..).filter(|key| place(*key, 1).home() == home);
+    std::array::from_fn(|_| keys.next().expect("there are enough"))
+}
+
+/// What a removal has found comes back in the same entry, by another slot: that slot is not left
+/// behind.
 #[test]
 fn a_removal_and_the_same_key_in_the_same_entry() {
-    model(|| {
+    let [key, other] = keys_with_home(7);
+    model(move || {
         let memory = Arc::new(Memory::new(1, 2));
-        memory.claim(2, body_of(2, 1), true, 0);
-        memory.claim(1, body_of(1, 1), true, 0);
+        // The other has their common home, and gives it up.
+        memory.claim(other, body_of(other, 1), true, 0);
+        memory.claim(key, body_of(key, 1), true, 0);
         let (removed, (gone, claimed)) = both(
             &memory,
-            |memory| memory.remove(1),
-            |memory| {
-                // Its own slot is taken by another when the key comes back.
-                let gone = memory.remove(1);
-                memory.remove(2);
-                (gone, memory.claim(1, body_of(1, 2), true, 0))
+            |memory| memory.remove(key),
+            move |memory| {
+                memory.remove(other);
+                (memory.remove(key), memory.claim(key, body_of(key, 2), true, 0))
             },
         );
-        let keys = match (removed, gone, claimed) {
-            // It came in between, or the claim was first.
-            (true, true, Inserted::Done) => memory.audit().keys,
-            (true, true, _) => vec![],
-            (_, _, Inserted::Done) => vec![1],
-            (_, _, other) => panic!("{other:?}"),
-        };
-        assert!(keys.len() <= 1);
-        assert_eq!(memory.audit(), Audit { free: 2 - keys.len(), keys, stray: 0 });
+        assert!(removed || gone, "nobody has removed it");
+        let audit = memory.audit();
+        let is_there = claimed == Inserted::Done && !(removed && gone);
+        let keys = if is_there { vec![key] } else { vec![] };
+        assert_eq!(audit, Audit { free: 2 - keys.len(), keys, stray: 0 });
+    });
+}
+
+/// No slot names an entry that another may have.
+#[test]
+fn a_removal_while_the_key_comes_and_goes() {
+    let [key, _] = keys_with_home(0);
+    model(move || {
+        let memory = Arc::new(Memory::new(1, 1));
+        memory.claim(key, body_of(key, 1), true, 0);
+        both(
+            &memory,
+            |memory| memory.remove(key),
+            move |memory| (memory.claim(key, body_of(key, 2), true, 0), memory.remove(key)),
+        );
+        assert_eq!(memory.audit(), Audit { keys: vec![], free: 1, stray: 0 });
+    });
+}
+
+/// That it has proved itself is noted in a slot in the instant in which the slot is cleared.
+#[test]
+fn a_removal_and_a_note_in_its_slot() {
+    model(|| {
+        let memory = Arc::new(Memory::new(1, 1));
+        memory.claim(1, body_of(1, 1), false, 0);
+        memory.prove(1);
+        let (removed, pushed) =
+            both(&memory, |memory| memory.remove(1), |memory| memory.push_out(1, 1));
+        assert!(removed && !pushed);
+        assert_eq!(memory.audit(), Audit { keys: vec![], free: 1, stray: 0 });
     });
 }
 

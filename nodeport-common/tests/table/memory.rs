@@ -218,10 +218,12 @@ macro_rules! memory {
 
             /// As a packet does that has written another next hop into an entry which is another
             /// half's by now: that one has to look it up again.
-            pub(crate) fn forget_hop(&self, number: usize) {
+            /// Whether it knew it.
+            pub(crate) fn forget_hop(&self, number: usize) -> bool {
                 let word = Shared(&self.entries[number % self.entries.len()].status);
                 let old = word.load();
-                word.swap(old, Status { epoch: 0, ..Status::from_word(old) }.word());
+                let status = Status::from_word(old);
+                word.swap(old, Status { epoch: 0, ..status }.word()) && status.epoch != 0
             }
 
             pub(crate) fn push_out(&self, key: u64, now: u32) -> bool {

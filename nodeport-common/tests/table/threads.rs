@@ -43,7 +43,9 @@ fn work(memory: &Memory, number: u64, keys: u64, done: &AtomicUsize) {
                 memory.prove(key);
             }
             8 if step % 16 == 0 => memory.sweep(),
-            8 => memory.forget_hop(random.next() as usize),
+            8 => {
+                memory.forget_hop(random.next() as usize);
+            }
             _ => {
                 for body in [memory.read(key), memory.read_likely(key)].into_iter().flatten() {
                     assert_eq!(body, body_of(key, body & 0xffff_ffff), "another's body");
