@@ -129,6 +129,11 @@ macro_rules! tables {
             }
 
             #[inline(always)]
+            fn lacks(&self, key: &FlowKey<$addr>) -> bool {
+                Table::<$family>::lacks(key)
+            }
+
+            #[inline(always)]
             fn read_flow(&self, key: &FlowKey<$addr>, to: &mut Flow<$addr>) -> bool {
                 Table::<$family>::read(key, to)
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use nodeport_common::core::env::Inserted;
 use nodeport_common::core::table::slot::Place;
-use nodeport_common::core::table::{CANDIDATES, NEARBY};
+use nodeport_common::core::table::{CANDIDATES, NEARBY, lacks};
 use proptest::prelude::*;
 
 use crate::memory::body_of;
@@ -167,9 +167,12 @@ proptest! {
             }
             for (key, (body, _, _)) in &model {
                 prop_assert_eq!(memory.read(*key), Some(*body), "{}", key);
+                prop_assert!(!lacks(&memory, memory.place(*key)), "{} is there", key);
                 let likely = memory.read_likely(*key);
                 prop_assert!(likely.is_none_or(|likely| likely == *body), "{}: {:?}", key, likely);
             }
+            // That a key is missed is no mistake; that none ever is, would be.
+            prop_assert!(!model.is_empty() || (1..=KEYS).all(|key| lacks(&memory, memory.place(key))));
             let audit = memory.audit();
             prop_assert_eq!(audit.keys, model.keys().copied().collect::<Vec<_>>());
             prop_assert_eq!((audit.free, audit.stray), (entries - model.len(), 0));

@@ -43,4 +43,10 @@ impl<F: InMaps> Table<F> {
     pub(crate) fn flow(key: &FlowKey<F::Addr>) -> Option<MapFlow<F>> {
         MapFlow::of_key(table::likely(F::TABLE, Self::place(key)?)?, key)
     }
+
+    /// Whether there is surely no half with this key.
+    #[inline(always)]
+    pub(crate) fn lacks(key: &FlowKey<F::Addr>) -> bool {
+        Self::place(key).is_some_and(|place| table::lacks(F::TABLE, place))
+    }
 }

@@ -154,6 +154,17 @@ pub fn likely<S: Store>(store: S, place: Place) -> Option<Slot> {
     (0..SLOTS_OF_LINE).map(|at| line.load(at)).find(|slot| slot.has_tag(place.tag()))
 }
 
+/// Whether a key is surely in none of its slots: none has its tag. A slot gets its tag with the entry that
+/// it names, and keeps it as long as it names that.
+#[inline(always)]
+pub fn lacks<S: Store>(store: S, place: Place) -> bool {
+    let lacks = |number| {
+        let line = store.line(number);
+        line.is_some_and(|line| (0..SLOTS_OF_LINE).all(|at| !line.load(at).has_tag(place.tag())))
+    };
+    lacks(place.first()) && lacks(place.second())
+}
+
 /// The status of an entry, if a half with this key lies in it and can be found. Whoever reads on
 /// compares the version afterwards.
 #[inline(always)]
