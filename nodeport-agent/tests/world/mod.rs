@@ -95,11 +95,16 @@ impl World {
     pub(crate) fn links(&self, instance: &str) -> Vec<(String, u32, u32)> {
         let mut links: Vec<_> = names(&self.pins(instance).join("links"))
             .into_iter()
-            .map(|name| {
+            .filter_map(|name| {
                 let path = self.pins(instance).join("links").join(&name);
-                let link = aya::programs::links::PinnedLink::from_pin(path).unwrap();
+                let link = match aya::programs::links::PinnedLink::from_pin(&path) {
+                    Ok(link) => link,
+                    // It was replaced since the folder was listed.
+                    Err(_) if !path.exists() => return None,
+                    Err(error) => panic!("{}: {error}", path.display()),
+                };
                 let info = aya::programs::links::FdLink::from(link).info().unwrap();
-                (name, info.id(), info.program_id())
+                Some((name, info.id(), info.program_id()))
             })
             .collect();
         links.sort();
