@@ -149,10 +149,10 @@ fn two_claims_of_one_key_while_another_goes() {
 fn a_claim_whose_next_hop_is_to_be_looked_up() {
     model(|| {
         let memory = Arc::new(Memory::new(2, 2));
-        let (forgotten, claimed) = both(
+        let (claimed, forgotten) = both(
             &memory,
-            |memory| memory.forget_hop(0),
             |memory| memory.claim(1, body_of(1, 1), false, 0),
+            |memory| memory.forget_hop(0),
         );
         assert_eq!(claimed, Inserted::Done);
         let status = memory.find(1).expect("it is there").status;

@@ -217,8 +217,7 @@ macro_rules! memory {
             }
 
             /// As a packet does that has written another next hop into an entry which is another
-            /// half's by now: that one has to look it up again.
-            /// Whether it knew it.
+            /// half's by now: that one has to look it up again. Whether it knew the way.
             pub(crate) fn forget_hop(&self, number: usize) -> bool {
                 let word = Shared(&self.entries[number % self.entries.len()].status);
                 let old = word.load();
