@@ -18,16 +18,17 @@ fn model(check: impl Fn() + Send + Sync + 'static) {
     builder.check(check);
 }
 
-/// Runs one here and the other on a second thread; what both return.
-fn both<A: 'static, B: Send + 'static>(
+/// Runs each on a thread of its own; what both return. (Loom would not try every order with a thread
+/// that goes on here.)
+fn both<A: Send + 'static, B: Send + 'static>(
     memory: &Arc<Memory>,
-    one: impl FnOnce(&Memory) -> A,
+    one: impl FnOnce(&Memory) -> A + Send + 'static,
     other: impl FnOnce(&Memory) -> B + Send + 'static,
 ) -> (A, B) {
-    let theirs = memory.clone();
-    let thread = thread::spawn(move || other(&theirs));
-    let result = one(memory);
-    (result, thread.join().unwrap())
+    let (here, there) = (memory.clone(), memory.clone());
+    let one = thread::spawn(move || one(&here));
+    let other = thread::spawn(move || other(&there));
+    (one.join().unwrap(), other.join().unwrap())
 }
 
 #[test]
@@ -179,7 +180,7 @@ fn a_removal_and_the_same_key_in_the_same_entry() {
         memory.claim(key, body_of(key, 1), true, 0);
         let (removed, (gone, claimed)) = both(
             &memory,
-            |memory| memory.remove(key),
+            move |memory| memory.remove(key),
             move |memory| {
                 memory.remove(other);
                 (memory.remove(key), memory.claim(key, body_of(key, 2), true, 0))
@@ -202,7 +203,7 @@ fn a_removal_while_the_key_comes_and_goes() {
         memory.claim(key, body_of(key, 1), true, 0);
         both(
             &memory,
-            |memory| memory.remove(key),
+            move |memory| memory.remove(key),
             move |memory| (memory.claim(key, body_of(key, 2), true, 0), memory.remove(key)),
         );
         assert_eq!(memory.audit(), Audit { keys: vec![], free: 1, stray: 0 });
