@@ -99,7 +99,7 @@ pub struct Run {
     /// cluster, or where that Service is not visible].
     #[arg(long, value_name = "NUMBER")]
     pub seed: Option<u32>,
-    /// Largest number of flows, in each family; memory for all of them is taken at the start.
+    /// Largest number of flows, in each family, at most 2,097,151; memory for all is taken at the start.
     #[arg(long, default_value_t = 262_144, value_name = "NUMBER")]
     pub max_flows: u32,
     /// Largest number of slots in all services' tables; a service with 10 backends takes 1024.

@@ -104,14 +104,14 @@ impl<C: RouteContext, const HOOK: u8> Env for Kernel<C, HOOK> {
     }
 
     #[inline(always)]
-    fn may_send_error(&self) -> bool {
+    fn may_send_error(&self, spared: u32) -> bool {
         let (Some(control), Some(budget)) = (self.control(), maps::ERROR_BUDGET.get_ptr_mut(0))
         else {
             return false;
         };
         // SAFETY: as in `count`.
         let budget = unsafe { &mut *budget };
-        budget.spend(self.now(), control.hz, control.errors_per_second)
+        budget.spend(self.now(), control.hz, control.errors_per_second, spared)
     }
 }
 

@@ -166,7 +166,7 @@ impl Following {
             && !is_way_free
     }
 
-    /// Filters cannot be asked whether they are there; attaching them again does no harm.
+    /// Attaches filters again that are not there any more.
     fn renew(&mut self, target: &Target) {
         match self.attacher.renew_filters(&target.name) {
             Ok(false) => {}
@@ -371,6 +371,8 @@ impl Following {
     fn listen(&mut self, listener: &Listener, stop: &PipeReader) -> anyhow::Result<()> {
         let (mut changes, mut pending) = (Changes::default(), Change::ALL);
         let mut due = Instant::now() + GATHERING;
+        // When everything is looked at, whatever is heard until then: some things are never told.
+        let mut look = due;
         loop {
             if has_ended_before(due, listener, stop)? {
                 return Ok(());
@@ -383,17 +385,18 @@ impl Following {
             if Instant::now() < due {
                 continue;
             }
-            self.act(pending);
-            let rest = self.pods.settle_in().map_or(REGULARLY, |time| time.min(REGULARLY));
-            (pending, due) = (Change::default(), Instant::now() + rest);
+            let looks = pending.interfaces || pending.filters || Instant::now() >= look;
+            self.act(pending, looks);
+            if looks {
+                let rest = self.pods.settle_in().map_or(REGULARLY, |time| time.min(REGULARLY));
+                look = Instant::now() + rest;
+            }
+            (pending, due) = (Change::default(), look);
         }
     }
 
-    fn act(&mut self, change: Change) {
-        // Without a reason, it is time to look at everything.
-        if (change.interfaces || change.filters || !change.is_any())
-            && let Err(error) = self.reconcile()
-        {
+    fn act(&mut self, change: Change, looks: bool) {
+        if looks && let Err(error) = self.reconcile() {
             tracing::warn!("following the interfaces: {error:#}");
         }
         if change.hops {

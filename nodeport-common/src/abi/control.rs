@@ -78,19 +78,17 @@ impl Control {
 }
 
 impl ErrorBudget {
-    /// Takes a token if there is one. The bucket is filled once a second.
+    /// Takes a token if there are more than `spared`. The bucket is filled once a second.
     #[inline(always)]
-    pub fn spend(&mut self, now: u32, hz: u32, per_second: u32) -> bool {
+    pub fn spend(&mut self, now: u32, hz: u32, per_second: u32, spared: u32) -> bool {
         if now.wrapping_sub(self.filled) >= hz {
             self.filled = now;
             self.tokens = per_second;
         }
-        match self.tokens.checked_sub(1) {
-            Some(rest) => {
-                self.tokens = rest;
-                true
-            }
-            None => false,
+        if self.tokens <= spared {
+            return false;
         }
+        self.tokens -= 1;
+        true
     }
 }

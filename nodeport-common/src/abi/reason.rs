@@ -63,7 +63,7 @@ reasons! {
     Failed = 15, "failed";
     /// Dropped: another CPU was opening the same flow; the sender sends again.
     Raced = 16, "raced";
-    /// Dropped: the service's policy is Local, and its endpoints are all on other nodes.
+    /// Dropped: the service's policy is Local, and none of its endpoints that could answer is here.
     NoLocalBackend = 17, "no_local_backend";
 }
 

@@ -250,8 +250,8 @@ pub trait Env {
     fn count(&self, reason: Reason);
     /// Changes the counters of a service port on this CPU.
     fn service_stats(&self, service: u32, change: impl FnOnce(&mut ServiceStats));
-    /// Whether this CPU may send one more ICMP error in this second.
-    fn may_send_error(&self) -> bool;
+    /// Whether this CPU may send one more ICMP error in this second, and `spared` are left for others.
+    fn may_send_error(&self, spared: u32) -> bool;
 }
 
 /// All that the walk needs beside the packet.

@@ -40,6 +40,16 @@ impl Problem {
         }
     }
 
+    /// Of so many errors a second, those that it leaves to others: refusals must not keep a live flow
+    /// from being told how large its packets may be.
+    #[inline(always)]
+    const fn spared(self, per_second: u32) -> u32 {
+        match self {
+            Self::UNREACHABLE => per_second / 2,
+            _ => 0,
+        }
+    }
+
     /// Type, code and the word behind the checksum, as on the wire.
     #[inline(always)]
     const fn message<F: Family>(self) -> ([u8; 2], [u8; 4]) {
@@ -78,7 +88,7 @@ pub fn send<F: Family, P: Packet, W: World<F>>(
     work: &Work<F::Addr>,
     problem: Problem,
 ) -> Verdict {
-    if !world.may_send_error() {
+    if !world.may_send_error(problem.spared(work.control.errors_per_second)) {
         world.count(Reason::ErrorLimit);
         return Verdict::DROP;
     }

@@ -203,7 +203,7 @@ fn find_source<F: Family, W: World<F>>(
 #[inline(never)]
 fn claim<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Result<(), Reason> {
     let mut candidate = hash::index(world.random(), ports(work));
-    let mut attempt = if has_own_port(work) { 0 } else { 1 };
+    let mut attempt = if takes_own_port(work) { 0 } else { 1 };
     while attempt <= PORT_TRIES {
         if attempt > 0 {
             candidate = (candidate + PORT_STRIDE) % ports(work);
@@ -222,10 +222,10 @@ fn claim<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Result<
     Err(Reason::NoPort)
 }
 
-/// Whether the flow has a port already that is to be tried first: the client's own, if the backend
+/// Gives the flow the port that is to be tried first, if there is one: the client's own, if the backend
 /// may see it, or the one by which the backend knows the client.
 #[inline(always)]
-fn has_own_port<A: Copy>(work: &mut Work<A>) -> bool {
+fn takes_own_port<A: Copy>(work: &mut Work<A>) -> bool {
     if work.flow.flags & FLOW_LOCAL != 0 {
         return true;
     }

@@ -6,7 +6,7 @@
 
 use super::env::Route;
 use super::parse::{Network, Parsed};
-use crate::abi::{Backend, Control, FLOW_LOCAL, Flow, FlowKey, Frontend, Port};
+use crate::abi::{Backend, Control, FLOW_LOCAL, FLOW_REPLY, Flow, FlowKey, Frontend, Port};
 
 /// The packet, its flow and what is being made of them.
 #[repr(C, align(8))]
@@ -61,10 +61,10 @@ impl Former {
     /// Of nobody.
     pub const NONE: Self = Self { backend: 0, generation: 0, port: [0; 2], pad: 0 };
 
-    /// Of the client of this forward half. Whoever is known by its own port needs none.
+    /// Of the client of this half, if it is the client's. Whoever is known by its own port needs none.
     #[inline(always)]
     pub const fn of<A: Copy>(flow: &Flow<A>) -> Self {
-        if flow.flags & FLOW_LOCAL != 0 {
+        if flow.flags & (FLOW_LOCAL | FLOW_REPLY) != 0 {
             return Self::NONE;
         }
         let Flow { backend, generation, new_ports, .. } = *flow;

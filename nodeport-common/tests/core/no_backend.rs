@@ -89,9 +89,18 @@ fn the_budget_limits_refusals<F: Net>() {
         let node = empty::<F>();
         let packet = udp(client::<F>(), frontend::<F>()).build();
         let sent = (0..15).filter(|_| node.walk(hook, &packet).action == Action::Back(NIC));
-        assert_eq!(sent.count(), 10);
-        assert_eq!(node.world.count_of(Reason::ErrorLimit), 5);
+        assert_eq!(sent.count(), 5);
+        assert_eq!(node.world.count_of(Reason::ErrorLimit), 10);
         assert_eq!(refusals(&node), 15);
+        // The other half of the budget is for those that have something else to be told.
+        let last_hop = udp(client::<F>(), local_frontend::<F>()).ttl(1);
+        for frontend in F::maps(&node.world).frontends.borrow_mut().values_mut() {
+            frontend.slots_len = 1;
+        }
+        node.set_slot(1, REMOTE_BACKEND);
+        let told =
+            (0..9).filter(|_| node.walk(hook, &last_hop.build()).action == Action::Back(NIC));
+        assert_eq!(told.count(), 5);
     }
 }
 in_both_families!(the_budget_limits_refusals);

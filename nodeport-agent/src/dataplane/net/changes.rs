@@ -52,11 +52,6 @@ impl Change {
     const HOPS: Self = Self { hops: true, ..Self::NONE };
     const FILTERS: Self = Self { filters: true, ..Self::NONE };
 
-    /// Whether anything has changed.
-    pub(in super::super) const fn is_any(self) -> bool {
-        self.hops || self.interfaces || self.filters
-    }
-
     /// Both together.
     pub(in super::super) const fn and(self, other: Self) -> Self {
         Self {
@@ -267,6 +262,6 @@ mod tests {
         changes.learn(&neighbour(NeighbourState::Reachable, 1));
         assert_eq!(changes.learn(&Heard::Something), Change::ALL);
         assert!(changes.learn(&neighbour(NeighbourState::Reachable, 1)).hops);
-        assert!(!changes.learn(&Heard::Silence).is_any());
+        assert_eq!(changes.learn(&Heard::Silence), Change::default());
     }
 }

@@ -182,10 +182,10 @@ impl<const HOOK: u8> Env for At<'_, HOOK> {
         change(self.world.stats.borrow_mut().entry(service).or_default());
     }
 
-    fn may_send_error(&self) -> bool {
+    fn may_send_error(&self, spared: u32) -> bool {
         let Some(control) = self.control() else { return false };
         let mut budget = self.world.budget.get();
-        let may = budget.spend(self.now(), control.hz, control.errors_per_second);
+        let may = budget.spend(self.now(), control.hz, control.errors_per_second, spared);
         self.world.budget.set(budget);
         may
     }

@@ -220,7 +220,8 @@ pub fn named<S: Store>(store: S, slot: Slot, key: &S::Key) -> u64 {
     if !(before.is_live() || before.is_pending()) || !entry.has_key(key) {
         return 0;
     }
-    // If it ended meanwhile, the key may be that of another half, which a later slot names.
+    // If it ended meanwhile, the key may be that of another half, which another slot names: one that
+    // was set after this one's, and so sees it.
     let word = entry.status().load();
     if Status::from_word(word).version == before.version { word } else { 0 }
 }
