@@ -1,0 +1,11 @@
+//! The kernel side for real: loads, attaches, restarts, follows and cleans up, each test in
+//! namespaces of its own.
+
+mod attaching;
+mod filters;
+mod flows;
+mod look;
+mod maps;
+mod pods;
+mod way;
+mod world;
