@@ -13,18 +13,16 @@ impl Lab {
     /// card do (RSS). A veth does not: packets of both processors wait in one queue, which either of
     /// them works off.
     ///
-    /// Where packets of a connection come on two processors at a time, Linux itself resets one in a
-    /// million: it can miss a socket that it looks up while another processor puts it in the place of
-    /// its request, and the listener answers the segment (see "inet: Avoid ehash lookup race in
-    /// `inet_ehash_insert()`", Linux 6.19). Traces of such resets show the segments complete and in
-    /// order before the pod's stack.
+    /// Where a handshake's last segment and the request behind it come on two processors at a time,
+    /// the pod's own stack resets one connection in a million: traces show its listener answering,
+    /// with the segments before it complete and in order.
     ///
     /// # Errors
     /// If the kernel does not let packets be steered (`CONFIG_RPS`).
     pub fn keep_flows_together(&self) -> Result<()> {
-        let last = processor::usable()?.into_iter().max().unwrap_or_default();
-        ensure!(last < WORD, "there are more than {WORD} processors");
-        let mask = processor::usable()?.into_iter().fold(0_u32, |mask, one| mask | 1 << one);
+        let usable = processor::usable()?;
+        ensure!(usable.iter().all(|one| *one < WORD), "there are more than {WORD} processors");
+        let mask = usable.iter().fold(0_u32, |mask, one| mask | 1 << one);
         self.nodes().iter().try_for_each(|node| steer(node, mask))
     }
 }

@@ -37,7 +37,7 @@ pub struct Site {
 }
 
 impl Site {
-    /// Builds the lab, and has every node serve.
+    /// Builds the lab, and has every node serve, with packets of one flow on one processor.
     ///
     /// # Errors
     /// If a part of it cannot be built, or the service is not served in time.
@@ -49,7 +49,9 @@ impl Site {
             options.devices = "auto".to_owned();
         }
         let nodes: Vec<&str> = topology.nodes.iter().map(|node| &node.name[..]).collect();
-        Self::serve(Lab::build(topology)?, &nodes, &options)
+        let lab = Lab::build(topology)?;
+        lab.keep_flows_together()?;
+        Self::serve(lab, &nodes, &options)
     }
 
     /// Applies the service with all pods, starts agents on these nodes, and waits until they serve.

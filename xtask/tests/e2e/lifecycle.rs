@@ -27,7 +27,6 @@ fn two_pods() -> Topology {
 fn restarted(mode: Mode) -> Result<()> {
     let mut site = Site::new(&two_pods(), mode)?;
     let [target, _] = site.targets("node1");
-    site.lab.keep_flows_together()?;
     let Site { agents, lab } = &mut site;
     let ended = AtomicBool::new(false);
     thread::scope(|scope| {

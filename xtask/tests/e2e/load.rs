@@ -16,15 +16,8 @@ fn four_pods() -> Topology {
     Topology::new(2).pods("node1", &["web-1", "web-2"]).pods("node2", &["web-3", "web-4"])
 }
 
-/// A node that serves, with packets of one flow on one processor.
-fn site(mode: Mode) -> Result<Site> {
-    let site = Site::new(&four_pods(), mode)?;
-    site.lab.keep_flows_together()?;
-    Ok(site)
-}
-
 fn many(mode: Mode) -> Result<()> {
-    let site = site(mode)?;
+    let site = Site::new(&four_pods(), mode)?;
     for (target, requests) in site.targets("node1").into_iter().zip([60_000, 40_000]) {
         // A backend that closes first keeps its end in TIME_WAIT, and a SNAT port that comes
         // again within that minute would meet it: so the client closes, by a reset.
@@ -37,7 +30,7 @@ fn many(mode: Mode) -> Result<()> {
 }
 
 fn reused(mode: Mode) -> Result<()> {
-    let site = site(mode)?;
+    let site = Site::new(&four_pods(), mode)?;
     for target in site.targets("node1") {
         for close in [Close::Reset, Close::ByServer] {
             let ports = Some(40_000..=40_063);

@@ -58,7 +58,6 @@ fn tagged(mode: Mode) -> Result<()> {
 
 fn everything(topology: &Topology, mode: Mode) -> Result<()> {
     let site = Site::new(topology, mode)?;
-    site.lab.keep_flows_together()?;
     for node in ["node1", "node2"] {
         for target in site.targets(node) {
             for transport in [Transport::Tcp, Transport::Udp] {

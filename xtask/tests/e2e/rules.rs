@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result};
 use xtask::lab::manifests::Slices;
 use xtask::lab::{Mode, Pod, Topology};
 
@@ -115,7 +115,7 @@ fn local_there(mode: Mode) -> Result<()> {
     }
     counted(&site, "node1", "no_local_backend")?;
     offer(&site, |_| false)?;
-    ["node1", "node2"].iter().try_for_each(|node| {
-        refused(&site, node).map_err(|error| anyhow!("{node}, without a pod: {error:#}"))
-    })
+    ["node1", "node2"]
+        .iter()
+        .try_for_each(|node| refused(&site, node).with_context(|| format!("{node}, without a pod")))
 }
