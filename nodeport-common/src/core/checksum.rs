@@ -76,31 +76,21 @@ pub const fn update_udp(field: u16, diff: u16) -> u16 {
 /// `TTL, protocol` falls by 0x0100 as it is on the wire.
 pub const TTL_DECREMENT: u16 = !u16::from_ne_bytes([1, 0]);
 
-/// Whether two folded sums are the same number: zero is written in two ways.
+/// Whether a folded sum is zero, which is written in two ways.
+#[inline(always)]
+pub const fn is_zero(sum: u16) -> bool {
+    sum == 0 || sum == 0xffff
+}
+
+/// Whether two folded sums are the same number.
 #[inline(always)]
 const fn is_same(a: u16, b: u16) -> bool {
-    a == b || (a == 0 || a == 0xffff) && (b == 0 || b == 0xffff)
-}
-
-/// What the kernel has to be asked for when addresses and ports change in a transport checksum that
-/// the network card may finish later. Asking costs more than all else about the checksum.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Question {
-    /// To take in the addresses' difference; the answer tells what to do about the ports:
-    /// [`take_in_ports`].
-    Addresses,
-    /// To take in the ports' difference, and that is all: the addresses make none.
-    Ports,
-}
-
-/// The one question that is enough for this change.
-#[inline(always)]
-pub const fn question(address_diff: u16) -> Question {
-    if is_same(address_diff, 0) { Question::Ports } else { Question::Addresses }
+    a == b || is_zero(a) && is_zero(b)
 }
 
 /// The field after the ports' difference as well, if it is to be written: `old` was in it, and `new` is
-/// after the kernel has taken in `address_diff`, which is not zero ([`question`]).
+/// after the kernel has taken in `address_diff`, which is not zero ([`is_zero`]): so one question to
+/// the kernel is enough, which costs more than all else about the checksum.
 ///
 /// Where the network card finishes the checksum, the field holds the sum of the pseudo-header, not its
 /// complement, and without the ports. So the kernel has added the difference to it, and has

@@ -7,7 +7,7 @@ use aya_ebpf::helpers::generated::{
     bpf_csum_update, bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_tail,
     bpf_skb_pull_data, bpf_skb_vlan_pop,
 };
-use nodeport_common::core::checksum::{self, Question};
+use nodeport_common::core::checksum;
 use nodeport_common::core::env::{ChecksumChange, Packet, Room, Window};
 
 use super::{Bytes, bounds, xdp::DONE};
@@ -62,6 +62,13 @@ impl Skb {
         present == 0 || unsafe { bpf_skb_vlan_pop(self.0) } == 0
     }
 
+    /// Has the kernel take a difference into the checksum at `offset`. False if that fails.
+    #[inline(always)]
+    fn take_in(self, offset: usize, diff: u16, flags: u64) -> bool {
+        // SAFETY: the context is the program's own; the helper checks the offset.
+        unsafe { bpf_l4_csum_replace(self.0, offset as u32, 0, diff as u64, flags) == 0 }
+    }
+
     /// Whether XDP before us has done all there was to do.
     #[inline(always)]
     pub(crate) fn is_done(&self) -> bool {
@@ -106,20 +113,15 @@ impl Packet for Skb {
     #[inline(always)]
     fn replace_checksum(&mut self, offset: usize, change: ChecksumChange) -> bool {
         let udp = if change.udp { MARK_MANGLED_0 } else { 0 };
+        if checksum::is_zero(change.address_diff) {
+            return self.take_in(offset, change.port_diff, udp);
+        }
         let Some(field) = self.window::<2>(offset) else { return false };
         let old = field.load::<u16, 0>();
-        let (diff, flags) = match checksum::question(change.address_diff) {
-            Question::Addresses => (change.address_diff, BPF_F_PSEUDO_HDR as u64 | udp),
-            Question::Ports => (change.port_diff, udp),
-        };
-        // SAFETY: the context is the program's own; the helper checks the offset.
         // In IPv6 the helper takes the addresses from the frame's sum, as if an IPv4 header made up
         // for them. BPF_F_IPV6 would stop it, but is too new (6.16, commit ead7f9b8de65).
-        if unsafe { bpf_l4_csum_replace(self.0, offset as u32, 0, diff as u64, flags) } != 0 {
+        if !self.take_in(offset, change.address_diff, BPF_F_PSEUDO_HDR as u64 | udp) {
             return false;
-        }
-        if checksum::question(change.address_diff) == Question::Ports {
-            return true;
         }
         let Some(mut field) = self.window::<2>(offset) else { return false };
         if let Some(new) = checksum::take_in_ports(old, field.load::<u16, 0>(), change) {
