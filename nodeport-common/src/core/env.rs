@@ -192,9 +192,7 @@ pub trait Tables<F: Family> {
     /// needs to know calls [`Tables::read_flow`].
     fn flow(&self, key: &FlowKey<F::Addr>) -> Option<Self::Flow<'_>>;
     /// Whether there is surely no half with this key: a quick look, which may leave it open.
-    fn lacks(&self, _key: &FlowKey<F::Addr>) -> bool {
-        false
-    }
+    fn lacks(&self, key: &FlowKey<F::Addr>) -> bool;
     /// Reads all of a half; false if there is none, and then `to` may be anything.
     fn read_flow(&self, key: &FlowKey<F::Addr>, to: &mut Flow<F::Addr>) -> bool;
     /// Takes a half one step further.

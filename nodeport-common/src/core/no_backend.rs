@@ -7,6 +7,7 @@ use super::env::{Hook, Packet, World};
 use super::family::Family;
 use super::icmp_reply::{self, Problem};
 use super::verdict::Verdict;
+use super::walk;
 use super::work::Work;
 use crate::abi::{FRONTEND_DROPS, IPPROTO_TCP, NO_BACKEND_DROPS, NO_BACKEND_RESETS, Reason};
 
@@ -17,22 +18,23 @@ pub fn answer<F: Family, P: Packet, W: World<F>>(
     world: &W,
     work: &Work<F::Addr>,
 ) -> Verdict {
-    if is_left_to_stack::<F, W>(world, work) {
-        // Behind XDP sits TC, which sees it again.
-        if W::HOOK != Hook::Xdp {
-            count::<F, W>(world, work, Some(Reason::NoBackend));
-        }
+    // Behind XDP sits TC, which sees it again.
+    let left_to_stack = is_left_to_stack::<F, W>(world, work);
+    if !left_to_stack || W::HOOK != Hook::Xdp {
+        world.service_stats(work.frontend.service, |stats| stats.no_backend += 1);
+    }
+    if left_to_stack {
+        walk::count_passed::<F, W>(world, Reason::NoBackend);
         return Verdict::PASS;
     }
     if work.frontend.flags & FRONTEND_DROPS != 0 {
-        count::<F, W>(world, work, Some(Reason::NoLocalBackend));
+        world.count(Reason::NoLocalBackend);
         return Verdict::DROP;
     }
     if work.control.no_backend == NO_BACKEND_DROPS {
-        count::<F, W>(world, work, Some(Reason::NoBackend));
+        world.count(Reason::NoBackend);
         return Verdict::DROP;
     }
-    count::<F, W>(world, work, None);
     icmp_reply::send::<F, P, W>(packet, world, work, Problem::UNREACHABLE)
 }
 
@@ -43,13 +45,4 @@ fn is_left_to_stack<F: Family, W: World<F>>(world: &W, work: &Work<F::Addr>) -> 
         && work.frontend.flags & FRONTEND_DROPS == 0
         && work.key.protocol == IPPROTO_TCP
         && world.is_node_address(&work.key.dst)
-}
-
-/// Counts it for its service, and by `reason` if nobody else does.
-#[inline(always)]
-fn count<F: Family, W: World<F>>(world: &W, work: &Work<F::Addr>, reason: Option<Reason>) {
-    world.service_stats(work.frontend.service, |stats| stats.no_backend += 1);
-    if let Some(reason) = reason {
-        world.count(reason);
-    }
 }

@@ -22,8 +22,8 @@ pub fn track<F: Family, P: Packet, W: World<F>>(
     work: &mut Work<F::Addr>,
 ) -> Verdict {
     work.key = work.parsed.key;
-    work.former = Former::NONE;
     if !find::<F, W>(world, work) {
+        work.former = Former::NONE;
         return open::open::<F, P, W>(packet, world, work);
     }
     if !is_met_at(&work.flow, W::HOOK) {

@@ -107,24 +107,22 @@ in_both_families!(the_budget_limits_refusals);
 
 fn other_answers_can_be_chosen<F: Net>() {
     for hook in ARRIVING {
-        let node = empty::<F>();
-        let mut frames = [
-            (tcp(client::<F>(), frontend::<F>(), SYN), Action::Pass),
-            (udp(client::<F>(), frontend::<F>()), Action::Back(NIC)),
-        ];
-        for (rule, tcp_gets) in
-            [(NO_BACKEND_RESETS, Action::Pass), (NO_BACKEND_DROPS, Action::Drop)]
-        {
-            node.world.change_control(|control| control.no_backend = rule);
-            frames[0].1 = tcp_gets;
-            frames[1].1 = if rule == NO_BACKEND_DROPS { Action::Drop } else { frames[1].1 };
-            for (packet, action) in &frames {
-                assert_eq!(node.walk(hook, &packet.build()).action, *action, "{rule}");
-            }
-        }
+        let segment = tcp(client::<F>(), frontend::<F>(), SYN).build();
+        let datagram = udp(client::<F>(), frontend::<F>()).build();
         // The stack resets what it gets. Behind XDP sits TC, which sees it again and counts it.
-        let counted = if hook == Hook::Xdp { 3 } else { 4 };
-        assert_eq!((refusals(&node), node.world.count_of(Reason::NoBackend)), (counted, counted));
+        let by_stack = if hook == Hook::Xdp { 0 } else { 1 };
+        for (rule, packet, action, counted) in [
+            (NO_BACKEND_RESETS, &segment, Action::Pass, by_stack),
+            (NO_BACKEND_RESETS, &datagram, Action::Back(NIC), 1),
+            (NO_BACKEND_DROPS, &segment, Action::Drop, 1),
+            (NO_BACKEND_DROPS, &datagram, Action::Drop, 1),
+        ] {
+            let node = empty::<F>();
+            node.world.change_control(|control| control.no_backend = rule);
+            assert_eq!(node.walk(hook, packet).action, action, "{hook:?}, rule {rule}");
+            let is = (refusals(&node), node.world.count_of(Reason::NoBackend));
+            assert_eq!(is, (counted, counted), "{hook:?}, rule {rule}");
+        }
     }
 }
 in_both_families!(other_answers_can_be_chosen);

@@ -50,7 +50,7 @@ pub(crate) struct MapLine(pub(super) *mut IndexLine);
 impl Line for MapLine {
     #[inline(always)]
     fn slot(self, at: usize) -> impl Word<u32> {
-        // SAFETY: the place is below the number of slots of a line.
+        // SAFETY: the remainder is below the number of slots of a line.
         MapWord(unsafe { self.0.cast::<u32>().add(at % SLOTS_OF_LINE) })
     }
 }
