@@ -31,6 +31,7 @@ pub mod open;
 pub mod parse;
 pub mod proof;
 pub mod rewrite;
+pub mod snat;
 pub mod state;
 pub mod table;
 pub mod track;

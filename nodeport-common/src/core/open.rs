@@ -1,11 +1,11 @@
 //! A packet that belongs to no flow: does it open one?
 
-use super::checksum;
 use super::env::{Hook, Inserted, Packet, World};
 use super::family::Family;
-use super::flow::{self, Opening, partner_key};
+use super::flow::{self, Opening};
 use super::hash;
 use super::no_backend;
+use super::snat;
 use super::state::may_open;
 use super::table::half::kept;
 use super::track::{self, count_full, find_way, refresh_hop};
@@ -13,26 +13,13 @@ use super::verdict::Verdict;
 use super::walk;
 use super::work::Work;
 use crate::abi::{
-    BACKEND_LOCAL, BACKEND_USABLE, Control, FLOW_FAST, FLOW_LOCAL, FLOW_PROVED, Flow, FlowKey,
-    FrontendKey, HOP_NEIGHBOUR, HOP_POD, HOP_STACK, HOP_UNRESOLVED, Port, Ports, Reason,
+    BACKEND_LOCAL, BACKEND_USABLE, FLOW_FAST, FLOW_LOCAL, FlowKey, FrontendKey, HOP_NEIGHBOUR,
+    HOP_POD, HOP_STACK, HOP_UNRESOLVED, Ports, Reason,
 };
 
 /// Slots that are tried before a service counts as having no backend: a slot may name one that
 /// went a moment ago.
 const PICKS: u32 = 4;
-
-/// Ports that are tried whether they are free, before newcomers are looked for: under a flood all
-/// are taken, and each try costs a look-up.
-const FREE_TRIES: u32 = 4;
-
-/// Ports that are tried before we give up. Of the later ones, newcomers lose theirs. With `n` of `m`
-/// ports taken by flows that have proved themselves, all tries fail with probability `(n/m)^16`: less
-/// than one in ten million while a third is taken.
-const PORT_TRIES: u32 = 16;
-
-/// Stride between two candidates: not the next port, which a busy client took as well. A prime
-/// above all ports, so that no range is a multiple of it.
-const PORT_STRIDE: u32 = 104_729;
 
 /// Opens a flow if the packet is for a frontend and may.
 #[inline(never)]
@@ -55,7 +42,7 @@ pub fn open<F: Family, P: Packet, W: World<F>>(
         Ok(verdict) => verdict,
         Err(verdict) => return verdict,
     };
-    match claim::<F, W>(world, work) {
+    match snat::claim::<F, W>(world, work).and_then(|()| insert_forward::<F, W>(world, work)) {
         Ok(()) => walk::deliver::<F, P, W>(packet, world, &work.parsed, &work.flow, verdict),
         Err(reason) => refuse::<F, W>(world, work.frontend.service, reason),
     }
@@ -198,103 +185,7 @@ fn find_source<F: Family, W: World<F>>(
     }
 }
 
-/// Claims the key of the backend's answers, by a source port that no other flow to the backend
-/// has, and stores both halves.
-#[inline(never)]
-fn claim<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Result<(), Reason> {
-    let mut candidate = hash::index(world.random(), ports(work));
-    let mut attempt = if takes_own_port(work) { 0 } else { 1 };
-    while attempt <= PORT_TRIES {
-        if attempt > 0 {
-            candidate = (candidate + PORT_STRIDE) % ports(work);
-            let port = work.control.snat_first.wrapping_add(candidate as u16);
-            set_source_port(&work.key, &mut work.flow, port.to_be_bytes());
-        }
-        if claim_answers::<F, W>(world, work)? {
-            return insert_forward::<F, W>(world, work);
-        }
-        if attempt > FREE_TRIES && oust::<F, W>(world, work) && claim_answers::<F, W>(world, work)?
-        {
-            return insert_forward::<F, W>(world, work);
-        }
-        attempt += 1;
-    }
-    Err(Reason::NoPort)
-}
-
-/// Gives the flow the port that is to be tried first, if there is one: the client's own, if the backend
-/// may see it, or the one by which the backend knows the client.
-#[inline(always)]
-fn takes_own_port<A: Copy>(work: &mut Work<A>) -> bool {
-    if work.flow.flags & FLOW_LOCAL != 0 {
-        return true;
-    }
-    let Control { snat_first, snat_count, .. } = work.control;
-    match work.former.port(&work.flow, snat_first, snat_count) {
-        Some(port) => {
-            set_source_port(&work.key, &mut work.flow, port);
-            true
-        }
-        None => false,
-    }
-}
-
-/// How many SNAT ports there are.
-#[inline(always)]
-fn ports<A>(work: &Work<A>) -> u32 {
-    (work.control.snat_count as u32).max(1)
-}
-
-/// Takes the last candidate from a newcomer: a flood of such holds all ports, and must not keep
-/// everybody else out. Whether the backend has answered says nothing: it answers a forged SYN as
-/// well, and only the client's next packet would tell. Whoever the port was taken from begins anew
-/// with its next SYN. False if it is nobody's to be taken from.
-#[inline(always)]
-fn oust<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> bool {
-    if !world.read_flow(&work.other_key, &mut work.other) {
-        return false;
-    }
-    let theirs = partner_key(&work.other_key, &work.other);
-    // Another flow may have taken the place of the newcomer's other half.
-    let is_whole = world.read_flow(&theirs, &mut work.other)
-        && partner_key(&theirs, &work.other) == work.other_key;
-    // A client proves itself by that half; the news reaches this one a moment later.
-    if is_whole && work.other.flags & FLOW_PROVED != 0 {
-        return false;
-    }
-    // The backend's half first: its SYN-ACK may be on another CPU in this instant. It finds this
-    // half and no other, and would make that anew.
-    if !world.remove_newcomer(&work.other_key) {
-        return false;
-    }
-    if is_whole {
-        world.remove_newcomer(&theirs);
-    }
-    true
-}
-
-#[inline(always)]
-fn set_source_port<A>(key: &FlowKey<A>, flow: &mut Flow<A>, port: Port) {
-    flow.new_ports.src = port;
-    let (old, new) = (key.ports.word(), flow.new_ports.word());
-    flow.port_diff = checksum::difference(&[old], &[new]);
-}
-
-/// Puts the reply half into the table; false if a flow has that key.
-#[inline(always)]
-fn claim_answers<F: Family, W: World<F>>(
-    world: &W,
-    work: &mut Work<F::Addr>,
-) -> Result<bool, Reason> {
-    work.other_key = partner_key(&work.key, &work.flow);
-    track::make_partner(work);
-    match world.claim_flow(&work.other_key, &work.other) {
-        Inserted::Done => Ok(true),
-        Inserted::Taken => Ok(false),
-        Inserted::Full => Err(Reason::TableFull),
-    }
-}
-
+/// Stores the client's half, once the answers' key is the flow's.
 #[inline(always)]
 fn insert_forward<F: Family, W: World<F>>(world: &W, work: &Work<F::Addr>) -> Result<(), Reason> {
     let reason = match world.claim_flow(&work.key, &work.flow) {

@@ -6,6 +6,7 @@
 
 use super::env::Route;
 use super::parse::{Network, Parsed};
+use super::snat::Candidates;
 use crate::abi::{Backend, Control, FLOW_LOCAL, FLOW_REPLY, Flow, FlowKey, Frontend, Port};
 
 /// The packet, its flow and what is being made of them.
@@ -31,6 +32,10 @@ pub struct Work<A> {
     pub other_key: FlowKey<A>,
     /// The other half.
     pub other: Flow<A>,
+    /// Which ports are tried.
+    pub candidates: Candidates,
+    /// The key of the other half of the flow that has the port which is tried.
+    pub rival_key: FlowKey<A>,
     /// The frontend that the packet addresses.
     pub frontend: Frontend,
     /// The backend that was picked.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use nodeport_common::abi::{FlowState, FrontendKey, IPPROTO_TCP, Reason};
 use nodeport_common::core::family::V4;
 use nodeport_common::core::flow::set_state;
-use nodeport_common::core::state::{ACK, RST, SYN};
+use nodeport_common::core::state::{ACK, FIN, RST, SYN};
 use nodeport_common::core::verdict::Action;
 use nodeport_common::frames::tcp;
 use proptest::prelude::*;
@@ -86,17 +86,19 @@ fn a_port_that_is_no_longer_ours_is_not_kept<F: Net>() {
 }
 in_both_families!(a_port_that_is_no_longer_ours_is_not_kept);
 
-/// The step between two tries must not be a multiple of the range, whatever its size.
+/// No step between two tries may be a multiple of the range, whatever its size.
 #[test]
 fn a_taken_port_leads_to_a_free_one_in_ranges_of_any_size() {
     let sizes = (2..=200).chain([1000, 1021, 2042, 1021 * 7, 1021 * 64, 28232, 32768, 65535]);
     for count in sizes {
-        let node = with_range(count);
-        node.world.script.borrow_mut().extend([77, 77]);
-        let first = node.xdp(&tcp(nth_client::<V4>(0), frontend::<V4>(), SYN)).view().src;
-        let second = node.xdp(&tcp(nth_client::<V4>(1), frontend::<V4>(), SYN));
-        assert_eq!(second.action, Action::Send(INSIDE), "of {count} ports one is taken");
-        assert_ne!(second.view().src, first);
+        for random in 72..80 {
+            let node = with_range(count);
+            node.world.script.borrow_mut().extend([random, random]);
+            let first = node.xdp(&tcp(nth_client::<V4>(0), frontend::<V4>(), SYN)).view().src;
+            let second = node.xdp(&tcp(nth_client::<V4>(1), frontend::<V4>(), SYN));
+            assert_eq!(second.action, Action::Send(INSIDE), "of {count} ports one is taken");
+            assert_ne!(second.view().src, first);
+        }
     }
 }
 
@@ -201,6 +203,44 @@ fn a_flood_keeps_nobody_out<F: Net>() {
     }
 }
 in_both_families!(a_flood_keeps_nobody_out);
+
+/// Closed flows hold most ports: they give them away, and a newcomer among them finishes its handshake.
+fn closed_flows_give_their_ports_away_before_newcomers<F: Net>() {
+    for ending in [&[FIN | ACK][..], &[RST]] {
+        let node = with_range(16);
+        for number in 0..15 {
+            let seen = node.connect::<F>(nth_client::<F>(number));
+            for flags in ending {
+                node.xdp(&tcp(nth_client::<F>(number), frontend::<F>(), *flags)).view();
+                node.xdp(&tcp(remote::<F>(), seen, *flags)).view();
+            }
+        }
+        let seen = node.xdp(&tcp(client::<F>(), frontend::<F>(), SYN)).view().src;
+        node.xdp(&tcp(remote::<F>(), seen, SYN | ACK)).view();
+        // What is over was silent for a second by then.
+        node.world.wait(HZ + 1);
+        for number in 20..23 {
+            let theirs = node.connect::<F>(nth_client::<F>(number));
+            assert_ne!(theirs, seen, "client {number}");
+        }
+        node.xdp(&tcp(client::<F>(), frontend::<F>(), ACK)).view();
+        assert_eq!(node.halves::<F>().len(), 32);
+        assert_paired::<F>(&node);
+    }
+}
+in_both_families!(closed_flows_give_their_ports_away_before_newcomers);
+
+/// A flow that closed a moment ago keeps its port: its last segments may still be on their way.
+fn what_has_just_closed_keeps_its_port<F: Net>() {
+    let node = with_range(1);
+    node.connect::<F>(client::<F>());
+    node.xdp(&tcp(client::<F>(), frontend::<F>(), RST)).view();
+    let refused = tcp(nth_client::<F>(1), frontend::<F>(), SYN);
+    assert_eq!(node.xdp(&refused).action, Action::Drop);
+    node.world.wait(HZ + 1);
+    assert_eq!(node.xdp(&refused).action, Action::Send(INSIDE));
+}
+in_both_families!(what_has_just_closed_keeps_its_port);
 
 /// Where most ports are of flows that have proved themselves, the few newcomers are still found.
 #[test]
