@@ -5,7 +5,6 @@
 //! over or `cleanup` removes them.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -17,7 +16,7 @@ use tracing::{info, warn};
 
 use crate::config::{self, Config, Instance};
 use crate::dataplane::Dataplane;
-use crate::plan::SeedRule;
+use crate::plan::{SeedRule, Settings};
 use crate::reconcile::Reconciler;
 use crate::state_file::State;
 use crate::sync::Sync;
@@ -49,9 +48,12 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let sync = Sync::start(dataplane)?;
     let seed = seed_rule(config, sync.seed());
-    let node_name: Arc<str> = config.node_name.as_str().into();
+    let settings = Settings {
+        node_name: config.node_name.as_str().into(),
+        source_ranges: config.serves.source_ranges,
+    };
     let (store, mut tasks) = watching.follow(sync.has_adopted());
-    let reconciler = Reconciler::new(store.clone(), node_name, sync, seed);
+    let reconciler = Reconciler::new(store.clone(), settings, sync, seed);
     let mut worker = Worker { reconciler, file: File::new(&config.instance) };
     let listed = Notify::new();
     let outcome = tokio::select! {

@@ -77,6 +77,21 @@ pub struct Run {
     /// Ports that Services may use as nodePort.
     #[arg(long, default_value = "30000-32767", value_name = "FIRST-LAST")]
     pub node_port_range: String,
+    /// Load balancers' addresses (status.loadBalancer.ingress) to serve: all, none, or networks separated
+    /// by commas.
+    #[arg(long, default_value = "all", value_name = "NETWORKS")]
+    pub load_balancer_ips: String,
+    /// External IPs (spec.externalIPs) to serve: none, all, or networks. Whoever may write Services can
+    /// ask for any address in them.
+    #[arg(long, default_value = "none", value_name = "NETWORKS")]
+    pub external_ips: String,
+    /// Serve ClusterIPs to whoever reaches them through this node from outside.
+    #[arg(long)]
+    pub cluster_ips: bool,
+    /// What spec.loadBalancerSourceRanges guard: the load balancer's addresses, as with kube-proxy, or
+    /// nodePorts and external IPs as well.
+    #[arg(long, value_enum, default_value_t = SourceRangesArg::LoadBalancer)]
+    pub source_ranges: SourceRangesArg,
     /// Interfaces to serve, separated by commas, or auto.
     #[arg(long, default_value = "auto", value_name = "NAMES")]
     pub devices: String,
@@ -151,6 +166,15 @@ pub enum NoBackendArg {
     Reset,
     /// Nothing.
     Drop,
+}
+
+/// Value of `--source-ranges`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SourceRangesArg {
+    /// The load balancer's addresses.
+    LoadBalancer,
+    /// All addresses that clients outside use.
+    All,
 }
 
 /// Value of `--output`.

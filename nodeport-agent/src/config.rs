@@ -1,6 +1,7 @@
 //! The command line, checked: every value here can be relied on, and every error says what to
 //! change.
 
+mod networks;
 mod ports;
 mod time;
 
@@ -10,10 +11,11 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use nodeport_common::core::table::slot::ENTRY_BITS;
 
+pub use networks::Networks;
 pub use ports::PortRange;
 use time::duration;
 
-use crate::args::{Common, LocalModeArg, ModeArg, NoBackendArg, Run};
+use crate::args::{Common, LocalModeArg, ModeArg, NoBackendArg, Run, SourceRangesArg};
 
 /// Folder of all instances' runtime files, if the user names none.
 pub(crate) const RUN_DIR: &str = "/run/nodeport";
@@ -45,6 +47,8 @@ pub struct Config {
     pub node_name: String,
     /// Ports that may be nodePorts.
     pub node_ports: PortRange,
+    /// Which addresses of Services are served beside nodePorts.
+    pub serves: Serves,
     /// Interfaces to serve.
     pub devices: Devices,
     /// Hook to use.
@@ -61,6 +65,29 @@ pub struct Config {
     pub sizes: Sizes,
     /// How long flows may be silent.
     pub timeouts: Timeouts,
+}
+
+/// Which addresses of Services are served beside nodePorts, for packets that arrive at the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Serves {
+    /// ClusterIPs.
+    pub cluster_ips: bool,
+    /// Addresses of load balancers in these networks.
+    pub load_balancer_ips: Networks,
+    /// `externalIPs` in these networks: whoever may write Services can ask for any address
+    /// (CVE-2020-8554).
+    pub external_ips: Networks,
+    /// What `loadBalancerSourceRanges` guard.
+    pub source_ranges: SourceRanges,
+}
+
+/// What `loadBalancerSourceRanges` guard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceRanges {
+    /// Addresses of load balancers, as with kube-proxy.
+    LoadBalancer,
+    /// All addresses that clients outside use: nodePorts and external IPs as well.
+    All,
 }
 
 /// Where the objects come from.
@@ -176,6 +203,7 @@ impl Config {
             source: source(run)?,
             node_name: node_name(run)?,
             node_ports,
+            serves: serves(run)?,
             devices: devices(&run.devices)?,
             mode: mode(run.mode),
             local_mode: match run.local_mode {
@@ -238,6 +266,18 @@ fn devices(value: &str) -> anyhow::Result<Devices> {
         }
     }
     Ok(Devices::Named(names))
+}
+
+fn serves(run: &Run) -> anyhow::Result<Serves> {
+    Ok(Serves {
+        cluster_ips: run.cluster_ips,
+        load_balancer_ips: Networks::option("--load-balancer-ips", &run.load_balancer_ips)?,
+        external_ips: Networks::option("--external-ips", &run.external_ips)?,
+        source_ranges: match run.source_ranges {
+            SourceRangesArg::LoadBalancer => SourceRanges::LoadBalancer,
+            SourceRangesArg::All => SourceRanges::All,
+        },
+    })
 }
 
 fn mode(mode: ModeArg) -> Mode {

@@ -37,8 +37,9 @@ pub struct Reconciler {
 impl Reconciler {
     /// A loop that has not taken a step yet.
     #[must_use]
-    pub fn new(store: Arc<Store>, node_name: Arc<str>, sync: Sync, seed: SeedRule) -> Self {
-        let planner = Planner::new(Settings { node_name: node_name.clone() });
+    pub fn new(store: Arc<Store>, settings: Settings, sync: Sync, seed: SeedRule) -> Self {
+        let node_name = settings.node_name.clone();
+        let planner = Planner::new(settings);
         Self {
             store,
             planner,

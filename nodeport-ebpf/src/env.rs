@@ -1,9 +1,10 @@
 //! `Env` and `Tables` over helpers and maps.
 
+use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64};
 use nodeport_common::abi::{
     Addr4, Addr6, Backend, Control, Flow, FlowKey, FlowState, Frontend, FrontendKey,
-    PORTS_PER_LINE, Reason, SLOTS_PER_LINE, ServiceStats, Tags,
+    PORTS_PER_LINE, Reason, SLOTS_PER_LINE, ServiceStats, SourceRange, Tags,
 };
 use nodeport_common::core::env::{Env, Hook, Inserted, Route, Step, Stepped, Tables};
 use nodeport_common::core::family::{V4, V6};
@@ -116,7 +117,7 @@ impl<C: RouteContext, const HOOK: u8> Env for Kernel<C, HOOK> {
 }
 
 macro_rules! tables {
-    ($family:ty, $addr:ty, $frontends:ident, $backends:ident, $node_addrs:ident, $work:ident) => {
+    ($family:ty, $addr:ty, $frontends:ident, $ranges:ident, $backends:ident, $node_addrs:ident, $work:ident) => {
         impl<C: RouteContext, const HOOK: u8> Tables<$family> for Kernel<C, HOOK> {
             type Flow<'a>
                 = MapFlow<$family>
@@ -177,6 +178,13 @@ macro_rules! tables {
             }
 
             #[inline(always)]
+            fn admits(&self, service: u32, client: &$addr) -> bool {
+                let bits = SourceRange::<$addr>::SERVICE_BITS + 8 * size_of::<$addr>() as u32;
+                let range = Key::new(bits, SourceRange { service, address: *client });
+                maps::$ranges.get(&range).is_some()
+            }
+
+            #[inline(always)]
             fn is_node_address(&self, address: &$addr) -> bool {
                 maps::$node_addrs.get_ptr(address).is_some()
             }
@@ -210,5 +218,5 @@ macro_rules! tables {
     };
 }
 
-tables!(V4, Addr4, FRONTENDS4, BACKENDS4, NODE_ADDRS4, WORK4);
-tables!(V6, Addr6, FRONTENDS6, BACKENDS6, NODE_ADDRS6, WORK6);
+tables!(V4, Addr4, FRONTENDS4, RANGES4, BACKENDS4, NODE_ADDRS4, WORK4);
+tables!(V6, Addr6, FRONTENDS6, RANGES6, BACKENDS6, NODE_ADDRS6, WORK6);

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread::sleep;
 
 use clap::Parser;
@@ -136,7 +137,8 @@ fn names_that_could_not_be_written_are_written_later() {
     let store = Arc::new(Store::default());
     let fake = Fake::new(1 << 16);
     let sync = Sync::start(Box::new(fake)).unwrap();
-    let mut reconciler = Reconciler::new(store, "n1".into(), sync, SeedRule::Given(1));
+    let mut reconciler =
+        Reconciler::new(store, crate::plan::testing::settings(), sync, SeedRule::Given(1));
     let config = config(folder.path());
     let mut file = File::new(&config.instance);
     let start = Instant::now();

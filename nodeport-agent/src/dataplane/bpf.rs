@@ -16,6 +16,7 @@ use super::control::Control;
 use super::counters::Counters;
 use super::maps::{Hash, hash, shared};
 use super::pins::{Lock, Pins};
+use super::ranges::Ranges;
 use super::sys::{self, SharedArray};
 use super::wire::Wire;
 use super::worker::Worker;
@@ -56,6 +57,7 @@ pub(super) struct Tables {
     counters: Counters,
     frontends4: Hash<FrontendKey<Addr4>, Frontend>,
     frontends6: Hash<FrontendKey<Addr6>, Frontend>,
+    ranges: Ranges,
     backends4: SharedArray<Backend<Addr4>>,
     backends6: SharedArray<Backend<Addr6>>,
     slots: SharedArray<SlotLine>,
@@ -115,6 +117,7 @@ impl Tables {
             counters: Counters::open(pins)?,
             frontends4: hash(pins, maps::FRONTENDS4)?,
             frontends6: hash(pins, maps::FRONTENDS6)?,
+            ranges: Ranges::open(pins)?,
             backends4: shared(pins, maps::BACKENDS4)?,
             backends6: shared(pins, maps::BACKENDS6)?,
             slots: shared(pins, maps::SLOTS)?,
@@ -131,6 +134,7 @@ impl Tables {
             seed: self.control.read().hash_seed,
             frontends4: entries(&self.frontends4).context(maps::FRONTENDS4)?,
             frontends6: entries(&self.frontends6).context(maps::FRONTENDS6)?,
+            ranges: self.ranges.read().context("reading source ranges")?,
             backends4: elements(&self.backends4),
             backends6: elements(&self.backends6),
             node_addresses4: keys(entries(&self.node_addresses4).context(maps::NODE_ADDRS4)?),
@@ -203,6 +207,8 @@ impl Tables {
             Op::RemoveFrontend6(key) => {
                 remove(&mut self.frontends6, maps::FRONTENDS6, *key, &shown(key))
             }
+            Op::AddRange(service, range) => self.ranges.add(*service, range),
+            Op::RemoveRange(service, range) => self.ranges.remove(*service, range),
             Op::PutBackend4(index, value) => set(&self.backends4, maps::BACKENDS4, *index, *value),
             Op::PutBackend6(index, value) => set(&self.backends6, maps::BACKENDS6, *index, *value),
             Op::WriteSlots { offset, slots } => self.write_slots(*offset, slots),
@@ -292,7 +298,7 @@ fn remove<K: Plain, V: Plain>(
     }
 }
 
-fn errno(error: &MapError) -> Option<i32> {
+pub(super) fn errno(error: &MapError) -> Option<i32> {
     match error {
         MapError::SyscallError(error) => error.io_error.raw_os_error(),
         _ => None,

@@ -53,11 +53,12 @@ impl fmt::Debug for Counters {
 }
 
 fn add(one: ServiceStats, other: ServiceStats) -> ServiceStats {
-    let ServiceStats { opened, no_backend, no_port, table_full } = other;
+    let ServiceStats { opened, no_backend, no_port, table_full, denied } = other;
     ServiceStats {
         opened: one.opened + opened,
         no_backend: one.no_backend + no_backend,
         no_port: one.no_port + no_port,
         table_full: one.table_full + table_full,
+        denied: one.denied + denied,
     }
 }

@@ -21,6 +21,7 @@ mod overload;
 pub(crate) mod pins;
 mod pods;
 mod preflight;
+mod ranges;
 pub mod status;
 #[expect(unsafe_code, reason = "system calls, and memory shared with the kernel")]
 pub(crate) mod sys;
@@ -35,6 +36,7 @@ pub(crate) use sys::wire;
 
 use std::collections::BTreeMap;
 
+use ipnet::IpNet;
 use nodeport_common::abi::{Addr4, Addr6, Backend, Frontend, FrontendKey};
 
 /// Names of the interfaces of this thread's network namespace, by their numbers; none if the
@@ -57,6 +59,10 @@ pub enum Op {
     RemoveFrontend4(FrontendKey<Addr4>),
     /// Remove an IPv6 frontend.
     RemoveFrontend6(FrontendKey<Addr6>),
+    /// Let clients in that network use the guarded frontends of the service port of that id.
+    AddRange(u32, IpNet),
+    /// Let them no more; that the network is not there is no failure.
+    RemoveRange(u32, IpNet),
     /// Write the IPv4 backend of that index.
     PutBackend4(u32, Backend<Addr4>),
     /// Write the IPv6 backend of that index.
@@ -94,6 +100,8 @@ pub struct Observed {
     pub frontends4: Vec<(FrontendKey<Addr4>, Frontend)>,
     /// IPv6 frontends.
     pub frontends6: Vec<(FrontendKey<Addr6>, Frontend)>,
+    /// Networks whose clients may use guarded frontends, by the id of the service port.
+    pub ranges: Vec<(u32, IpNet)>,
     /// IPv4 backends that are not all zero, by index.
     pub backends4: Vec<(u32, Backend<Addr4>)>,
     /// IPv6 backends that are not all zero, by index.

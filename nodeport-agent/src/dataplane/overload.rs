@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn what_was_counted_long_ago_is_not_held_against_a_service() {
-        let now = ServiceStats { opened: 9, no_backend: 9, no_port: 3, table_full: 4 };
+        let now = ServiceStats { opened: 9, no_backend: 9, no_port: 3, table_full: 4, denied: 9 };
         assert_eq!(at_first(&now, 7), ServiceStats::default());
         assert_eq!(at_first(&now, 6), now);
         assert_eq!(at_first(&ServiceStats::default(), 0), ServiceStats::default());
@@ -137,7 +137,8 @@ mod tests {
 
     #[test]
     fn only_what_grew_is_trouble() {
-        let before = ServiceStats { opened: 1, no_backend: 2, no_port: 3, table_full: 4 };
+        let before =
+            ServiceStats { opened: 1, no_backend: 2, no_port: 3, table_full: 4, denied: 5 };
         assert_eq!(trouble(&before, &ServiceStats { opened: 9, no_backend: 9, ..before }), None);
         let text = trouble(&before, &ServiceStats { table_full: 6, ..before }).unwrap();
         assert!(text.starts_with("2 flows") && text.contains("--max-flows"), "{text}");

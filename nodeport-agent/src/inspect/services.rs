@@ -28,6 +28,7 @@ pub(super) struct ServiceRow {
     packets_without_backend: u64,
     flows_without_port: u64,
     flows_without_room: u64,
+    packets_denied: u64,
 }
 
 impl Row for ServiceRow {
@@ -41,6 +42,7 @@ impl Row for ServiceRow {
         "NO-BACKEND",
         "NO-PORT",
         "NO-ROOM",
+        "DENIED",
     ];
 
     fn add_to(&self, cells: &mut Cells) {
@@ -54,6 +56,7 @@ impl Row for ServiceRow {
             self.packets_without_backend.to_string(),
             self.flows_without_port.to_string(),
             self.flows_without_room.to_string(),
+            self.packets_denied.to_string(),
         ]);
     }
 }
@@ -118,6 +121,7 @@ fn row<A: InFamily>(
         packets_without_backend: stats.no_backend,
         flows_without_port: stats.no_port,
         flows_without_room: stats.table_full,
+        packets_denied: stats.denied,
     })
 }
 

@@ -83,6 +83,7 @@ struct Drops {
     packets_without_backend: u64,
     flows_without_port: u64,
     flows_without_room: u64,
+    packets_denied: u64,
 }
 
 /// Puts it together.
@@ -202,14 +203,15 @@ fn counters(view: &View) -> anyhow::Result<Vec<Counter>> {
 fn drops(view: &View) -> anyhow::Result<Vec<Drops>> {
     let mut drops = Vec::new();
     for (id, service) in services::ids(view)? {
-        let ServiceStats { opened: _, no_backend, no_port, table_full } =
+        let ServiceStats { opened: _, no_backend, no_port, table_full, denied } =
             view.counters.service(id)?;
-        if no_backend + no_port + table_full > 0 {
+        if no_backend + no_port + table_full + denied > 0 {
             drops.push(Drops {
                 service,
                 packets_without_backend: no_backend,
                 flows_without_port: no_port,
                 flows_without_room: table_full,
+                packets_denied: denied,
             });
         }
     }
@@ -321,12 +323,19 @@ impl Row for &Counter {
 }
 
 impl Row for Drops {
-    const TITLES: &'static [&'static str] = &["SERVICE", "NO-BACKEND", "NO-PORT", "NO-ROOM"];
+    const TITLES: &'static [&'static str] =
+        &["SERVICE", "NO-BACKEND", "NO-PORT", "NO-ROOM", "DENIED"];
 
     fn add_to(&self, cells: &mut Cells) {
-        let Self { service, packets_without_backend, flows_without_port, flows_without_room } =
-            self;
-        let numbers = [packets_without_backend, flows_without_port, flows_without_room];
+        let Self {
+            service,
+            packets_without_backend,
+            flows_without_port,
+            flows_without_room,
+            packets_denied,
+        } = self;
+        let numbers =
+            [packets_without_backend, flows_without_port, flows_without_room, packets_denied];
         let numbers = numbers.into_iter().map(ToString::to_string);
         cells.texts(std::iter::once(service.clone()).chain(numbers));
     }

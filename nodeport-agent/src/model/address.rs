@@ -21,6 +21,18 @@ pub fn endpoint(text: &str, family: Family) -> Result<IpAddr, String> {
     }
 }
 
+/// Reads an address that clients use.
+///
+/// # Errors
+/// Says why no packet can be for such an address, or what is wrong with the text.
+pub fn frontend(text: &str) -> Result<IpAddr, String> {
+    let address: IpAddr = text.parse().map_err(|_| format!("{text:?} is not an IP address"))?;
+    match objection(address) {
+        Some(what) => Err(format!("{address} is {what}, at which no client reaches a node")),
+        None => Ok(address),
+    }
+}
+
 /// Why nothing can be balanced to this address. The API server refuses the same ones.
 fn objection(address: IpAddr) -> Option<&'static str> {
     match address {

@@ -1,22 +1,26 @@
-//! A Service, and which of its ports have a nodePort.
+//! A Service, and which of its ports clients can address.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
 
 use super::address::port as port_number;
+use super::exposure::{self, ServiceAddress};
 use super::{Family, Finding, Findings, Kind, Name, Origin, Protocol};
-use crate::config::PortRange;
+use crate::config::{PortRange, Serves};
 
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 
 /// What a Service is held against.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Rules {
     /// Ports that may be nodePorts.
     pub node_ports: PortRange,
+    /// Which addresses are served beside nodePorts.
+    pub serves: Serves,
 }
 
 /// What counts of a Service.
@@ -35,13 +39,19 @@ pub struct Service {
     pub families: Option<Vec<Family>>,
     /// Traffic from outside may go to endpoints on this node only.
     pub external_local: bool,
-    /// The ports that have a nodePort.
+    /// Traffic from inside the cluster may go to endpoints on this node only.
+    pub internal_local: bool,
+    /// Its ports that clients can address.
     pub ports: Vec<ServicePort>,
+    /// Its own addresses.
+    pub addresses: Vec<ServiceAddress>,
+    /// Who may use a load balancer's address, sorted; none if everybody may.
+    pub source_ranges: Option<Vec<IpNet>>,
     /// What is wrong with it.
     pub findings: Vec<Finding>,
 }
 
-/// A port of a Service that has a nodePort.
+/// A port of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePort {
     /// Where it stands in `spec.ports`.
@@ -52,22 +62,28 @@ pub struct ServicePort {
     pub protocol: Protocol,
     /// Its number.
     pub port: u16,
-    /// The port on every node.
-    pub node_port: u16,
+    /// The port on every node, if it has one.
+    pub node_port: Option<u16>,
 }
 
 impl Service {
     /// Reads a Service.
     #[must_use]
-    pub fn new(service: &core::Service, origin: Origin, rules: Rules) -> Self {
+    pub fn new(service: &core::Service, origin: Origin, rules: &Rules) -> Self {
         let name = name(&service.metadata);
         let mut findings = Findings::new(origin.clone(), Kind::Service, name.clone());
         let none = core::ServiceSpec::default();
         let spec = service.spec.as_ref().unwrap_or(&none);
-        let ports = match is_ours(service, spec) {
-            true => ports(spec, rules, &mut findings),
+        let is_ours = is_ours(service, spec);
+        let addresses = match is_ours {
+            true => exposure::addresses(service, rules, &mut findings),
             false => Vec::new(),
         };
+        let mut ports = match is_ours {
+            true => ports(spec, rules, !addresses.is_empty(), &mut findings),
+            false => Vec::new(),
+        };
+        ports.retain(|port| port.node_port.is_some() || !addresses.is_empty());
         if !ports.is_empty() {
             report_unserved(spec, &mut findings);
         }
@@ -76,6 +92,12 @@ impl Service {
             uid: service.metadata.uid.as_deref().unwrap_or_default().into(),
             families: families(spec, &mut findings),
             external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
+            internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
+            source_ranges: match ports.is_empty() {
+                true => None,
+                false => exposure::source_ranges(spec, &mut findings),
+            },
+            addresses,
             name,
             origin,
             ports,
@@ -95,15 +117,15 @@ pub(super) fn name_in(namespace: &str, name: &str) -> Name {
     Name::new(if namespace.is_empty() { "default" } else { namespace }, name)
 }
 
-/// Whether it is for us, and of a type that has nodePorts.
+/// Whether it is for us, and of a type that clients can address.
 fn is_ours(service: &core::Service, spec: &core::ServiceSpec) -> bool {
     let labels = service.metadata.labels.as_ref();
     let elsewhere = labels.is_some_and(|labels| {
         labels.contains_key(PROXY_NAME_LABEL) || labels.contains_key(HEADLESS_LABEL)
     });
     let headless = spec.cluster_ip.as_deref() == Some("None");
-    let exposed = matches!(spec.type_.as_deref(), Some("NodePort" | "LoadBalancer"));
-    exposed && !elsewhere && !headless
+    let elsewhere_named = spec.type_.as_deref() == Some("ExternalName");
+    !elsewhere && !headless && !elsewhere_named
 }
 
 fn families(spec: &core::ServiceSpec, findings: &mut Findings) -> Option<Vec<Family>> {
@@ -140,16 +162,33 @@ fn report_unserved(spec: &core::ServiceSpec, findings: &mut Findings) {
 }
 
 /// Reads the ports one after the other and keeps those that can be served.
-fn ports(spec: &core::ServiceSpec, rules: Rules, findings: &mut Findings) -> Vec<ServicePort> {
-    let mut reader =
-        Reader { spec, rules, findings, names: BTreeSet::new(), taken: BTreeSet::new() };
+fn ports(
+    spec: &core::ServiceSpec,
+    rules: &Rules,
+    has_addresses: bool,
+    findings: &mut Findings,
+) -> Vec<ServicePort> {
+    let has_node_ports = matches!(spec.type_.as_deref(), Some("NodePort" | "LoadBalancer"));
+    if !has_node_ports && !has_addresses {
+        return Vec::new();
+    }
+    let (names, taken) = (BTreeSet::new(), BTreeSet::new());
+    let mut reader = Reader { spec, rules, has_node_ports, findings, names, taken };
     let listed = spec.ports.iter().flatten().enumerate();
     listed.filter_map(|(position, port)| reader.port(position, port)).collect()
 }
 
+/// What a port says of its nodePort.
+enum NodePort {
+    Is(u16),
+    None,
+    Refused,
+}
+
 struct Reader<'a> {
     spec: &'a core::ServiceSpec,
-    rules: Rules,
+    rules: &'a Rules,
+    has_node_ports: bool,
     findings: &'a mut Findings,
     names: BTreeSet<(Arc<str>, Protocol)>,
     taken: BTreeSet<(u16, Protocol)>,
@@ -160,14 +199,20 @@ impl Reader<'_> {
         let at = |field: &str| format!("spec.ports[{position}].{field}");
         let protocol = self.or_report(at("protocol"), Protocol::parse(port.protocol.as_deref()))?;
         let number = self.or_report(at("port"), port_number(port.port))?;
-        let node_port = self.node_port(at("nodePort"), port.node_port)?;
+        let node_port = match self.node_port(at("nodePort"), port.node_port) {
+            NodePort::Is(port) => Some(port),
+            NodePort::None => None,
+            NodePort::Refused => return None,
+        };
         let name: Arc<str> = port.name.as_deref().unwrap_or_default().into();
         if !self.names.insert((name.clone(), protocol)) {
             let problem = format!("{name:?} is the name of an earlier port; give each its own");
             self.findings.error(at("name"), problem);
             return None;
         }
-        if !self.taken.insert((node_port, protocol)) {
+        if let Some(node_port) = node_port
+            && !self.taken.insert((node_port, protocol))
+        {
             let problem = format!("{node_port} is taken by an earlier port; choose another");
             self.findings.error(at("nodePort"), problem);
             return None;
@@ -179,15 +224,17 @@ impl Reader<'_> {
         read.map_err(|problem| self.findings.error(field, problem)).ok()
     }
 
-    fn node_port(&mut self, field: String, number: Option<i32>) -> Option<u16> {
-        let number = number.unwrap_or(0);
+    fn node_port(&mut self, field: String, number: Option<i32>) -> NodePort {
+        let number = number.filter(|_| self.has_node_ports).unwrap_or(0);
         if number == 0 {
             self.no_node_port(field);
-            return None;
+            return NodePort::None;
         }
-        let port = self.or_report(field.clone(), port_number(number))?;
+        let Some(port) = self.or_report(field.clone(), port_number(number)) else {
+            return NodePort::Refused;
+        };
         if self.rules.node_ports.contains(port) {
-            return Some(port);
+            return NodePort::Is(port);
         }
         let problem = format!(
             "{port} is outside --node-port-range {}; choose a port in it, or widen it",
@@ -195,7 +242,10 @@ impl Reader<'_> {
         );
         self.findings.broken_rule(field, problem);
         // The API server accepted it, so somebody relies on it.
-        (*self.findings.origin() == Origin::Api).then_some(port)
+        match self.findings.origin() {
+            Origin::Api => NodePort::Is(port),
+            Origin::File(_) => NodePort::Refused,
+        }
     }
 
     /// A LoadBalancer may do without; in a manifest of a NodePort nobody fills it in.
@@ -217,10 +267,7 @@ mod tests {
 
     use super::*;
     use crate::model::Severity;
-
-    fn rules() -> Rules {
-        Rules { node_ports: PortRange::new(30000, 32767).unwrap() }
-    }
+    use crate::model::testing::rules;
 
     fn file() -> Origin {
         Origin::File(Arc::new("web.yaml".into()))
@@ -228,7 +275,7 @@ mod tests {
 
     fn service(spec: serde_json::Value, origin: Origin) -> Service {
         let object = json!({"metadata": {"name": "web"}, "spec": spec});
-        Service::new(&serde_json::from_value(object).unwrap(), origin, rules())
+        Service::new(&serde_json::from_value(object).unwrap(), origin, &rules())
     }
 
     fn one_port(port: serde_json::Value, origin: Origin) -> Service {
@@ -241,7 +288,7 @@ mod tests {
         assert_eq!(service.name, Name::new("default", "web"));
         assert_eq!((service.families, service.external_local), (None, false));
         let port = &service.ports[0];
-        assert_eq!((port.protocol, port.port, port.node_port), (Protocol::Tcp, 80, 30007));
+        assert_eq!((port.protocol, port.port, port.node_port), (Protocol::Tcp, 80, Some(30007)));
         assert_eq!(service.findings, []);
     }
 
@@ -267,7 +314,7 @@ mod tests {
     #[test]
     fn what_the_api_accepted_outside_the_range_is_served_with_a_warning() {
         let service = one_port(json!({"port": 80, "nodePort": 8080}), Origin::Api);
-        assert_eq!(service.ports[0].node_port, 8080);
+        assert_eq!(service.ports[0].node_port, Some(8080));
         assert_eq!(service.findings[0].severity, Severity::Warning);
     }
 
@@ -302,7 +349,7 @@ mod tests {
                 "spec": {"type": "NodePort", "ports": ports},
             });
             let object = serde_json::from_value(object).unwrap();
-            assert_eq!(Service::new(&object, file(), rules()).ports, []);
+            assert_eq!(Service::new(&object, file(), &rules()).ports, []);
         }
     }
 

@@ -6,10 +6,16 @@ use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::{Entry, Name, Node, Origin, RawSlice, Rules, Service, Slice};
-use crate::config::PortRange;
+use crate::config::{Networks, PortRange, Serves, SourceRanges};
 
 pub(crate) fn rules() -> Rules {
-    Rules { node_ports: PortRange::new(30000, 32767).expect("a range") }
+    let serves = Serves {
+        cluster_ips: false,
+        load_balancer_ips: Networks::all(),
+        external_ips: Networks::none(),
+        source_ranges: SourceRanges::LoadBalancer,
+    };
+    Rules { node_ports: PortRange::new(30000, 32767).expect("a range"), serves }
 }
 
 pub(crate) fn name(name: &str) -> Name {
@@ -25,7 +31,18 @@ pub(crate) fn service(name: &str, ports: Value) -> Arc<Service> {
 pub(crate) fn service_with(name: &str, mut spec: Value) -> Arc<Service> {
     spec["type"] = "NodePort".into();
     let object = json!({"metadata": {"name": name, "uid": name}, "spec": spec});
-    Arc::new(Service::new(&from(object), Origin::Api, rules()))
+    Arc::new(Service::new(&from(object), Origin::Api, &rules()))
+}
+
+/// A Service of type LoadBalancer with these ports, its balancer's addresses and source ranges.
+pub(crate) fn balanced(name: &str, ports: Value, ips: &[&str], ranges: &[&str]) -> Arc<Service> {
+    let ingress: Vec<_> = ips.iter().map(|ip| json!({"ip": ip})).collect();
+    let object = json!({
+        "metadata": {"name": name, "uid": name},
+        "spec": {"type": "LoadBalancer", "ports": ports, "loadBalancerSourceRanges": ranges},
+        "status": {"loadBalancer": {"ingress": ingress}},
+    });
+    Arc::new(Service::new(&from(object), Origin::Api, &rules()))
 }
 
 /// A slice `service-number` with these ports and endpoints; its family is that of the first

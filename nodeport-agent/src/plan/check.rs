@@ -3,6 +3,8 @@
 
 use foldhash::HashMap;
 
+#[cfg(test)]
+use super::desired::Traffic;
 use super::desired::{Desired, FrontendAt, Group, GroupKey, Target};
 use crate::model::Family;
 
@@ -47,6 +49,10 @@ pub fn group(key: &GroupKey, group: &Group) -> Vec<Violation> {
             broken.push(format!("{frontend} has no port"));
         }
     }
+    if !group.guarded.is_subset(&group.frontends) {
+        broken.push("it guards what is none of its frontends".to_owned());
+    }
+    ranges(key.family, group, &mut broken);
     targets("usable", &group.usable, key.family, &mut broken);
     targets("lingering", &group.lingering, key.family, &mut broken);
     for target in &group.lingering {
@@ -55,6 +61,17 @@ pub fn group(key: &GroupKey, group: &Group) -> Vec<Violation> {
         }
     }
     broken.into_iter().map(|what| Violation { group: key.clone(), what }).collect()
+}
+
+fn ranges(family: Family, group: &Group, broken: &mut Vec<String>) {
+    if group.guarded.is_empty() && !group.ranges.is_empty() {
+        broken.push("it has source ranges and nothing that they guard".to_owned());
+    }
+    for range in &group.ranges {
+        if Family::of(range.network()) != family || *range != range.trunc() {
+            broken.push(format!("{range} is no source range of its family"));
+        }
+    }
 }
 
 fn targets(list: &str, targets: &[Target], family: Family, broken: &mut Vec<String>) {
@@ -72,6 +89,7 @@ fn targets(list: &str, targets: &[Target], family: Family, broken: &mut Vec<Stri
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::sync::Arc;
 
     use super::*;
@@ -80,7 +98,7 @@ mod tests {
     fn key() -> GroupKey {
         let service = Name::new("default", "web");
         let port = PortName { service, port: "".into(), protocol: Protocol::Tcp };
-        GroupKey { port, family: Family::V4 }
+        GroupKey { port, family: Family::V4, traffic: Traffic::External }
     }
 
     fn target(at: &str) -> Target {
@@ -88,9 +106,13 @@ mod tests {
     }
 
     fn good() -> Group {
+        let frontends: BTreeSet<_> =
+            [FrontendAt::node_port(Family::V4, 30007, Protocol::Tcp)].into();
         Group {
             port: 80,
-            frontends: [FrontendAt::node_port(Family::V4, 30007, Protocol::Tcp)].into(),
+            guarded: frontends.clone(),
+            ranges: vec!["192.0.2.0/24".parse().unwrap()],
+            frontends,
             usable: vec![target("10.0.0.1:80"), target("10.0.0.2:80")],
             lingering: vec![target("10.0.0.3:80")],
             drops: false,
@@ -105,7 +127,12 @@ mod tests {
     #[test]
     fn each_rule_is_checked() {
         type Break = (&'static str, fn(&mut Group));
-        let broken: [Break; 7] = [
+        let broken: [Break; 10] = [
+            ("none of its frontends", |group| {
+                group.guarded = [FrontendAt::node_port(Family::V4, 1, Protocol::Tcp)].into();
+            }),
+            ("nothing that they guard", |group| group.guarded.clear()),
+            ("no source range", |group| group.ranges = vec!["fd00::/8".parse().unwrap()]),
             ("no frontend", |group| group.frontends.clear()),
             ("not of its family", |group| {
                 group.frontends = [FrontendAt::node_port(Family::V6, 1, Protocol::Tcp)].into();

@@ -6,6 +6,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use crate::model::{Family, PortName, Protocol};
 
 /// The desired state of the data path.
@@ -18,19 +20,48 @@ pub struct Desired {
 }
 
 /// What names a group: the two families of a service port live apart, so that what fails in one
-/// leaves the other alone.
+/// leaves the other alone, and so do traffic from outside and from inside the cluster, whose policies may admit other endpoints.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupKey {
     /// The service port.
     pub port: PortName,
     /// The family.
     pub family: Family,
+    /// Whose policy its traffic follows.
+    pub traffic: Traffic,
+}
+
+impl GroupKey {
+    /// All groups of a service port.
+    pub fn all(port: &PortName) -> impl Iterator<Item = Self> {
+        let kinds = |family| Traffic::ALL.into_iter().map(move |traffic| (family, traffic));
+        let of = |(family, traffic)| Self { port: port.clone(), family, traffic };
+        Family::ALL.into_iter().flat_map(kinds).map(of)
+    }
 }
 
 impl fmt::Display for GroupKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Service {}, {}", self.port, self.family)
+        let Self { port, family, traffic } = self;
+        match traffic {
+            Traffic::External => write!(f, "Service {port}, {family}"),
+            Traffic::Internal => write!(f, "Service {port}, {family}, ClusterIP"),
+        }
     }
+}
+
+/// Whose policy traffic follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Traffic {
+    /// `externalTrafficPolicy`: nodePorts, addresses of load balancers, external ones.
+    External,
+    /// `internalTrafficPolicy`: ClusterIPs.
+    Internal,
+}
+
+impl Traffic {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::External, Self::Internal];
 }
 
 /// Frontends that share one table, and the endpoints behind it.
@@ -40,6 +71,10 @@ pub struct Group {
     pub port: u16,
     /// What clients address.
     pub frontends: BTreeSet<FrontendAt>,
+    /// Those of them that only some may use: clients in `ranges`.
+    pub guarded: BTreeSet<FrontendAt>,
+    /// Networks of the group's family, sorted, without bits behind their prefixes.
+    pub ranges: Vec<IpNet>,
     /// Endpoints that take new flows, sorted by address: the table is made of them.
     pub usable: Vec<Target>,
     /// Endpoints that keep the flows they have and take no new ones, sorted by address. One that

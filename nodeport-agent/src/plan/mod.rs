@@ -6,9 +6,12 @@
 pub mod check;
 mod claims;
 mod desired;
+mod frontends;
 pub mod policy;
 pub mod seed;
 mod service;
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -21,11 +24,12 @@ use std::thread::{self, ScopedJoinHandle};
 use foldhash::HashMap;
 
 pub use claims::NodePort;
-pub use desired::{Desired, FrontendAt, Group, GroupKey, Target};
+pub use desired::{Desired, FrontendAt, Group, GroupKey, Target, Traffic};
 pub use seed::{Seed, SeedRule};
 
+use crate::config::SourceRanges;
 use crate::model::{Entry, Finding, Model, Name, Node};
-use claims::Claims;
+use claims::{Claim, Claims};
 use service::View;
 
 /// What the plan depends on beside the model.
@@ -33,6 +37,8 @@ use service::View;
 pub struct Settings {
     /// Name of this machine's node: endpoints on it are local.
     pub node_name: Arc<str>,
+    /// What source ranges guard.
+    pub source_ranges: SourceRanges,
 }
 
 /// Services that one thread plans, at least.
@@ -149,7 +155,7 @@ impl Planner {
             self.model.entries.insert(name, entry);
         }
         let mut touched = moved.services;
-        for port in moved.ports {
+        for port in moved.claims.into_iter().filter_map(Claim::as_node_port) {
             touched.extend(self.at_node.get(&port).into_iter().flatten().cloned());
         }
         touched
@@ -160,6 +166,7 @@ impl Planner {
         let view = View {
             node_name: &self.settings.node_name,
             node: self.model.node.as_deref(),
+            source_ranges: self.settings.source_ranges,
             claims: &self.claims,
         };
         let plan = |name: &Name| {

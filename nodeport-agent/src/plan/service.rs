@@ -6,18 +6,21 @@ use std::sync::Arc;
 
 use foldhash::HashSet;
 
-use super::claims::{Claims, NodePort};
-use super::desired::{FrontendAt, Group, GroupKey, Target};
+use super::claims::{Claim, Claims, NodePort};
+use super::desired::{Group, GroupKey, Target, Traffic};
+use super::frontends::{Frontends, OfGroup};
 use super::policy::{Policy, categorize};
+use crate::config::SourceRanges;
 use crate::model::{
-    Endpoint, Entry, Family, Finding, Kind, Node, PortName, Protocol, Service, ServicePort,
-    Severity, Slice,
+    AddressKind, Endpoint, Entry, Family, Finding, Kind, Node, PortName, Protocol, Service,
+    ServicePort, Severity, Slice,
 };
 
 /// What a service is planned against.
 pub(super) struct View<'a> {
     pub(super) node_name: &'a Arc<str>,
     pub(super) node: Option<&'a Node>,
+    pub(super) source_ranges: SourceRanges,
     pub(super) claims: &'a Claims,
 }
 
@@ -56,50 +59,36 @@ impl Plan {
         slices: &[Arc<Slice>],
         view: &View<'_>,
     ) {
-        let owner = view.claims.owner((port.node_port, port.protocol));
-        if let Some(owner) = owner.filter(|owner| **owner != service.name) {
-            let problem = format!(
-                "{} is taken by Service {owner}, which comes first; choose another port",
-                port.node_port
-            );
-            self.findings.push(of_service(service, port, problem));
-            return;
-        }
+        let frontends = Frontends::of(service, port, view, &mut self.findings);
         for family in families(service, slices) {
-            let group = self.group(service, port, family, slices, view);
+            self.family(service, port, family, (&frontends, slices), view);
+        }
+    }
+
+    /// The groups of a port in one family: for each kind of traffic that has a frontend.
+    fn family(
+        &mut self,
+        service: &Service,
+        port: &ServicePort,
+        family: Family,
+        (frontends, slices): (&Frontends, &[Arc<Slice>]),
+        view: &View<'_>,
+    ) {
+        let mut found: Option<BTreeMap<SocketAddr, Found<'_>>> = None;
+        for traffic in Traffic::ALL {
+            let Some(of_group) = frontends.of_group(service, family, traffic) else { continue };
+            let found = found.get_or_insert_with(|| {
+                let mut found = endpoints(port, family, slices, view);
+                found.retain(|at, (slice, one)| self.may_use(*at, slice, one, port, view));
+                found
+            });
+            let group = group(service, port, (traffic, of_group), found, view);
             let name = PortName {
                 service: service.name.clone(),
                 port: port.name.clone(),
                 protocol: port.protocol,
             };
-            self.groups.insert(GroupKey { port: name, family }, group);
-        }
-    }
-
-    fn group(
-        &mut self,
-        service: &Service,
-        port: &ServicePort,
-        family: Family,
-        slices: &[Arc<Slice>],
-        view: &View<'_>,
-    ) -> Group {
-        let mut found = endpoints(port, family, slices, view);
-        found.retain(|at, (slice, endpoint)| self.may_use(*at, slice, endpoint, port, view));
-        let all: Vec<_> = found.values().map(|(_, endpoint)| *endpoint).collect();
-        let (usable, any) = usable(&all, service, view);
-        let drops = any && usable.is_empty();
-        let targets =
-            found.iter().map(|(at, (_, endpoint))| (target(*at, endpoint, view), *endpoint));
-        let (usable, rest): (Vec<_>, Vec<_>) =
-            targets.partition(|(_, endpoint)| usable.contains(&std::ptr::from_ref(*endpoint)));
-        let lingering = rest.into_iter().filter(|(_, endpoint)| lingers(endpoint, port.protocol));
-        Group {
-            port: port.port,
-            frontends: [FrontendAt::node_port(family, port.node_port, port.protocol)].into(),
-            lingering: lingering.map(|(target, _)| target).collect(),
-            usable: usable.into_iter().map(|(target, _)| target).collect(),
-            drops,
+            self.groups.insert(GroupKey { port: name, family, traffic }, group);
         }
     }
 
@@ -117,7 +106,7 @@ impl Plan {
         }
         let node_port = (at.port(), port.protocol);
         self.at_node.insert(node_port);
-        let Some(owner) = view.claims.owner(node_port) else { return true };
+        let Some(owner) = view.claims.owner(Claim::node_port(node_port)) else { return true };
         let problem = format!(
             "{at} is the nodePort of Service {owner} on this very node: packets would go in a \
              circle; give the address of the endpoint itself"
@@ -167,21 +156,53 @@ fn endpoints<'a>(
     found
 }
 
-/// Those that new flows from outside may go to, by identity, and whether any could answer at all.
+/// What is behind the frontends of one kind of traffic.
+fn group(
+    service: &Service,
+    port: &ServicePort,
+    (traffic, of_group): (Traffic, OfGroup),
+    found: &BTreeMap<SocketAddr, Found<'_>>,
+    view: &View<'_>,
+) -> Group {
+    let all: Vec<_> = found.values().map(|(_, endpoint)| *endpoint).collect();
+    let (usable, any) = usable(&all, (service, port), traffic, view);
+    let drops = any && usable.is_empty();
+    let targets = found.iter().map(|(at, (_, endpoint))| (target(*at, endpoint, view), *endpoint));
+    let (usable, rest): (Vec<_>, Vec<_>) =
+        targets.partition(|(_, endpoint)| usable.contains(&std::ptr::from_ref(*endpoint)));
+    let lingering = rest.into_iter().filter(|(_, endpoint)| lingers(endpoint, port.protocol));
+    let OfGroup { frontends, guarded, ranges } = of_group;
+    Group {
+        port: port.port,
+        frontends,
+        guarded,
+        ranges,
+        lingering: lingering.map(|(target, _)| target).collect(),
+        usable: usable.into_iter().map(|(target, _)| target).collect(),
+        drops,
+    }
+}
+
+/// Those that new flows of that traffic may go to, by identity, and whether any could answer at all.
 fn usable(
     all: &[&Endpoint],
-    service: &Service,
+    (service, port): (&Service, &ServicePort),
+    traffic: Traffic,
     view: &View<'_>,
 ) -> (HashSet<*const Endpoint>, bool) {
     let policy = Policy {
         node: view.node_name,
         zone: view.node.and_then(|node| node.zone.as_deref()),
         external_local: service.external_local,
-        internal_local: false,
-        external: true,
+        internal_local: service.internal_local,
+        external: is_external(service, port),
     };
     let categories = categorize(all, &policy);
-    let chosen = if service.external_local { categories.local } else { categories.cluster };
+    let is_local = match traffic {
+        Traffic::External => service.external_local,
+        Traffic::Internal => service.internal_local,
+    };
+    let chosen = if is_local { categories.local } else { categories.cluster };
     (chosen.into_iter().map(std::ptr::from_ref).collect(), categories.any)
 }
 
@@ -199,15 +220,10 @@ fn target(at: SocketAddr, endpoint: &Endpoint, view: &View<'_>) -> Target {
     Target { at, local: is_local(endpoint, view), node: endpoint.node.clone() }
 }
 
-fn of_service(service: &Service, port: &ServicePort, problem: String) -> Finding {
-    Finding {
-        severity: Severity::Error,
-        origin: service.origin.clone(),
-        kind: Kind::Service,
-        object: service.name.clone(),
-        field: format!("spec.ports[{}].nodePort", port.position),
-        problem,
-    }
+/// Whether clients outside can address it.
+fn is_external(service: &Service, port: &ServicePort) -> bool {
+    port.node_port.is_some()
+        || service.addresses.iter().any(|one| one.kind != AddressKind::ClusterIp)
 }
 
 fn of_slice(slice: &Slice, field: String, problem: String) -> Finding {

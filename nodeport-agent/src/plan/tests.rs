@@ -2,13 +2,10 @@
 
 use serde_json::json;
 
+use super::testing::settings;
 use super::*;
 use crate::model::testing::{draining, entry, name, node, ready, service, service_with, slice};
 use crate::model::{Family, PortName, Protocol};
-
-fn settings() -> Settings {
-    Settings { node_name: "n1".into() }
-}
 
 fn planner() -> Planner {
     let mut planner = Planner::new(settings());
@@ -29,7 +26,7 @@ fn update<const N: usize>(planner: &mut Planner, entries: [(&str, Entry); N]) ->
 
 fn key(service: &str, port: &str, family: Family) -> GroupKey {
     let port = PortName { service: name(service), port: port.into(), protocol: Protocol::Tcp };
-    GroupKey { port, family }
+    GroupKey { port, family, traffic: Traffic::External }
 }
 
 fn ports() -> serde_json::Value {

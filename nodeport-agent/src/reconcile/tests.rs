@@ -35,7 +35,8 @@ fn kubernetes(uid: &str) -> Arc<crate::model::Service> {
 /// An agent that has taken its first step.
 fn begun(store: &Arc<Store>, rule: SeedRule, fake: &Fake) -> Reconciler {
     let sync = Sync::start(Box::new(fake.clone())).unwrap();
-    let mut reconciler = Reconciler::new(store.clone(), "n1".into(), sync, rule);
+    let mut reconciler =
+        Reconciler::new(store.clone(), crate::plan::testing::settings(), sync, rule);
     reconciler.step(Instant::now());
     reconciler
 }

@@ -176,7 +176,10 @@ impl State {
     }
 
     fn take_addresses(&mut self, observed: &Observed) {
-        let Observed { node_addresses4, node_addresses6, ports, .. } = observed;
+        let Observed { node_addresses4, node_addresses6, ports, ranges, .. } = observed;
+        for (service, range) in ranges {
+            self.maps.add_range((*service, Family::of(range.network())), *range);
+        }
         self.maps.node_addresses.extend(node_addresses4.iter().copied().map(IpAddr::from));
         self.maps.node_addresses.extend(node_addresses6.iter().copied().map(IpAddr::from));
         for (port, bits) in ports {

@@ -4,7 +4,8 @@
 //! 1. frontends that go;
 //! 2. counters of ids that another had, bits of ports, then backends that come;
 //! 3. slots, in regions that no packet reads;
-//! 4. frontends that come or are switched to their new slots;
+//! 4. source ranges that come, then frontends that come or are switched to their new slots, then
+//!    source ranges that go: no client is shut out for a moment, and none let in;
 //! 5. backends that go, when no packet can be between the old slots and them ([`super::tidy`]).
 //!
 //! What fails for one group stops the later steps for that group and for no other.
@@ -20,11 +21,12 @@ use nodeport_common::abi::Frontend;
 
 use super::batch::{Batch, Outcome, Subject};
 use super::diff::{Change, NewTable};
+use super::maps::RangesOf;
 use super::ops::{self, BackendValue};
-use super::placed::Table;
+use super::placed::{Placed, Table};
 use super::state::State;
 use crate::dataplane::{Dataplane, Op};
-use crate::plan::{Desired, FrontendAt, Group, GroupKey};
+use crate::plan::{Desired, FrontendAt, Group, GroupKey, Traffic};
 
 /// What went wrong, by what it was for.
 pub(super) type Failed = HashMap<Subject, anyhow::Error>;
@@ -44,6 +46,7 @@ pub(super) fn groups(
     let mut failed = remove_frontends(state, &plans, dataplane);
     failed.extend(bring(state, &plans, dataplane));
     failed.extend(remove_astray(state, &plans, dataplane));
+    failed.extend(remove_ranges(state, &plans, dataplane));
     for (key, group) in plans {
         state.settle(key, group);
     }
@@ -90,6 +93,27 @@ fn remove(
     }
     let Outcome { done, failed } = batch.apply(dataplane);
     done.iter().for_each(|at| state.maps.remove_frontend(at));
+    failed
+}
+
+/// Source ranges that nobody has any more.
+fn remove_ranges(
+    state: &mut State,
+    plans: &[(&GroupKey, Option<&Group>)],
+    dataplane: &mut dyn Dataplane,
+) -> Failed {
+    let mut batch = Batch::new();
+    for (key, group) in plans.iter().filter(|(key, _)| key.traffic == Traffic::External) {
+        let Some(placed) = state.groups.get(*key) else { continue };
+        let of = (placed.service, key.family);
+        let wanted = group.map(|group| &group.ranges[..]).unwrap_or_default();
+        for range in state.maps.ranges(of).filter(|range| wanted.binary_search(range).is_err()) {
+            let op = Op::RemoveRange(of.0, *range);
+            batch.push(Subject::Group((*key).clone()), op, (of, *range));
+        }
+    }
+    let Outcome { done, failed } = batch.apply(dataplane);
+    done.iter().for_each(|(of, range)| state.maps.remove_range(*of, range));
     failed
 }
 
@@ -215,7 +239,7 @@ fn write(
     dataplane: &mut dyn Dataplane,
     failed: &mut Failed,
 ) {
-    for step in [counters, ports, backends, tables, frontends] {
+    for step in [counters, ports, backends, tables, ranges, frontends] {
         let worse = step(state, &mut changes, dataplane);
         give_up(state, &mut changes, &worse);
         failed.extend(worse);
@@ -325,6 +349,29 @@ fn tables(state: &mut State, changes: &mut Changes<'_>, dataplane: &mut dyn Data
     failed
 }
 
+/// Also takes out what an earlier holder of the id has left.
+fn ranges(state: &mut State, changes: &mut Changes<'_>, dataplane: &mut dyn Dataplane) -> Failed {
+    let mut batch = Batch::new();
+    for (key, change) in &*changes {
+        for (of, range) in &change.foreign {
+            let op = Op::RemoveRange(of.0, *range);
+            batch.push(Subject::Group((*key).clone()), op, (*of, *range, false));
+        }
+        for (of, range) in &change.ranges {
+            let op = Op::AddRange(of.0, *range);
+            batch.push(Subject::Group((*key).clone()), op, (*of, *range, true));
+        }
+    }
+    let Outcome { done, failed } = batch.apply(dataplane);
+    for (of, range, is_there) in done {
+        match is_there {
+            true => state.maps.add_range(of, range),
+            false => state.maps.remove_range(of, &range),
+        }
+    }
+    failed
+}
+
 fn frontends(
     state: &mut State,
     changes: &mut Changes<'_>,
@@ -377,6 +424,21 @@ pub(super) fn node_addresses(
             false => state.maps.node_addresses.remove(&address),
         };
     }
+    failed
+}
+
+/// Removes the source ranges that were found at the start and that nobody wants.
+pub(super) fn unclaimed_ranges(state: &mut State, dataplane: &mut dyn Dataplane) -> Failed {
+    let of = |(key, placed): (&GroupKey, &Placed)| (placed.service, key.family);
+    let owned: HashSet<RangesOf> = state.groups.iter().map(of).collect();
+    let mut batch = Batch::new();
+    for of in state.maps.guarded().filter(|of| !owned.contains(of)) {
+        for range in state.maps.ranges(of) {
+            batch.push(Subject::Adoption, Op::RemoveRange(of.0, *range), (of, *range));
+        }
+    }
+    let Outcome { done, failed } = batch.apply(dataplane);
+    done.iter().for_each(|(of, range)| state.maps.remove_range(*of, range));
     failed
 }
 

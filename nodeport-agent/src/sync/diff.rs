@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 
+use ipnet::IpNet;
 use nodeport_common::abi::{
-    BACKEND_USABLE, FRONTEND_DROPS, Frontend, PORT_BACKEND, PORT_FRONTEND, maps,
+    BACKEND_USABLE, FRONTEND_DROPS, FRONTEND_GUARDED, Frontend, PORT_BACKEND, PORT_FRONTEND, maps,
 };
 use nodeport_common::core::maglev::table_len;
 
-use super::maps::BackendId;
+use super::maps::{BackendId, RangesOf};
 use super::ops::BackendValue;
 use super::placed::{Placed, Table, slots};
 use super::state::State;
@@ -26,6 +27,10 @@ pub(super) struct Change {
     pub(super) ports: BTreeSet<(u16, u8)>,
     /// Backends that come, or come back.
     pub(super) backends: Vec<(u32, BackendValue)>,
+    /// Source ranges that are missing.
+    pub(super) ranges: Vec<(RangesOf, IpNet)>,
+    /// Source ranges of an earlier holder of the id.
+    pub(super) foreign: Vec<(RangesOf, IpNet)>,
     /// A new table.
     pub(super) table: Option<NewTable>,
     /// Frontends that come or are switched to the new table.
@@ -66,9 +71,19 @@ impl State {
         let (offset, len) = self.table(key, order, &mut change)?;
         let service = self.groups.get(key).map_or(0, |placed| placed.service);
         change.cleared = Some(service).filter(|id| self.services.is_uncleared(*id));
-        let flags = if group.drops { FRONTEND_DROPS } else { 0 };
-        let wanted = Frontend { service, slots_offset: offset, slots_len: len, flags };
+        let of = (service, key.family);
+        let missing = group.ranges.iter().filter(|range| !self.maps.has_range(of, range));
+        change.ranges = missing.map(|range| (of, *range)).collect();
+        if change.cleared.is_some() {
+            let is_foreign = |range: &&IpNet| group.ranges.binary_search(range).is_err();
+            let foreign = self.maps.ranges(of).filter(is_foreign);
+            change.foreign = foreign.map(|range| (of, *range)).collect();
+        }
+        let drops = if group.drops { FRONTEND_DROPS } else { 0 };
         for at in &group.frontends {
+            let guarded = if group.guarded.contains(at) { FRONTEND_GUARDED } else { 0 };
+            let flags = drops | guarded;
+            let wanted = Frontend { service, slots_offset: offset, slots_len: len, flags };
             if self.maps.frontend(at) != Some(wanted) {
                 change.ports.insert((at.port, PORT_FRONTEND));
                 change.frontends.push((*at, wanted));

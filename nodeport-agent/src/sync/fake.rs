@@ -2,11 +2,13 @@
 //! packet could meet an inconsistent state, and it fails where it is told to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use ipnet::IpNet;
 use nodeport_common::abi::{
-    Addr4, Addr6, BACKEND_GONE, BACKEND_USABLE, Backend, Frontend, FrontendKey, PORT_BACKEND,
-    PORT_FRONTEND,
+    Addr4, Addr6, BACKEND_GONE, BACKEND_USABLE, Backend, FRONTEND_GUARDED, Frontend, FrontendKey,
+    PORT_BACKEND, PORT_FRONTEND,
 };
 
 use crate::dataplane::{Dataplane, Failure, Observed, Op};
@@ -25,6 +27,7 @@ pub(crate) struct Maps {
     pub(crate) seed: u32,
     pub(crate) frontends4: BTreeMap<FrontendKey<Addr4>, Frontend>,
     pub(crate) frontends6: BTreeMap<FrontendKey<Addr6>, Frontend>,
+    pub(crate) ranges: BTreeSet<(u32, IpNet)>,
     pub(crate) backends4: BTreeMap<u32, Backend<Addr4>>,
     pub(crate) backends6: BTreeMap<u32, Backend<Addr6>>,
     pub(crate) node_addresses4: BTreeSet<Addr4>,
@@ -57,6 +60,7 @@ impl Fake {
             seed: 0,
             frontends4: BTreeMap::new(),
             frontends6: BTreeMap::new(),
+            ranges: BTreeSet::new(),
             backends4: BTreeMap::new(),
             backends6: BTreeMap::new(),
             node_addresses4: BTreeSet::new(),
@@ -96,6 +100,7 @@ impl Dataplane for Fake {
             seed: maps.seed,
             frontends4: maps.frontends4.iter().map(|(key, value)| (*key, *value)).collect(),
             frontends6: maps.frontends6.iter().map(|(key, value)| (*key, *value)).collect(),
+            ranges: maps.ranges.iter().copied().collect(),
             backends4: maps.backends4.iter().map(|(key, value)| (*key, *value)).collect(),
             backends6: maps.backends6.iter().map(|(key, value)| (*key, *value)).collect(),
             node_addresses4: maps.node_addresses4.iter().copied().collect(),
@@ -194,6 +199,8 @@ impl Maps {
                 self.check_backend(Family::V6, *index, old, new);
                 self.backends6.insert(*index, *value);
             }
+            Op::AddRange(service, range) => drop(self.ranges.insert((*service, *range))),
+            Op::RemoveRange(service, range) => drop(self.ranges.remove(&(*service, *range))),
             Op::WriteSlots { offset, slots } => self.write_slots(*offset as usize, slots),
             Op::ClearService(id) => drop(self.counted.remove(id)),
             Op::SetPort(port, 0) => drop(self.ports.remove(port)),
@@ -302,6 +309,26 @@ impl Maps {
             meaning.insert(format!("{:?}:{}/{}", key.address, key.port, key.protocol), ends);
         }
         meaning
+    }
+
+    /// Who may use the guarded frontends: for each its networks.
+    pub(crate) fn guarded(&self) -> BTreeMap<String, BTreeSet<IpNet>> {
+        let name =
+            |address: IpAddr, port: u16, protocol: u8| format!("{address}:{port}/{protocol}");
+        let four = self.frontends4.iter().map(|(key, value)| {
+            (name(key.address.into(), key.port, key.protocol), Family::V4, *value)
+        });
+        let six = self.frontends6.iter().map(|(key, value)| {
+            (name(key.address.into(), key.port, key.protocol), Family::V6, *value)
+        });
+        let guarded = four.chain(six).filter(|(_, _, value)| value.flags & FRONTEND_GUARDED != 0);
+        guarded.map(|(name, family, value)| (name, self.ranges_of(family, value.service))).collect()
+    }
+
+    fn ranges_of(&self, family: Family, service: u32) -> BTreeSet<IpNet> {
+        let is_its = |range: &IpNet| range.addr().is_ipv4() == (family == Family::V4);
+        let all = self.ranges.iter().filter(|(of, range)| *of == service && is_its(range));
+        all.map(|(_, range)| *range).collect()
     }
 
     /// Number of backends that are not gone.

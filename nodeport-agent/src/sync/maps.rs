@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use foldhash::HashMap;
+use ipnet::IpNet;
 use nodeport_common::abi::{BACKEND_GONE, Frontend, PORT_BACKEND, PORT_FRONTEND};
 
 use super::ops::BackendValue;
@@ -13,6 +14,9 @@ use crate::plan::FrontendAt;
 
 /// Index of a backend in the map of its family.
 pub(super) type BackendId = (Family, u32);
+
+/// Id of a service port, and the family of its source ranges.
+pub(super) type RangesOf = (u32, Family);
 
 /// The contents of the maps.
 #[derive(Debug, Default)]
@@ -25,6 +29,8 @@ pub(super) struct Maps {
     backends6: Vec<Option<BackendValue>>,
     pub(super) node_addresses: BTreeSet<IpAddr>,
     pub(super) ports: Ports,
+    /// Networks whose clients may use guarded frontends, of each service port.
+    ranges: HashMap<RangesOf, BTreeSet<IpNet>>,
     /// How many frontends point to the table at an offset.
     references: HashMap<u32, u32>,
 }
@@ -90,6 +96,36 @@ impl Maps {
         }
         if release(&mut self.ports.frontends, at.port) {
             self.ports.doubtful.insert(at.port);
+        }
+    }
+
+    /// The source ranges of a service port; empty if it has none.
+    pub(super) fn ranges(&self, of: RangesOf) -> impl Iterator<Item = &IpNet> {
+        self.ranges.get(&of).into_iter().flatten()
+    }
+
+    pub(super) fn has_range(&self, of: RangesOf, range: &IpNet) -> bool {
+        self.ranges.get(&of).is_some_and(|ranges| ranges.contains(range))
+    }
+
+    pub(super) fn has_ranges(&self, of: RangesOf) -> bool {
+        self.ranges.contains_key(&of)
+    }
+
+    /// Whose there are.
+    pub(super) fn guarded(&self) -> impl Iterator<Item = RangesOf> {
+        self.ranges.keys().copied()
+    }
+
+    pub(super) fn add_range(&mut self, of: RangesOf, range: IpNet) {
+        self.ranges.entry(of).or_default().insert(range);
+    }
+
+    pub(super) fn remove_range(&mut self, of: RangesOf, range: &IpNet) {
+        let Some(ranges) = self.ranges.get_mut(&of) else { return };
+        ranges.remove(range);
+        if ranges.is_empty() {
+            self.ranges.remove(&of);
         }
     }
 

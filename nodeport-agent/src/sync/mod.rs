@@ -228,7 +228,8 @@ impl Sync {
             return;
         }
         round.tried.insert(Subject::Adoption);
-        let failed = carry::unclaimed(&mut self.state, &mut self.dataplane);
+        let mut failed = carry::unclaimed(&mut self.state, &mut self.dataplane);
+        failed.extend(carry::unclaimed_ranges(&mut self.state, &mut self.dataplane));
         if failed.is_empty() {
             self.state.end_adoption();
         }

@@ -2,7 +2,8 @@
 //! packets meet a consistent state (the fake sees to that), and in the end the maps mean what
 //! the plan says and nothing is lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::HashMap;
@@ -13,8 +14,9 @@ use serde_json::{Value, json};
 use super::fake::Fake;
 use super::tests::Agent;
 use crate::model::Entry;
-use crate::model::testing::{draining, entry, name, ready, service, slice};
-use crate::plan;
+use crate::model::Service;
+use crate::model::testing::{balanced, draining, entry, name, ready, slice};
+use crate::plan::{self, FrontendAt};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -31,6 +33,10 @@ enum Step {
 #[derive(Clone, Debug)]
 struct Shape {
     node_port: u16,
+    /// Which of a load balancer's addresses it has, in both families; 0 for none.
+    balancer: u8,
+    /// Bits: which source ranges it has.
+    ranges: u8,
     endpoints: Vec<End>,
 }
 
@@ -45,8 +51,9 @@ struct End {
 fn step() -> impl Strategy<Value = Step> {
     let end = (any::<bool>(), 1u8..6, any::<bool>(), prop::bool::weighted(0.3))
         .prop_map(|(six, last, local, draining)| End { six, last, local, draining });
-    let shape = (30000u16..30004, prop::collection::vec(end, 0..8))
-        .prop_map(|(node_port, endpoints)| Shape { node_port, endpoints });
+    let shape = (30000u16..30004, 0u8..3, 0u8..16, prop::collection::vec(end, 0..8)).prop_map(
+        |(node_port, balancer, ranges, endpoints)| Shape { node_port, balancer, ranges, endpoints },
+    );
     let change = prop::collection::vec((0u8..4, prop::option::weighted(0.85, shape)), 1..4);
     prop_oneof![
         6 => change.prop_map(Step::Change),
@@ -73,7 +80,17 @@ fn to_entry(named: &str, shape: &Shape) -> Entry {
     let ends = [of(false), of(true)].into_iter().zip(1..).filter(|(ends, _)| !ends.is_empty());
     let slices =
         ends.map(|(ends, number)| slice(named, number, json!([{"port": 80}]), ends.into()));
-    entry(service(named, ports), slices.collect())
+    entry(to_service(named, ports, shape), slices.collect())
+}
+
+const RANGES: [&str; 4] = ["10.0.0.0/8", "10.1.0.0/16", "2001:db8::/32", "192.0.2.7/32"];
+
+fn to_service(named: &str, ports: Value, shape: &Shape) -> Arc<Service> {
+    let ips = [format!("192.0.2.{}", shape.balancer), format!("2001:db8::{}", shape.balancer)];
+    let ips: Vec<&str> = ips.iter().filter(|_| shape.balancer > 0).map(String::as_str).collect();
+    let is_there = |(bit, _): &(usize, &&str)| shape.ranges & 1 << bit != 0;
+    let ranges: Vec<_> = RANGES.iter().enumerate().filter(is_there).map(|(_, one)| *one).collect();
+    balanced(named, ports, &ips, &ranges)
 }
 
 fn run(steps: &[Step]) {
@@ -133,6 +150,22 @@ fn check_nothing_is_lost(agent: &Agent) {
     let (left, right) = (format!("{regions:?}"), format!("{:?}", state.regions));
     assert_eq!(left, right, "what is in no table is free");
     check_ports(agent);
+    check_ranges(agent);
+}
+
+/// Who may use what is guarded is as planned, and nothing is left of what was guarded before.
+fn check_ranges(agent: &Agent) {
+    let mut wanted = BTreeMap::new();
+    let mut count = 0;
+    for group in agent.planner.desired().groups.values() {
+        count += group.ranges.len();
+        for FrontendAt { address, port, protocol } in &group.guarded {
+            let name = format!("{address}:{port}/{}", protocol.number());
+            wanted.insert(name, group.ranges.iter().copied().collect::<BTreeSet<_>>());
+        }
+    }
+    assert_eq!(agent.fake.maps().guarded(), wanted);
+    assert_eq!(agent.fake.maps().ranges.len(), count);
 }
 
 fn check_ports(agent: &Agent) {

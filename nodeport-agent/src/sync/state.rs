@@ -13,7 +13,7 @@ use super::ops::BackendValue;
 use super::placed::Placed;
 use super::regions::{Region, Regions};
 use crate::model::{Family, PortName};
-use crate::plan::GroupKey;
+use crate::plan::{GroupKey, Traffic};
 
 /// What the maps hold, and what stands behind it.
 #[derive(Debug)]
@@ -169,12 +169,14 @@ impl State {
 
     /// Forgets a group of which nothing is left.
     pub(super) fn forget_if_empty(&mut self, key: &GroupKey) {
-        if !self.groups.get(key).is_some_and(Placed::is_empty) {
+        let guards = |placed: &Placed| {
+            key.traffic == Traffic::External && self.maps.has_ranges((placed.service, key.family))
+        };
+        if !self.groups.get(key).is_some_and(|placed| placed.is_empty() && !guards(placed)) {
             return;
         }
         self.groups.remove(key);
-        let sibling = |family| GroupKey { port: key.port.clone(), family };
-        if !Family::ALL.into_iter().any(|family| self.groups.contains_key(&sibling(family))) {
+        if !GroupKey::all(&key.port).any(|sibling| self.groups.contains_key(&sibling)) {
             self.services.release(&key.port);
         }
     }

@@ -12,7 +12,7 @@ use super::*;
 use crate::dataplane::Op;
 use crate::model::testing::{draining, entry, name, node, ready, service, slice};
 use crate::model::{Entry, Node};
-use crate::plan::{Planner, Settings, Update};
+use crate::plan::{Planner, Traffic, Update};
 
 const SLOTS: usize = 1 << 16;
 
@@ -33,7 +33,7 @@ impl Agent {
     fn seeded(fake: &Fake, seed: u32) -> Self {
         let mut sync = Sync::start(Box::new(fake.clone())).unwrap();
         sync.set_seed(seed);
-        let planner = Planner::new(Settings { node_name: "n1".into() });
+        let planner = Planner::new(crate::plan::testing::settings());
         let node = node("n1", &["192.0.2.1", "2001:db8::1"]);
         Self { fake: fake.clone(), planner, sync, now: Instant::now(), node }
     }
@@ -98,7 +98,7 @@ fn two() -> serde_json::Value {
 fn key() -> GroupKey {
     use crate::model::{Family, PortName, Protocol};
     let port = PortName { service: name("web"), port: "".into(), protocol: Protocol::Tcp };
-    GroupKey { port, family: Family::V4 }
+    GroupKey { port, family: Family::V4, traffic: Traffic::External }
 }
 
 fn states(agent: &Agent) -> Vec<(String, u8)> {

@@ -48,7 +48,7 @@ async fn from_file(file: &Path) -> anyhow::Result<Config> {
 
 /// Watches Services.
 pub(super) async fn services(client: Client, rules: Rules, store: Arc<Store>) {
-    let read = |service: ReducedService| Arc::new(Service::new(service.get(), Origin::Api, rules));
+    let read = |service: ReducedService| Arc::new(Service::new(service.get(), Origin::Api, &rules));
     let config = watcher::Config::default().labels(OURS);
     let mut listed = Vec::new();
     let events = events::<ReducedService>(Api::all(client), config, "Services");

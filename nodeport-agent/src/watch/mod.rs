@@ -41,7 +41,7 @@ impl Source {
                 Kind::Api(kube::client(cluster.kubeconfig.as_deref()).await?)
             }
         };
-        let rules = Rules { node_ports: config.node_ports };
+        let rules = Rules { node_ports: config.node_ports, serves: config.serves.clone() };
         Ok(Self { kind, node_name: config.node_name.as_str().into(), rules })
     }
 

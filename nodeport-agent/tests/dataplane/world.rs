@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nodeport_agent::config::{
-    Config, Devices, Instance, LocalMode, Mode, NoBackend, PortRange, Sizes, Source, Timeouts,
+    Config, Devices, Instance, LocalMode, Mode, Networks, NoBackend, PortRange, Serves, Sizes,
+    Source, SourceRanges, Timeouts,
 };
 use nodeport_agent::dataplane::status::{self, DeviceMode, DeviceStatus};
 use nodeport_common::abi::LAYOUT_VERSION;
@@ -72,6 +73,12 @@ impl World {
             source: Source::Manifests(self.folder.path().to_owned()),
             node_name: "node".to_owned(),
             node_ports: PortRange::new(30_000, 32_767).unwrap(),
+            serves: Serves {
+                cluster_ips: false,
+                load_balancer_ips: Networks::all(),
+                external_ips: Networks::none(),
+                source_ranges: SourceRanges::LoadBalancer,
+            },
             devices: Devices::Named(devices.iter().map(|name| (*name).to_owned()).collect()),
             mode: Mode::Auto,
             local_mode: LocalMode::Auto,

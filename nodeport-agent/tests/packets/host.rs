@@ -25,6 +25,7 @@ pub(crate) fn fill(world: &World, state: &State) {
 fn fill_side<F: OnHost>(world: &World, side: &Side<F::Addr>, epoch: u16) {
     let maps = F::maps(world);
     maps.frontends.borrow_mut().clone_from(&side.frontends);
+    maps.ranges.borrow_mut().clone_from(&side.ranges);
     maps.backends.borrow_mut().clone_from(&side.backends);
     *maps.node_addresses.borrow_mut() = side.node_addresses.iter().copied().collect();
     let mut routes = side.routes.clone();

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd as _, BorrowedFd};
 
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, PerCpuArray, PerCpuValues, ProgramArray};
 use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use nodeport_common::abi::{
     ErrorBudget, Exit, Flow, FlowKey, PORTS_PER_LINE, Reason, SLOTS_PER_LINE, SWEEP_ANY_USED,
-    ServiceStats, SlotLine, SweepRequest, maps,
+    ServiceStats, SlotLine, SourceRange, SweepRequest, maps,
 };
 use nodeport_common::core::env::Hook;
 use nodeport_common::core::expiry::Limits;
@@ -173,6 +174,12 @@ impl Kernel {
         for (key, frontend) in &side.frontends {
             frontends.insert(Raw(*key), Raw(*frontend), 0).unwrap();
         }
+        let map = self.map_mut(&name("ranges"));
+        let mut ranges: LpmTrie<_, Raw<_>, u32> = map.try_into().unwrap();
+        for (range, bits) in &side.ranges {
+            let key = Key::new(SourceRange::<F::Addr>::SERVICE_BITS + bits, Raw(*range));
+            ranges.insert(&key, 1, 0).unwrap();
+        }
         let map = self.map_mut(&name("backends"));
         let mut backends: Array<_, Raw<_>> = map.try_into().unwrap();
         for (index, backend) in side.backends.iter().enumerate() {
@@ -271,11 +278,12 @@ impl Kernel {
         let sum = |service: u32| {
             let mut sum = ServiceStats::default();
             for Raw(cpu) in map.get(&service, 0).unwrap().iter() {
-                let ServiceStats { opened, no_backend, no_port, table_full } = cpu;
+                let ServiceStats { opened, no_backend, no_port, table_full, denied } = cpu;
                 sum.opened += opened;
                 sum.no_backend += no_backend;
                 sum.no_port += no_port;
                 sum.table_full += table_full;
+                sum.denied += denied;
             }
             (service, sum)
         };

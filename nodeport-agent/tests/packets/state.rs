@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use nodeport_common::abi::{
     BACKEND_LOCAL, BACKEND_USABLE, Backend, Control, DEVICE_ATTACHED, DEVICE_POD, DEVICE_REDIRECT,
     Device, Exit, Frontend, FrontendKey, HOP_NEIGHBOUR, HOP_POD, HOP_SEND, HOP_STACK, HOP_TAGGED,
-    IPPROTO_TCP, IPPROTO_UDP, NextHop, PORT_BACKEND, PORT_FRONTEND, PORT_SNAT,
+    IPPROTO_TCP, IPPROTO_UDP, NextHop, PORT_BACKEND, PORT_FRONTEND, PORT_SNAT, SourceRange,
 };
 use nodeport_common::core::family::{V4, V6};
 use nodeport_common::core::host::Answer;
@@ -50,6 +50,8 @@ pub(crate) const fn port(backend: u32) -> u16 {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Side<A: Ord> {
     pub(crate) frontends: BTreeMap<FrontendKey<A>, Frontend>,
+    /// Networks whose clients may use guarded frontends, with the bits of each that count.
+    pub(crate) ranges: Vec<(SourceRange<A>, u32)>,
     pub(crate) backends: Vec<Backend<A>>,
     pub(crate) node_addresses: Vec<A>,
     /// What the kernel's routes will say; only the host needs to be told.

@@ -32,6 +32,10 @@ pub const JUMP_POD: &str = "jump_pod";
 pub const FRONTENDS4: &str = "frontends4";
 /// What IPv6 clients address.
 pub const FRONTENDS6: &str = "frontends6";
+/// IPv4 networks whose clients may use guarded frontends.
+pub const RANGES4: &str = "ranges4";
+/// IPv6 networks whose clients may use guarded frontends.
+pub const RANGES6: &str = "ranges6";
 /// IPv4 endpoints.
 pub const BACKENDS4: &str = "backends4";
 /// IPv6 endpoints.
@@ -56,7 +60,7 @@ pub const SERVICE_STATS: &str = "service_stats";
 pub const ERROR_BUDGET: &str = "error_budget";
 
 /// All maps that live as long as the data path, in the order in which they are pinned.
-pub const ALL: [&str; 25] = [
+pub const ALL: [&str; 27] = [
     JUMP_XDP,
     JUMP_INGRESS,
     JUMP_EGRESS,
@@ -71,6 +75,8 @@ pub const ALL: [&str; 25] = [
     EXITS,
     FRONTENDS4,
     FRONTENDS6,
+    RANGES4,
+    RANGES6,
     BACKENDS4,
     BACKENDS6,
     SLOTS,
@@ -90,6 +96,8 @@ pub const FLOW_ENTRIES: usize = 524_288;
 pub const INDEX_LINES: usize = FLOW_ENTRIES * super::SLOTS_PER_ENTRY / super::SLOTS_OF_LINE;
 /// Frontends of each family.
 pub const FRONTEND_ENTRIES: usize = 65_536;
+/// Source ranges of each family.
+pub const RANGE_ENTRIES: usize = 65_536;
 /// Backends of each family.
 pub const BACKEND_ENTRIES: usize = 262_144;
 /// Lines of [`SLOTS_PER_LINE`](super::SLOTS_PER_LINE) slots: 24 Mi slots, 96 MiB. Ten thousand

@@ -37,12 +37,12 @@ pub use net::{
 pub use reason::Reason;
 pub use service::{
     BACKEND_DRAINING, BACKEND_GONE, BACKEND_LOCAL, BACKEND_USABLE, Backend, FRONTEND_DROPS,
-    Frontend, FrontendKey, SLOTS_PER_LINE, ServiceStats, SlotLine,
+    FRONTEND_GUARDED, Frontend, FrontendKey, SLOTS_PER_LINE, ServiceStats, SlotLine, SourceRange,
 };
 
 /// Version of the layout of the maps. It is part of the path under which they are pinned, so
 /// that programs and agents of different layouts never meet in one map.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// A type whose every byte is a byte of one of its fields, and for which every bit pattern is a
 /// value. Only such types go into maps.

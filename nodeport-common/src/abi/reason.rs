@@ -65,6 +65,8 @@ reasons! {
     Raced = 16, "raced";
     /// Dropped: the service's policy is Local, and none of its endpoints that could answer is here.
     NoLocalBackend = 17, "no_local_backend";
+    /// Dropped: the source is in none of the service's `loadBalancerSourceRanges`.
+    SourceRange = 18, "source_range";
 }
 
 #[cfg(test)]

@@ -38,6 +38,27 @@ plain!(Frontend = 4, 4, 4, 4);
 /// traffic from here may go to (`externalTrafficPolicy: Local`). Whoever balances before the nodes then
 /// tries another one, as with kube-proxy.
 pub const FRONTEND_DROPS: u32 = 1;
+/// Only clients in a network that `ranges4` or `ranges6` has for the service port may open flows; of
+/// others, packets are dropped, as with kube-proxy (`loadBalancerSourceRanges`).
+pub const FRONTEND_GUARDED: u32 = 2;
+
+/// A network whose clients may use the guarded frontends of a service port. The key of an LPM trie has
+/// the length of the prefix before it, in bits: that of the service and of the network's own.
+#[repr(C, align(4))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SourceRange<A> {
+    /// Index of the service port in `service_stats`, host order: it is always matched as a whole.
+    pub service: u32,
+    /// The network's address.
+    pub address: A,
+}
+plain!(SourceRange<super::Addr4> = 4, 4);
+plain!(SourceRange<super::Addr6> = 4, 16);
+
+impl<A> SourceRange<A> {
+    /// Bits of the key that say whose it is.
+    pub const SERVICE_BITS: u32 = u32::BITS;
+}
 
 /// Slots in one element of the `slots` array.
 pub const SLOTS_PER_LINE: usize = 16;
@@ -89,5 +110,7 @@ pub struct ServiceStats {
     pub no_port: u64,
     /// Flows that could not be stored because a table was full.
     pub table_full: u64,
+    /// Packets dropped because their source is in none of the service's source ranges.
+    pub denied: u64,
 }
-plain!(ServiceStats = 8, 8, 8, 8);
+plain!(ServiceStats = 8, 8, 8, 8, 8);

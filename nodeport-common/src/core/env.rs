@@ -211,6 +211,8 @@ pub trait Tables<F: Family> {
     fn remove_newcomer(&self, key: &FlowKey<F::Addr>) -> bool;
     /// The frontend with exactly this key.
     fn frontend(&self, key: &FrontendKey<F::Addr>) -> Option<Frontend>;
+    /// Whether a client with that address may use the guarded frontends of a service port.
+    fn admits(&self, service: u32, client: &F::Addr) -> bool;
     /// Whether nodePorts are served on this address.
     fn is_node_address(&self, address: &F::Addr) -> bool;
     /// The backend of that index.

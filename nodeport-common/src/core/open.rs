@@ -13,8 +13,8 @@ use super::verdict::Verdict;
 use super::walk;
 use super::work::Work;
 use crate::abi::{
-    BACKEND_LOCAL, BACKEND_USABLE, FLOW_FAST, FLOW_LOCAL, FlowKey, FrontendKey, HOP_NEIGHBOUR,
-    HOP_POD, HOP_STACK, HOP_UNRESOLVED, Ports, Reason,
+    BACKEND_LOCAL, BACKEND_USABLE, FLOW_FAST, FLOW_LOCAL, FRONTEND_GUARDED, FlowKey, Frontend,
+    FrontendKey, HOP_NEIGHBOUR, HOP_POD, HOP_STACK, HOP_UNRESOLVED, Ports, Reason,
 };
 
 /// Slots that are tried before a service counts as having no backend: a slot may name one that
@@ -34,6 +34,11 @@ pub fn open<F: Family, P: Packet, W: World<F>>(
     if let Err(reason) = prepare::<F, W>(world, work) {
         if reason == Reason::NoBackend {
             return no_backend::answer::<F, P, W>(packet, world, work);
+        }
+        if reason == Reason::SourceRange {
+            world.service_stats(work.frontend.service, |stats| stats.denied += 1);
+            world.count(reason);
+            return Verdict::DROP;
         }
         walk::count_passed::<F, W>(world, reason);
         return Verdict::PASS;
@@ -79,6 +84,10 @@ fn admit<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Result<
     }
     if F::is_martian(&work.key.src) || world.is_node_address(&work.key.src) {
         return Err(Reason::MartianSource);
+    }
+    let Frontend { flags, service, .. } = work.frontend;
+    if flags & FRONTEND_GUARDED != 0 && !world.admits(service, &work.key.src) {
+        return Err(Reason::SourceRange);
     }
     if pick::<F, W>(world, work) { Ok(()) } else { Err(Reason::NoBackend) }
 }

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use nodeport_common::abi::{
-    BACKEND_DRAINING, BACKEND_GONE, Frontend, FrontendKey, IPPROTO_TCP, IPPROTO_UDP, PORT_FRONTEND,
-    Reason,
+    BACKEND_DRAINING, BACKEND_GONE, FRONTEND_GUARDED, Frontend, FrontendKey, IPPROTO_TCP,
+    IPPROTO_UDP, PORT_FRONTEND, Reason, SourceRange,
 };
 use nodeport_common::core::env::Hook;
 use nodeport_common::core::family::{V4, V6};
@@ -148,6 +148,55 @@ fn neighbours_of_martians_are_clients() {
         assert_eq!(node.xdp(&udp(source, frontend::<V6>())).view().dst, remote::<V6>());
     }
 }
+
+/// Before a backend is looked for, so that nobody learns whether there is one.
+fn guarded_frontends_let_their_clients_in<F: Net>() {
+    let bits = u8::BITS * size_of::<F::Addr>() as u32;
+    let range =
+        |service, bits| (SourceRange { service, address: F::bytes(client_ip::<F>()) }, bits);
+    for (ranges, slots, is_in) in [
+        (vec![range(11, bits)], 1, true),
+        (vec![range(11, 8)], 1, true),
+        (vec![range(11, 0)], 1, true),
+        (vec![range(12, bits)], 1, false),
+        (vec![], 1, false),
+        (vec![], 0, false),
+    ] {
+        for packet in
+            [tcp(client::<F>(), frontend::<F>(), SYN), udp(client::<F>(), frontend::<F>())]
+        {
+            let node = Node::new();
+            F::maps(&node.world).ranges.replace(ranges.clone());
+            for one in F::maps(&node.world).frontends.borrow_mut().values_mut() {
+                (one.flags, one.slots_len) = (FRONTEND_GUARDED, slots);
+            }
+            let out = node.xdp(&packet);
+            let denied = node.world.stats.borrow().get(&11).map_or(0, |stats| stats.denied);
+            assert_eq!(
+                (denied, node.world.count_of(Reason::SourceRange)),
+                match is_in {
+                    true => (0, 0),
+                    false => (1, 1),
+                }
+            );
+            let action = if is_in { Action::Send(INSIDE) } else { Action::Drop };
+            assert_eq!(out.action, action, "{ranges:?}");
+        }
+    }
+}
+in_both_families!(guarded_frontends_let_their_clients_in);
+
+/// Who may open flows is asked when they open: a list that changes ends none.
+fn what_is_open_goes_on_when_its_client_is_shut_out<F: Net>() {
+    let node = Node::new();
+    node.connect::<F>(client::<F>());
+    for one in F::maps(&node.world).frontends.borrow_mut().values_mut() {
+        one.flags = FRONTEND_GUARDED;
+    }
+    let out = node.xdp(&tcp(client::<F>(), frontend::<F>(), ACK));
+    assert_eq!(out.action, Action::Send(INSIDE));
+}
+in_both_families!(what_is_open_goes_on_when_its_client_is_shut_out);
 
 fn a_slot_out_of_date_is_passed_over<F: Net>() {
     let node = Node::new();

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Service, ServiceSpec};
+use k8s_openapi::api::core::v1::{LoadBalancerStatus, Service, ServiceSpec, ServiceStatus};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::model::{Origin, RawSlice, Slice};
 
-/// A Service without its status, and with less metadata.
+/// A Service with less metadata.
 #[derive(Clone, Debug)]
 pub(super) struct ReducedService(Box<Service>);
 
@@ -52,6 +52,14 @@ struct Metadata {
 struct RawService {
     metadata: Option<Metadata>,
     spec: Option<ServiceSpec>,
+    status: Option<Status>,
+}
+
+/// Conditions are nobody's business here.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    load_balancer: Option<LoadBalancerStatus>,
 }
 
 fn whole(metadata: Option<Metadata>) -> ObjectMeta {
@@ -70,9 +78,11 @@ fn whole(metadata: Option<Metadata>) -> ObjectMeta {
 
 impl<'de> Deserialize<'de> for ReducedService {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let RawService { metadata, spec } = RawService::deserialize(from)?;
+        let RawService { metadata, spec, status } = RawService::deserialize(from)?;
         let metadata = whole(metadata);
-        Ok(Self(Box::new(Service { metadata, spec, status: None })))
+        let load_balancer = status.and_then(|status| status.load_balancer);
+        let status = Some(ServiceStatus { load_balancer, conditions: None });
+        Ok(Self(Box::new(Service { metadata, spec, status })))
     }
 }
 
@@ -173,16 +183,18 @@ mod tests {
                 "creationTimestamp": "2025-03-01T08:00:00Z", "labels": {"a": "b"},
             },
             "spec": {
-                "type": "NodePort", "externalTrafficPolicy": "Local", "ipFamilies": ["IPv4"],
+                "type": "LoadBalancer", "externalTrafficPolicy": "Local", "ipFamilies": ["IPv4"],
+                "clusterIPs": ["10.96.0.7"], "externalIPs": ["192.0.2.1"],
+                "loadBalancerSourceRanges": ["10.0.0.0/8"],
                 "ports": [{"port": 80, "nodePort": 30007, "name": "http"}],
             },
-            "status": {"loadBalancer": {}},
+            "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.50", "ipMode": "VIP"}]}},
         });
         let whole: Service = serde_json::from_value(object.clone()).unwrap();
         let reduced: ReducedService = serde_json::from_value(object).unwrap();
-        let read = |service| model::Service::new(service, Origin::Api, rules());
+        let read = |service| model::Service::new(service, Origin::Api, &rules());
         assert_eq!(read(reduced.get()), read(&whole));
-        assert_eq!(read(reduced.get()).ports.len(), 1);
+        assert_eq!((read(reduced.get()).ports.len(), read(reduced.get()).addresses.len()), (1, 1));
     }
 
     #[test]

@@ -190,7 +190,7 @@ async fn lists_come_first_and_events_follow() {
     server.tell("services", "MODIFIED", &service(30008));
     let moved = soon(&store, |snapshot| !snapshot.update.entries.is_empty()).await;
     let service_now = moved.update.entries[&name("web")].service.clone().unwrap();
-    assert_eq!(service_now.ports[0].node_port, 30008);
+    assert_eq!(service_now.ports[0].node_port, Some(30008));
     assert_eq!(moved.update.node.unwrap().addresses.len(), 1);
 
     server.tell("endpointslices", "DELETED", &slice());

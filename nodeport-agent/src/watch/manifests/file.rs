@@ -26,7 +26,7 @@ pub(super) struct Contents {
 
 impl Contents {
     /// Reads a file. `old` is what counted of it before.
-    pub(super) fn read(path: &Arc<PathBuf>, old: Option<Self>, rules: Rules) -> Self {
+    pub(super) fn read(path: &Arc<PathBuf>, old: Option<Self>, rules: &Rules) -> Self {
         let text = match text(path) {
             Ok(text) => text,
             Err(error) => return Self::unreadable(path, old, &error.to_string()),

@@ -139,7 +139,7 @@ impl Folder {
             return touched;
         }
         // One that went only now is read as it was: the next look sees that it went.
-        let contents = Contents::read(&path, old, self.rules);
+        let contents = Contents::read(&path, old, &self.rules);
         for (key, object) in &contents.objects {
             self.objects.entry(key.clone()).or_default().insert(path.clone(), object.clone());
             touched.insert(key.clone());

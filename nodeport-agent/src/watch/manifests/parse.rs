@@ -98,7 +98,7 @@ fn items(mut value: Value) -> Vec<Value> {
 }
 
 /// Reads one document.
-pub(super) fn document(path: &Arc<PathBuf>, value: Value, rules: Rules) -> Document {
+pub(super) fn document(path: &Arc<PathBuf>, value: Value, rules: &Rules) -> Document {
     let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let (kind, version) = (text("/kind").to_owned(), text("/apiVersion").to_owned());
     let name = name(&value);
@@ -170,7 +170,7 @@ fn object(
     kind: Kind,
     value: Value,
     origin: &Origin,
-    rules: Rules,
+    rules: &Rules,
 ) -> Result<(Object, Vec<String>), Wrong> {
     let (origin, mut unknown) = (origin.clone(), Vec::new());
     let object = match kind {

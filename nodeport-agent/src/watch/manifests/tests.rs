@@ -94,7 +94,7 @@ fn node_port(port: &str) -> String {
 fn the_shortest_manifest_is_taken_word_for_word() {
     let lab = Lab::new([("web.yaml", SERVICE), ("node.yaml", NODE)]);
     let service = lab.service("my-service-nodeport").unwrap();
-    assert_eq!(service.ports[0].node_port, 30007);
+    assert_eq!(service.ports[0].node_port, Some(30007));
     assert_eq!(lab.last.update.node.as_ref().unwrap().addresses.len(), 1);
     assert!(lab.last.complete);
     assert_eq!(lab.problems(), [""; 0]);
@@ -126,7 +126,7 @@ fn json_is_read_and_other_files_are_not() {
 fn edits_new_files_and_removals_count() {
     let mut lab = Lab::new([("web.yaml", SERVICE), ("node.yaml", NODE)]);
     lab.write("web.yaml", &node_port("30009"));
-    assert_eq!(lab.service("my-service-nodeport").unwrap().ports[0].node_port, 30009);
+    assert_eq!(lab.service("my-service-nodeport").unwrap().ports[0].node_port, Some(30009));
     lab.write("more.yaml", &SERVICE.replace("my-service-nodeport", "more"));
     assert!(lab.service("more").is_some());
     fs::remove_file(lab.folder.path().join("web.yaml")).unwrap();
@@ -147,7 +147,7 @@ fn a_file_that_is_being_replaced_is_left_alone_until_that_is_done() {
     lab.watched.look(&lab.store, Instant::now());
     assert!(lab.store.take(Instant::now()).unwrap().update.entries.is_empty());
     lab.look();
-    assert_eq!(lab.service("my-service-nodeport").unwrap().ports[0].node_port, 30010);
+    assert_eq!(lab.service("my-service-nodeport").unwrap().ports[0].node_port, Some(30010));
 }
 
 #[test]
@@ -238,11 +238,11 @@ fn a_volume_whose_content_is_swapped_by_a_link_is_followed() {
     symlink("..1", folder.join("..data")).unwrap();
     symlink("..data/web.yaml", folder.join("web.yaml")).unwrap();
     lab.look();
-    assert_eq!(lab.service("my-service-nodeport").unwrap().ports[0].node_port, 30001);
+    assert_eq!(lab.service("my-service-nodeport").unwrap().ports[0].node_port, Some(30001));
     symlink("..2", folder.join("..tmp")).unwrap();
     fs::rename(folder.join("..tmp"), folder.join("..data")).unwrap();
     lab.look();
-    assert_eq!(lab.service("my-service-nodeport").unwrap().ports[0].node_port, 30002);
+    assert_eq!(lab.service("my-service-nodeport").unwrap().ports[0].node_port, Some(30002));
 }
 
 #[test]
@@ -270,7 +270,8 @@ fn broken_files_keep_their_last_good_version_and_say_what_is_wrong() {
     ] {
         let mut lab = Lab::new([("web.yaml", SERVICE), ("node.yaml", NODE)]);
         lab.write("web.yaml", text);
-        let port = lab.service("my-service-nodeport").map(|service| service.ports[0].node_port);
+        let port =
+            lab.service("my-service-nodeport").and_then(|service| service.ports[0].node_port);
         assert_eq!(port, Some(30007), "{text}");
         let problems = lab.problems().join("\n");
         for part in parts {
@@ -322,12 +323,12 @@ fn a_slip_in_the_name_of_a_field_is_pointed_at() {
 fn an_object_in_two_files_counts_once() {
     let mut lab =
         Lab::new([("a.yaml", SERVICE), ("b.yaml", &node_port("30008")), ("n.yaml", NODE)]);
-    assert_eq!(lab.service("my-service-nodeport").unwrap().ports[0].node_port, 30007);
+    assert_eq!(lab.service("my-service-nodeport").unwrap().ports[0].node_port, Some(30007));
     let problems = lab.problems();
     assert!(problems[0].starts_with("b.yaml: Service default/my-service-nodeport"), "{problems:?}");
     fs::remove_file(lab.folder.path().join("a.yaml")).unwrap();
     lab.look();
-    assert_eq!(lab.service("my-service-nodeport").unwrap().ports[0].node_port, 30008);
+    assert_eq!(lab.service("my-service-nodeport").unwrap().ports[0].node_port, Some(30008));
     assert_eq!(lab.problems(), [""; 0]);
 }
 

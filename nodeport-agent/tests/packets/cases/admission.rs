@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 
 use nodeport_common::abi::{
-    BACKEND_DRAINING, BACKEND_GONE, FRONTEND_DROPS, NO_BACKEND_DROPS, NO_BACKEND_RESETS,
+    BACKEND_DRAINING, BACKEND_GONE, FRONTEND_DROPS, FRONTEND_GUARDED, NO_BACKEND_DROPS,
+    NO_BACKEND_RESETS, SourceRange,
 };
 use nodeport_common::core::env::Hook;
+use nodeport_common::core::family::{V4, V6};
 use nodeport_common::core::state::{ACK, FIN, RST, SYN};
 use nodeport_common::core::verdict::Action;
 use nodeport_common::frames::{Draft, Icmp, Net, tcp, udp};
@@ -83,6 +85,37 @@ fn no_backend<F: Net>(table: &mut CaseTable) {
     });
 }
 
+/// A client in one of the service's networks gets as far as there are backends; others are dropped.
+fn guarded<F: Net>(table: &mut CaseTable) {
+    table.add_arriving("guarded", |hook| {
+        let other = SocketAddr::new(F::party(9, 8), 40_000);
+        let datagram = |from| udp(from, frontend::<F>(EMPTY));
+        vec![
+            Event::Write(guard),
+            refused::<F>(hook, &tcp(client::<F>(), frontend::<F>(EMPTY), SYN), EMPTY, 20),
+            refused::<F>(hook, &datagram(client::<F>()), EMPTY, 8),
+            Step::dropped(hook, &tcp(other, frontend::<F>(EMPTY), SYN)).into(),
+            Step::dropped(hook, &datagram(other)).into(),
+        ]
+    });
+}
+
+fn guard(state: &mut State) {
+    guard_side::<V4>(&mut state.v4);
+    guard_side::<V6>(&mut state.v6);
+}
+
+/// Lets two addresses in, and everybody to another service.
+fn guard_side<F: Net>(side: &mut Side<F::Addr>) {
+    for frontend in side.frontends.values_mut() {
+        frontend.flags = FRONTEND_GUARDED;
+    }
+    let bits = u8::BITS * size_of::<F::Addr>() as u32;
+    let near = SourceRange { service: EMPTY, address: F::bytes(F::party(9, 6)) };
+    let others = SourceRange { service: LOCAL, address: F::Addr::default() };
+    side.ranges = vec![(near, bits - 1), (others, 0)];
+}
+
 /// As the agent writes it where the policy is Local and endpoints are on other nodes only.
 fn drop_without_backend(state: &mut State) {
     for frontend in state.v4.frontends.values_mut().chain(state.v6.frontends.values_mut()) {
@@ -97,6 +130,7 @@ fn refusals<F: Net>(table: &mut CaseTable) {
             .into()
     });
     no_backend::<F>(table);
+    guarded::<F>(table);
     table.add_arriving("martians", |hook| {
         let sources: &[&str] = if F::VERSION == 4 {
             &["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "10.1.1.1"]

@@ -6,7 +6,7 @@ use std::vec::Vec;
 
 use super::World;
 use super::table::FlowTable;
-use crate::abi::{Backend, Frontend, FrontendKey, NextHop};
+use crate::abi::{Backend, Frontend, FrontendKey, NextHop, SourceRange};
 use crate::core::family::{Family, V4, V6};
 use crate::core::work::Work;
 
@@ -30,6 +30,8 @@ pub struct Maps<A> {
     pub flows: FlowTable<A>,
     /// What clients address.
     pub frontends: RefCell<BTreeMap<FrontendKey<A>, Frontend>>,
+    /// Networks whose clients may use guarded frontends: whose, and how many bits of it count.
+    pub ranges: RefCell<Vec<(SourceRange<A>, u32)>>,
     /// Backends by index.
     pub backends: RefCell<Vec<Backend<A>>>,
     /// The node's addresses.
@@ -47,6 +49,7 @@ impl<A: Copy + Ord + Default> Maps<A> {
         Self {
             flows: FlowTable::bounded(flows),
             frontends: RefCell::default(),
+            ranges: RefCell::default(),
             backends: RefCell::default(),
             node_addresses: RefCell::default(),
             routes: RefCell::default(),
@@ -62,6 +65,8 @@ pub trait OnHost: Family {
     fn maps(world: &World) -> &Maps<Self::Addr>;
     /// Its maps, to be changed.
     fn maps_mut(world: &mut World) -> &mut Maps<Self::Addr>;
+    /// How many bits two addresses begin with are the same.
+    fn common_bits(a: &Self::Addr, b: &Self::Addr) -> u32;
 }
 
 impl OnHost for V4 {
@@ -72,6 +77,10 @@ impl OnHost for V4 {
     fn maps_mut(world: &mut World) -> &mut Maps<Self::Addr> {
         &mut world.v4
     }
+
+    fn common_bits(a: &Self::Addr, b: &Self::Addr) -> u32 {
+        (u32::from_be_bytes(*a) ^ u32::from_be_bytes(*b)).leading_zeros()
+    }
 }
 
 impl OnHost for V6 {
@@ -81,5 +90,9 @@ impl OnHost for V6 {
 
     fn maps_mut(world: &mut World) -> &mut Maps<Self::Addr> {
         &mut world.v6
+    }
+
+    fn common_bits(a: &Self::Addr, b: &Self::Addr) -> u32 {
+        (u128::from_be_bytes(*a) ^ u128::from_be_bytes(*b)).leading_zeros()
     }
 }

@@ -240,6 +240,13 @@ impl<F: OnHost, const HOOK: u8> Tables<F> for At<'_, HOOK> {
         F::maps(self.world).frontends.borrow().get(key).copied()
     }
 
+    fn admits(&self, service: u32, client: &F::Addr) -> bool {
+        let ranges = F::maps(self.world).ranges.borrow();
+        ranges.iter().any(|(range, bits)| {
+            range.service == service && F::common_bits(&range.address, client) >= *bits
+        })
+    }
+
     fn is_node_address(&self, address: &F::Addr) -> bool {
         F::maps(self.world).node_addresses.borrow().contains(address)
     }

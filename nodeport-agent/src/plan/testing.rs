@@ -1,0 +1,8 @@
+//! What tests plan by.
+
+use super::Settings;
+use crate::config::SourceRanges;
+
+pub(crate) fn settings() -> Settings {
+    Settings { node_name: "n1".into(), source_ranges: SourceRanges::LoadBalancer }
+}
