@@ -7,6 +7,7 @@ mod bench;
 mod downloads;
 mod fast;
 mod flood;
+mod frontends;
 mod lifecycle;
 mod load;
 mod paths;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
     let cases = [
         paths::CASES,
         rules::CASES,
+        frontends::CASES,
         fast::CASES,
         load::CASES,
         downloads::CASES,
