@@ -53,12 +53,18 @@ pub fn open<F: Family, P: Packet, W: World<F>>(
     }
 }
 
+/// The key of the frontend at exactly the address of a packet with that key.
+#[inline(always)]
+pub fn exact<A: Copy>(key: &FlowKey<A>) -> FrontendKey<A> {
+    let port = u16::from_be_bytes(key.ports.dst);
+    FrontendKey { address: key.dst, port, protocol: key.protocol, pad: 0 }
+}
+
 /// Finds the frontend that the packet addresses: its exact address, or any address of the node.
 #[inline(never)]
 fn find_frontend<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> bool {
     let key = &work.key;
-    let port = u16::from_be_bytes(key.ports.dst);
-    let mut wanted = FrontendKey { address: key.dst, port, protocol: key.protocol, pad: 0 };
+    let mut wanted = exact(key);
     let mut found = world.frontend(&wanted);
     if found.is_none() && world.is_node_address(&key.dst) {
         wanted.address = F::Addr::default();

@@ -10,7 +10,7 @@ use super::parse::{self, ETHERNET, Kind, L4, Parsed};
 use super::state::{FIN, RST, SYN};
 use super::verdict::Verdict;
 use super::work::Work;
-use super::{icmp_error, rewrite, track};
+use super::{icmp_error, open, rewrite, track};
 use crate::abi::{
     FLOW_FAST, FLOW_SETTLED, Flow, FlowKey, HOP_POD, HOP_SEND, HOP_STACK, HOP_TAGGED, IPPROTO_TCP,
     IPPROTO_UDP, NextHop, PORT_BACKEND, PORT_FRONTEND, PORT_SNAT, Reason,
@@ -154,9 +154,7 @@ fn routine<F: Family, P: Packet, W: World<F>>(
     let epoch = world.control()?.hop_epoch();
     let now = world.now();
     let Some(mut entry) = world.flow(&parsed.key) else {
-        // Where answers are met, no flow begins: those of nobody's are common there.
-        let is_nobodys = matches!(W::HOOK, Hook::Egress | Hook::Pod) && world.lacks(&parsed.key);
-        return is_nobodys.then_some(Verdict::PASS);
+        return is_nobodys::<F, W>(world, &parsed.key).then_some(Verdict::PASS);
     };
     let flow = entry.read()?;
     if W::HOOK == Hook::Pod && flow.flags & FLOW_FAST == 0 {
@@ -173,6 +171,20 @@ fn routine<F: Family, P: Packet, W: World<F>>(
     };
     entry.touch(now, parsed.total as u32);
     Some(deliver::<F, P, W>(packet, world, parsed, &flow, verdict))
+}
+
+/// Whether a packet with that key surely belongs to no flow, and opens none. Where answers are met none
+/// begins. Where packets arrive, one with the port of a frontend and another address is as common: a
+/// load balancer's address has port 443, and so have others.
+#[inline(always)]
+fn is_nobodys<F: Family, W: World<F>>(world: &W, key: &FlowKey<F::Addr>) -> bool {
+    let may_open = match W::HOOK {
+        Hook::Egress | Hook::Pod => false,
+        Hook::Xdp | Hook::Ingress => {
+            world.is_node_address(&key.dst) || world.frontend(&open::exact(key)).is_some()
+        }
+    };
+    !may_open && world.lacks(key)
 }
 
 #[inline(always)]
