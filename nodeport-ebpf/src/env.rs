@@ -3,8 +3,8 @@
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64};
 use nodeport_common::abi::{
-    Addr4, Addr6, Backend, Control, Flow, FlowKey, FlowState, Frontend, FrontendKey,
-    PORTS_PER_LINE, Reason, SLOTS_PER_LINE, ServiceStats, SourceRange, Tags,
+    Addr4, Addr6, Affinity, AffinityKey, Backend, Control, Flow, FlowKey, FlowState, Frontend,
+    FrontendKey, PORTS_PER_LINE, Reason, SLOTS_PER_LINE, ServiceStats, SourceRange, Tags,
 };
 use nodeport_common::core::env::{Env, Hook, Inserted, Route, Step, Stepped, Tables};
 use nodeport_common::core::family::{V4, V6};
@@ -117,7 +117,7 @@ impl<C: RouteContext, const HOOK: u8> Env for Kernel<C, HOOK> {
 }
 
 macro_rules! tables {
-    ($family:ty, $addr:ty, $frontends:ident, $ranges:ident, $backends:ident, $node_addrs:ident, $work:ident) => {
+    ($family:ty, $addr:ty, $frontends:ident, $ranges:ident, $affinity:ident, $backends:ident, $node_addrs:ident, $work:ident) => {
         impl<C: RouteContext, const HOOK: u8> Tables<$family> for Kernel<C, HOOK> {
             type Flow<'a>
                 = MapFlow<$family>
@@ -185,6 +185,22 @@ macro_rules! tables {
             }
 
             #[inline(always)]
+            fn read_affinity(&self, key: &AffinityKey<$addr>, to: &mut Affinity) -> bool {
+                // SAFETY: a copy is taken at once, and what is replaced in that instant stays as it was.
+                let found = unsafe { maps::$affinity.get(key) };
+                if let Some(found) = found {
+                    *to = *found;
+                }
+                found.is_some()
+            }
+
+            #[inline(always)]
+            fn keep_affinity(&self, key: &AffinityKey<$addr>, affinity: &Affinity) {
+                // Without room for it, the client is not known again, and that is all.
+                let _ = maps::$affinity.insert(key, affinity, 0);
+            }
+
+            #[inline(always)]
             fn is_node_address(&self, address: &$addr) -> bool {
                 maps::$node_addrs.get_ptr(address).is_some()
             }
@@ -218,5 +234,5 @@ macro_rules! tables {
     };
 }
 
-tables!(V4, Addr4, FRONTENDS4, RANGES4, BACKENDS4, NODE_ADDRS4, WORK4);
-tables!(V6, Addr6, FRONTENDS6, RANGES6, BACKENDS6, NODE_ADDRS6, WORK6);
+tables!(V4, Addr4, FRONTENDS4, RANGES4, AFFINITY4, BACKENDS4, NODE_ADDRS4, WORK4);
+tables!(V6, Addr6, FRONTENDS6, RANGES6, AFFINITY6, BACKENDS6, NODE_ADDRS6, WORK6);

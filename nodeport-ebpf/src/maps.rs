@@ -1,12 +1,12 @@
 //! The maps. What each is for and how large it is stands in `nodeport_common::abi::maps`.
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::macros::btf_map;
 use nodeport_common::abi::{
-    Addr4, Addr6, Backend, Control, Device, ErrorBudget, Exit, FlowDetails, FlowEntry4, FlowEntry6,
-    Frontend, FrontendKey, Heap, IndexLine, PortLine, Reason, ServiceStats, SlotLine, SourceRange,
-    maps,
+    Addr4, Addr6, Affinity, AffinityKey, Backend, Control, Device, ErrorBudget, Exit, FlowDetails,
+    FlowEntry4, FlowEntry6, Frontend, FrontendKey, Heap, IndexLine, PortLine, Reason, ServiceStats,
+    SlotLine, SourceRange, maps,
 };
 use nodeport_common::core::work::Work;
 
@@ -41,6 +41,12 @@ pub(crate) static RANGES4: LpmTrie<SourceRange<Addr4>, u32, { maps::RANGE_ENTRIE
 #[btf_map(name = "ranges6")]
 pub(crate) static RANGES6: LpmTrie<SourceRange<Addr6>, u32, { maps::RANGE_ENTRIES }> =
     LpmTrie::new();
+#[btf_map(name = "affinity4")]
+pub(crate) static AFFINITY4: LruHashMap<AffinityKey<Addr4>, Affinity, { maps::AFFINITY_ENTRIES }> =
+    LruHashMap::new();
+#[btf_map(name = "affinity6")]
+pub(crate) static AFFINITY6: LruHashMap<AffinityKey<Addr6>, Affinity, { maps::AFFINITY_ENTRIES }> =
+    LruHashMap::new();
 #[btf_map(name = "backends4")]
 pub(crate) static BACKENDS4: Array<Backend<Addr4>, { maps::BACKEND_ENTRIES }, SHARED> =
     Array::new();

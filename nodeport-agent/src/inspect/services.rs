@@ -23,6 +23,8 @@ pub(super) struct ServiceRow {
     usable_backends: u32,
     draining_backends: u32,
     slots: u32,
+    /// For how many seconds a client that opens no flow is known again; 0 for not at all.
+    affinity_seconds: u32,
     /// Counters of the service port, of both families together.
     flows_opened: u64,
     packets_without_backend: u64,
@@ -91,7 +93,7 @@ where
             }
         };
         row.frontends.push(shown(key.address.into(), key.port));
-        row.slots = frontend.slots_len;
+        (row.slots, row.affinity_seconds) = (frontend.slots_len, frontend.affinity);
     }
     for row in rows.values_mut() {
         row.frontends.sort();
@@ -117,6 +119,7 @@ fn row<A: InFamily>(
         usable_backends,
         draining_backends,
         slots: 0,
+        affinity_seconds: 0,
         flows_opened: stats.opened,
         packets_without_backend: stats.no_backend,
         flows_without_port: stats.no_port,

@@ -41,6 +41,8 @@ pub struct Service {
     pub external_local: bool,
     /// Traffic from inside the cluster may go to endpoints on this node only.
     pub internal_local: bool,
+    /// For how many seconds a client that opens no flow is known again, if it shall be.
+    pub affinity: Option<u32>,
     /// Its ports that clients can address.
     pub ports: Vec<ServicePort>,
     /// Its own addresses.
@@ -93,6 +95,7 @@ impl Service {
             families: families(spec, &mut findings),
             external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
             internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
+            affinity: affinity(spec, &mut findings),
             source_ranges: match ports.is_empty() {
                 true => None,
                 false => exposure::source_ranges(spec, &mut findings),
@@ -143,14 +146,36 @@ fn families(spec: &core::ServiceSpec, findings: &mut Findings) -> Option<Vec<Fam
     Some(families)
 }
 
+/// Three hours, as the API server fills in.
+const AFFINITY: i32 = 10_800;
+/// A day, as the API server allows.
+const LONGEST_AFFINITY: i32 = 86_400;
+
+fn affinity(spec: &core::ServiceSpec, findings: &mut Findings) -> Option<u32> {
+    match spec.session_affinity.as_deref() {
+        None | Some("None" | "") => return None,
+        Some("ClientIP") => {}
+        Some(other) => {
+            let problem =
+                format!("{other:?} is not known and counts as None; write ClientIP or None");
+            findings.error("spec.sessionAffinity", problem);
+            return None;
+        }
+    }
+    let config = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
+    let seconds = config.and_then(|client_ip| client_ip.timeout_seconds).unwrap_or(AFFINITY);
+    if (1..=LONGEST_AFFINITY).contains(&seconds) {
+        return u32::try_from(seconds).ok();
+    }
+    findings.error(
+        "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
+        format!("{seconds} is not between 1 and {LONGEST_AFFINITY}; it counts as {AFFINITY}"),
+    );
+    u32::try_from(AFFINITY).ok()
+}
+
 /// What the Service asks for and does not get.
 fn report_unserved(spec: &core::ServiceSpec, findings: &mut Findings) {
-    if spec.session_affinity.as_deref() == Some("ClientIP") {
-        findings.warn(
-            "spec.sessionAffinity",
-            "ClientIP is not kept yet: each connection may go to another endpoint",
-        );
-    }
     if let Some(policy) =
         spec.external_traffic_policy.as_deref().filter(|p| !matches!(*p, "Cluster" | "Local" | ""))
     {
@@ -358,6 +383,32 @@ mod tests {
         let spec = json!({"type": "LoadBalancer", "ports": [{"port": 80}]});
         let service = service(spec, file());
         assert_eq!((service.ports.len(), service.findings.len()), (0, 0));
+    }
+
+    #[test]
+    fn affinity_is_read_and_checked() {
+        let config = |seconds: i32| json!({"clientIP": {"timeoutSeconds": seconds}});
+        for (affinity, config, seconds, problems) in [
+            (json!(null), json!(null), None, 0),
+            (json!("None"), config(60), None, 0),
+            (json!("ClientIP"), json!(null), Some(10_800), 0),
+            (json!("ClientIP"), config(1), Some(1), 0),
+            (json!("ClientIP"), config(86_400), Some(86_400), 0),
+            (json!("ClientIP"), config(0), Some(10_800), 1),
+            (json!("ClientIP"), config(86_401), Some(10_800), 1),
+            (json!("ClientName"), json!(null), None, 1),
+        ] {
+            let spec = json!({
+                "type": "NodePort", "ports": [{"port": 80, "nodePort": 30007}],
+                "sessionAffinity": affinity, "sessionAffinityConfig": config,
+            });
+            let service = service(spec, file());
+            assert_eq!(
+                (service.affinity, service.findings.len()),
+                (seconds, problems),
+                "{affinity}"
+            );
+        }
     }
 
     #[test]

@@ -113,6 +113,7 @@ mod tests {
             guarded: frontends.clone(),
             ranges: vec!["192.0.2.0/24".parse().unwrap()],
             frontends,
+            affinity: 0,
             usable: vec![target("10.0.0.1:80"), target("10.0.0.2:80")],
             lingering: vec![target("10.0.0.3:80")],
             drops: false,

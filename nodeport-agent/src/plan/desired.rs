@@ -75,6 +75,8 @@ pub struct Group {
     pub guarded: BTreeSet<FrontendAt>,
     /// Networks of the group's family, sorted, without bits behind their prefixes.
     pub ranges: Vec<IpNet>,
+    /// For how many seconds a client that opens no flow is known again; 0 for not at all.
+    pub affinity: u32,
     /// Endpoints that take new flows, sorted by address: the table is made of them.
     pub usable: Vec<Target>,
     /// Endpoints that keep the flows they have and take no new ones, sorted by address. One that

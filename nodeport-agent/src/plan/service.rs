@@ -177,6 +177,7 @@ fn group(
         frontends,
         guarded,
         ranges,
+        affinity: service.affinity.unwrap_or(0),
         lingering: lingering.map(|(target, _)| target).collect(),
         usable: usable.into_iter().map(|(target, _)| target).collect(),
         drops,

@@ -148,6 +148,16 @@ fn endpoints_that_take_no_new_flows_linger() {
 }
 
 #[test]
+fn affinity_is_that_of_the_service() {
+    let mut planner = planner();
+    for (affinity, seconds) in [("ClientIP", 10_800), ("None", 0)] {
+        let spec = json!({"ports": ports(), "ipFamilies": ["IPv4"], "sessionAffinity": affinity});
+        update(&mut planner, [("web", entry(service_with("web", spec), vec![]))]);
+        assert_eq!(planner.desired.groups[&key("web", "", Family::V4)].affinity, seconds);
+    }
+}
+
+#[test]
 fn with_the_local_policy_only_endpoints_on_this_node_count() {
     let mut planner = planner();
     let spec = json!({"ports": ports(), "externalTrafficPolicy": "Local"});

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 use nodeport_common::abi::{
-    BACKEND_USABLE, FRONTEND_DROPS, FRONTEND_GUARDED, Frontend, PORT_BACKEND, PORT_FRONTEND, maps,
+    BACKEND_USABLE, FRONTEND_DROPS, FRONTEND_GUARDED, FRONTEND_INTERNAL, Frontend, PORT_BACKEND,
+    PORT_FRONTEND, maps,
 };
 use nodeport_common::core::maglev::table_len;
 
@@ -15,7 +16,7 @@ use super::ops::BackendValue;
 use super::placed::{Placed, Table, slots};
 use super::state::State;
 use crate::model::Family;
-use crate::plan::{FrontendAt, Group, GroupKey, Target};
+use crate::plan::{FrontendAt, Group, GroupKey, Target, Traffic};
 
 /// What must be written for one group, in the order of the fields. Backends that go are not
 /// among it: they go when no packet can be on its way to them any more.
@@ -79,11 +80,14 @@ impl State {
             let foreign = self.maps.ranges(of).filter(is_foreign);
             change.foreign = foreign.map(|range| (of, *range)).collect();
         }
+        let affinity = group.affinity;
+        let internal = if key.traffic == Traffic::Internal { FRONTEND_INTERNAL } else { 0 };
         let drops = if group.drops { FRONTEND_DROPS } else { 0 };
         for at in &group.frontends {
             let guarded = if group.guarded.contains(at) { FRONTEND_GUARDED } else { 0 };
-            let flags = drops | guarded;
-            let wanted = Frontend { service, slots_offset: offset, slots_len: len, flags };
+            let flags = drops | guarded | internal;
+            let wanted =
+                Frontend { service, slots_offset: offset, slots_len: len, flags, affinity };
             if self.maps.frontend(at) != Some(wanted) {
                 change.ports.insert((at.port, PORT_FRONTEND));
                 change.frontends.push((*at, wanted));

@@ -25,7 +25,7 @@ fn some_ops() -> Vec<Op> {
         Op::WriteSlots { offset: 10, slots: (100..140).collect() },
         Op::PutFrontend4(
             frontend(30_007),
-            Frontend { service: 1, slots_offset: 10, slots_len: 40, flags: 0 },
+            Frontend { service: 1, slots_offset: 10, slots_len: 40, ..Frontend::default() },
         ),
         Op::SetPort(30_007, PORT_FRONTEND),
         Op::SetPort(10_007, PORT_BACKEND),

@@ -166,7 +166,8 @@ fn side<F: Net>() -> Side<F::Addr> {
             let key =
                 FrontendKey { address: F::Addr::default(), port: port(index), protocol, pad: 0 };
             let slots_len = u32::from(index != EMPTY);
-            let frontend = Frontend { service: index, slots_offset: index, slots_len, flags: 0 };
+            let frontend =
+                Frontend { service: index, slots_offset: index, slots_len, ..Frontend::default() };
             side.frontends.insert(key, frontend);
         }
     }

@@ -36,6 +36,10 @@ pub const FRONTENDS6: &str = "frontends6";
 pub const RANGES4: &str = "ranges4";
 /// IPv6 networks whose clients may use guarded frontends.
 pub const RANGES6: &str = "ranges6";
+/// Which backends IPv4 clients of services with session affinity have.
+pub const AFFINITY4: &str = "affinity4";
+/// Which backends IPv6 clients of services with session affinity have.
+pub const AFFINITY6: &str = "affinity6";
 /// IPv4 endpoints.
 pub const BACKENDS4: &str = "backends4";
 /// IPv6 endpoints.
@@ -60,7 +64,7 @@ pub const SERVICE_STATS: &str = "service_stats";
 pub const ERROR_BUDGET: &str = "error_budget";
 
 /// All maps that live as long as the data path, in the order in which they are pinned.
-pub const ALL: [&str; 27] = [
+pub const ALL: [&str; 29] = [
     JUMP_XDP,
     JUMP_INGRESS,
     JUMP_EGRESS,
@@ -77,6 +81,8 @@ pub const ALL: [&str; 27] = [
     FRONTENDS6,
     RANGES4,
     RANGES6,
+    AFFINITY4,
+    AFFINITY6,
     BACKENDS4,
     BACKENDS6,
     SLOTS,
@@ -98,6 +104,9 @@ pub const INDEX_LINES: usize = FLOW_ENTRIES * super::SLOTS_PER_ENTRY / super::SL
 pub const FRONTEND_ENTRIES: usize = 65_536;
 /// Source ranges of each family.
 pub const RANGE_ENTRIES: usize = 65_536;
+/// Clients of each family that services with session affinity know; who opened nothing for longest is
+/// forgotten first.
+pub const AFFINITY_ENTRIES: usize = 65_536;
 /// Backends of each family.
 pub const BACKEND_ENTRIES: usize = 262_144;
 /// Lines of [`SLOTS_PER_LINE`](super::SLOTS_PER_LINE) slots: 24 Mi slots, 96 MiB. Ten thousand

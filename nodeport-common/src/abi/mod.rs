@@ -36,8 +36,9 @@ pub use net::{
 };
 pub use reason::Reason;
 pub use service::{
-    BACKEND_DRAINING, BACKEND_GONE, BACKEND_LOCAL, BACKEND_USABLE, Backend, FRONTEND_DROPS,
-    FRONTEND_GUARDED, Frontend, FrontendKey, SLOTS_PER_LINE, ServiceStats, SlotLine, SourceRange,
+    Affinity, AffinityKey, BACKEND_DRAINING, BACKEND_GONE, BACKEND_LOCAL, BACKEND_USABLE, Backend,
+    FRONTEND_DROPS, FRONTEND_GUARDED, FRONTEND_INTERNAL, Frontend, FrontendKey, SLOTS_PER_LINE,
+    ServiceStats, SlotLine, SourceRange,
 };
 
 /// Version of the layout of the maps. It is part of the path under which they are pinned, so

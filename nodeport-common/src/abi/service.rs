@@ -31,8 +31,11 @@ pub struct Frontend {
     pub slots_len: u32,
     /// `FRONTEND_*` bits.
     pub flags: u32,
+    /// For how many seconds a client that opens no flow is known again; 0 for not at all
+    /// (`sessionAffinity`).
+    pub affinity: u32,
 }
-plain!(Frontend = 4, 4, 4, 4);
+plain!(Frontend = 4, 4, 4, 4, 4);
 
 /// Where no backend is usable, packets are dropped and not refused: there are endpoints, but none that
 /// traffic from here may go to (`externalTrafficPolicy: Local`). Whoever balances before the nodes then
@@ -41,6 +44,38 @@ pub const FRONTEND_DROPS: u32 = 1;
 /// Only clients in a network that `ranges4` or `ranges6` has for the service port may open flows; of
 /// others, packets are dropped, as with kube-proxy (`loadBalancerSourceRanges`).
 pub const FRONTEND_GUARDED: u32 = 2;
+
+/// It leads to a ClusterIP, whose endpoints may be others than those of the port's other frontends.
+pub const FRONTEND_INTERNAL: u32 = 4;
+
+/// A client of a service port.
+#[repr(C, align(4))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AffinityKey<A> {
+    /// The client's address.
+    pub client: A,
+    /// Index of the service port in `service_stats`.
+    pub service: u32,
+    /// `FRONTEND_INTERNAL` or 0.
+    pub scope: u32,
+}
+plain!(AffinityKey<super::Addr4> = 4, 4, 4);
+plain!(AffinityKey<super::Addr6> = 16, 4, 4);
+
+/// The backend that a client has.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Affinity {
+    /// Index of the backend in `backends4` or `backends6`.
+    pub backend: u32,
+    /// The backend's generation then: another one now means that the backend is gone.
+    pub generation: u32,
+    /// Jiffies (low 32 bits) when the client last opened a flow.
+    pub last_use: u32,
+    /// Zero.
+    pub pad: u32,
+}
+plain!(Affinity = 4, 4, 4, 4);
 
 /// A network whose clients may use the guarded frontends of a service port. The key of an LPM trie has
 /// the length of the prefix before it, in bits: that of the service and of the network's own.

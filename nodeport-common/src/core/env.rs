@@ -7,8 +7,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::family::Family;
 use super::work::Work;
 use crate::abi::{
-    Backend, Control, Flow, FlowKey, FlowState, Frontend, FrontendKey, NextHop, Reason,
-    ServiceStats, Tags,
+    Affinity, AffinityKey, Backend, Control, Flow, FlowKey, FlowState, Frontend, FrontendKey,
+    NextHop, Reason, ServiceStats, Tags,
 };
 
 /// Largest offset in a frame at which a [`Window`] may stand. The verifier needs a bound for
@@ -213,6 +213,10 @@ pub trait Tables<F: Family> {
     fn frontend(&self, key: &FrontendKey<F::Addr>) -> Option<Frontend>;
     /// Whether a client with that address may use the guarded frontends of a service port.
     fn admits(&self, service: u32, client: &F::Addr) -> bool;
+    /// Reads which backend a client has; false if that is not known.
+    fn read_affinity(&self, key: &AffinityKey<F::Addr>, to: &mut Affinity) -> bool;
+    /// Keeps which backend a client has.
+    fn keep_affinity(&self, key: &AffinityKey<F::Addr>, affinity: &Affinity);
     /// Whether nodePorts are served on this address.
     fn is_node_address(&self, address: &F::Addr) -> bool;
     /// The backend of that index.

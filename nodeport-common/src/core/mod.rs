@@ -16,6 +16,7 @@
 //! and IPv6.
 
 pub mod checksum;
+pub mod choice;
 pub mod env;
 pub mod expiry;
 pub mod family;

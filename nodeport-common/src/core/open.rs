@@ -1,9 +1,9 @@
 //! A packet that belongs to no flow: does it open one?
 
+use super::choice;
 use super::env::{Hook, Inserted, Packet, World};
 use super::family::Family;
 use super::flow::{self, Opening};
-use super::hash;
 use super::no_backend;
 use super::snat;
 use super::state::may_open;
@@ -13,13 +13,9 @@ use super::verdict::Verdict;
 use super::walk;
 use super::work::Work;
 use crate::abi::{
-    BACKEND_LOCAL, BACKEND_USABLE, FLOW_FAST, FLOW_LOCAL, FRONTEND_GUARDED, FlowKey, Frontend,
-    FrontendKey, HOP_NEIGHBOUR, HOP_POD, HOP_STACK, HOP_UNRESOLVED, Ports, Reason,
+    BACKEND_LOCAL, FLOW_FAST, FLOW_LOCAL, FRONTEND_GUARDED, FlowKey, Frontend, FrontendKey,
+    HOP_NEIGHBOUR, HOP_POD, HOP_STACK, HOP_UNRESOLVED, Ports, Reason,
 };
-
-/// Slots that are tried before a service counts as having no backend: a slot may name one that
-/// went a moment ago.
-const PICKS: u32 = 4;
 
 /// Opens a flow if the packet is for a frontend and may.
 #[inline(never)]
@@ -95,40 +91,7 @@ fn admit<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Result<
     if flags & FRONTEND_GUARDED != 0 && !world.admits(service, &work.key.src) {
         return Err(Reason::SourceRange);
     }
-    if pick::<F, W>(world, work) { Ok(()) } else { Err(Reason::NoBackend) }
-}
-
-/// Reads the backend that the flow's hash names; false if none is usable.
-#[inline(always)]
-fn pick<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> bool {
-    let (frontend, seed) = (work.frontend, work.control.hash_seed);
-    if frontend.slots_len == 0 {
-        return false;
-    }
-    let mut flow_hash = flow_hash::<F>(&work.key, seed);
-    for _ in 0..PICKS {
-        let slot = hash::index(flow_hash, frontend.slots_len);
-        let Some(index) = world.slot(frontend.slots_offset.wrapping_add(slot)) else {
-            return false;
-        };
-        if let Some(backend) = world.backend(index)
-            && backend.state == BACKEND_USABLE
-        {
-            (work.backend, work.backend_index) = (backend, index);
-            return true;
-        }
-        flow_hash = hash::finish(hash::mix(flow_hash, seed));
-    }
-    false
-}
-
-/// The hash of a 5-tuple: the same on every node that has the seed.
-#[inline(always)]
-pub fn flow_hash<F: Family>(key: &FlowKey<F::Addr>, seed: u32) -> u32 {
-    let hash = hash::mix(seed, F::fold_address(&key.src));
-    let hash = hash::mix(hash, F::fold_address(&key.dst));
-    let hash = hash::mix(hash, key.ports.word());
-    hash::finish(hash::mix(hash, key.protocol as u32))
+    if choice::choose::<F, W>(world, work) { Ok(()) } else { Err(Reason::NoBackend) }
 }
 
 /// Picks the backend and makes the forward half with its next hop; the reason if it cannot be.

@@ -7,7 +7,9 @@
 use super::env::Route;
 use super::parse::{Network, Parsed};
 use super::snat::Candidates;
-use crate::abi::{Backend, Control, FLOW_LOCAL, FLOW_REPLY, Flow, FlowKey, Frontend, Port};
+use crate::abi::{
+    Affinity, AffinityKey, Backend, Control, FLOW_LOCAL, FLOW_REPLY, Flow, FlowKey, Frontend, Port,
+};
 
 /// The packet, its flow and what is being made of them.
 #[repr(C, align(8))]
@@ -38,6 +40,10 @@ pub struct Work<A> {
     pub rival_key: FlowKey<A>,
     /// The frontend that the packet addresses.
     pub frontend: Frontend,
+    /// Who asks, where a service is to know its clients again.
+    pub affinity_key: AffinityKey<A>,
+    /// The backend that the client has.
+    pub affinity: Affinity,
     /// The backend that was picked.
     pub backend: Backend<A>,
     /// Its index.

@@ -3,6 +3,7 @@
 
 mod support;
 
+mod affinity;
 mod checksum;
 mod ending;
 mod expiry;

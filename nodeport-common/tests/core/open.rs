@@ -6,9 +6,9 @@ use nodeport_common::abi::{
     BACKEND_DRAINING, BACKEND_GONE, FRONTEND_GUARDED, Frontend, FrontendKey, IPPROTO_TCP,
     IPPROTO_UDP, PORT_FRONTEND, Reason, SourceRange,
 };
+use nodeport_common::core::choice::flow_hash;
 use nodeport_common::core::env::Hook;
 use nodeport_common::core::family::{V4, V6};
-use nodeport_common::core::open::flow_hash;
 use nodeport_common::core::state::{ACK, FIN, RST, SYN};
 use nodeport_common::core::verdict::Action;
 use nodeport_common::frames::{Draft, tcp, udp};
@@ -54,7 +54,7 @@ fn an_exact_address_is_served<F: Net>() {
     let address = F::party(200, 200);
     let maps = F::maps(&node.world);
     let key = FrontendKey { address: F::bytes(address), port: 443, protocol: IPPROTO_TCP, pad: 0 };
-    let frontend = Frontend { service: 40, slots_offset: 0, slots_len: 1, flags: 0 };
+    let frontend = Frontend { service: 40, slots_offset: 0, slots_len: 1, ..Frontend::default() };
     maps.frontends.borrow_mut().insert(key, frontend);
     node.world.mark_port(443, PORT_FRONTEND);
     let dst = SocketAddr::new(address, 443);

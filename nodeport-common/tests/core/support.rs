@@ -160,7 +160,8 @@ impl Node {
         for (port, slot, service) in [(REMOTE_PORT, 0, 11), (LOCAL_PORT, 1, 12)] {
             for protocol in [IPPROTO_TCP, IPPROTO_UDP] {
                 let key = FrontendKey { address: F::Addr::default(), port, protocol, pad: 0 };
-                let frontend = Frontend { service, slots_offset: slot, slots_len: 1, flags: 0 };
+                let frontend =
+                    Frontend { service, slots_offset: slot, slots_len: 1, ..Frontend::default() };
                 maps.frontends.borrow_mut().insert(key, frontend);
             }
         }

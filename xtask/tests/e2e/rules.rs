@@ -1,9 +1,11 @@
 //! What a Service means: each case is named for the rule that it proves.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
+use xtask::lab::client::Load;
 use xtask::lab::manifests::Slices;
 use xtask::lab::{Mode, Pod, Topology};
 
@@ -17,7 +19,10 @@ pub(crate) const CASES: &[Case] = &[
         "externalTrafficPolicy Local: dropped where no pod is, refused where there is none",
         local_there,
     ),
+    ("sessionAffinity ClientIP: a client stays with its pod, until it is switched off", affinity),
 ];
+
+const CLIENT_IP: &str = "Cluster\n  sessionAffinity: ClientIP";
 
 const PORT: u16 = 30_008;
 const PORTS: &[(&str, &str)] = &[("http", "TCP"), ("echo", "UDP")];
@@ -95,6 +100,51 @@ fn local_here(mode: Mode) -> Result<()> {
                 check(answer.source_kept(), || format!("{target}: seen as {}", answer.saw))?;
             }
         }
+    }
+    Ok(())
+}
+
+/// All connections of one client go to one pod, those of eight clients to several, and when that pod goes
+/// its clients find another.
+fn affinity(mode: Mode) -> Result<()> {
+    let site = site(mode, CLIENT_IP, |_| true)?;
+    for target in targets(&site, "node1") {
+        wait(&format!("{target} answers"), || site.lab.client().get(target).map(|_| ()))?;
+        let asked = |source| -> Result<String> {
+            Ok(site.lab.client().connect(source, target)?.ask_and_close()?.by)
+        };
+        let mut pods = BTreeMap::new();
+        for source in site.lab.client().sources(target.ip()) {
+            let first = asked(source)?;
+            for _ in 0..20 {
+                let by = asked(source)?;
+                check(by == first, || format!("{source} to {target}: {first}, then {by}"))?;
+            }
+            pods.insert(source, first);
+        }
+        let first = pods.values().next().cloned().unwrap_or_default();
+        check(pods.values().any(|by| *by != first), || format!("all went to {first}"))?;
+        offer(&site, |pod| pod.name() != first)?;
+        let (moved, stay): (Vec<_>, Vec<_>) = pods.iter().partition(|(_, by)| **by == first);
+        for (source, _) in moved {
+            wait(&format!("{source} leaves {first}"), || {
+                let by = asked(*source)?;
+                check(by != first, || format!("{source} to {target}: {by}"))
+            })?;
+        }
+        for (source, before) in stay {
+            let by = asked(*source)?;
+            check(by == *before, || format!("{source} to {target}: {before}, then {by}"))?;
+        }
+        offer(&site, |_| true)?;
+    }
+    site.lab.apply("other", &service("Cluster"))?;
+    for target in targets(&site, "node1") {
+        wait(&format!("{target} knows nobody"), || {
+            let load = Load { one_source: true, ..Load::new(target, 200) };
+            let outcome = site.lab.client().load(&load)?;
+            check(outcome.answers.len() == 3, || format!("{:?}", outcome.answers))
+        })?;
     }
     Ok(())
 }

@@ -100,6 +100,35 @@ fn guarded<F: Net>(table: &mut CaseTable) {
     });
 }
 
+/// A client stays with its backend though its slot is another's by now, whom another client gets.
+fn affinity<F: Net>(table: &mut CaseTable) {
+    table.add_arriving("affinity", |hook| {
+        let stays = |from| {
+            let out = tcp(from, backend::<F>(LOCAL), SYN);
+            Step::becomes(hook, &tcp(from, frontend::<F>(LOCAL), SYN), Action::Stack, &out).into()
+        };
+        let again = SocketAddr::new(client::<F>().ip(), 40_001);
+        let other = SocketAddr::new(F::party(9, 8), 40_000);
+        vec![
+            Event::Write(|state| know_clients(state, LOCAL)),
+            stays(client::<F>()),
+            Event::Write(|state| know_clients(state, REMOTE)),
+            stays(again),
+            Event::Write(|state| state.control.no_backend = NO_BACKEND_DROPS),
+            Event::Write(|state| know_clients(state, GONE)),
+            stays(SocketAddr::new(client::<F>().ip(), 40_002)),
+            Step::dropped(hook, &tcp(other, frontend::<F>(LOCAL), SYN)).into(),
+        ]
+    });
+}
+
+/// All services know their clients again, and have that backend alone.
+fn know_clients(state: &mut State, backend: u32) {
+    for frontend in state.v4.frontends.values_mut().chain(state.v6.frontends.values_mut()) {
+        (frontend.affinity, frontend.slots_offset, frontend.slots_len) = (1_000, backend, 1);
+    }
+}
+
 fn guard(state: &mut State) {
     guard_side::<V4>(&mut state.v4);
     guard_side::<V6>(&mut state.v6);
@@ -131,6 +160,7 @@ fn refusals<F: Net>(table: &mut CaseTable) {
     });
     no_backend::<F>(table);
     guarded::<F>(table);
+    affinity::<F>(table);
     table.add_arriving("martians", |hook| {
         let sources: &[&str] = if F::VERSION == 4 {
             &["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "10.1.1.1"]

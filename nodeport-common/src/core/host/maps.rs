@@ -6,7 +6,7 @@ use std::vec::Vec;
 
 use super::World;
 use super::table::FlowTable;
-use crate::abi::{Backend, Frontend, FrontendKey, NextHop, SourceRange};
+use crate::abi::{Affinity, AffinityKey, Backend, Frontend, FrontendKey, NextHop, SourceRange};
 use crate::core::family::{Family, V4, V6};
 use crate::core::work::Work;
 
@@ -32,6 +32,8 @@ pub struct Maps<A> {
     pub frontends: RefCell<BTreeMap<FrontendKey<A>, Frontend>>,
     /// Networks whose clients may use guarded frontends: whose, and how many bits of it count.
     pub ranges: RefCell<Vec<(SourceRange<A>, u32)>>,
+    /// Which backends clients have.
+    pub affinity: RefCell<BTreeMap<AffinityKey<A>, Affinity>>,
     /// Backends by index.
     pub backends: RefCell<Vec<Backend<A>>>,
     /// The node's addresses.
@@ -50,6 +52,7 @@ impl<A: Copy + Ord + Default> Maps<A> {
             flows: FlowTable::bounded(flows),
             frontends: RefCell::default(),
             ranges: RefCell::default(),
+            affinity: RefCell::default(),
             backends: RefCell::default(),
             node_addresses: RefCell::default(),
             routes: RefCell::default(),

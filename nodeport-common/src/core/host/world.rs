@@ -8,8 +8,8 @@ use super::frame::{SkbFrame, XdpFrame};
 use super::maps::{Maps, OnHost};
 use super::table::Entry;
 use crate::abi::{
-    Addr4, Addr6, Backend, Control, ErrorBudget, Flow, FlowKey, FlowState, Frontend, FrontendKey,
-    NextHop, Reason, ServiceStats, Tags,
+    Addr4, Addr6, Affinity, AffinityKey, Backend, Control, ErrorBudget, Flow, FlowKey, FlowState,
+    Frontend, FrontendKey, NextHop, Reason, ServiceStats, Tags,
 };
 use crate::core::env::{Env, FlowRef as _, Hook, Inserted, Route, Step, Stepped, Tables};
 use crate::core::hash;
@@ -245,6 +245,16 @@ impl<F: OnHost, const HOOK: u8> Tables<F> for At<'_, HOOK> {
         ranges.iter().any(|(range, bits)| {
             range.service == service && F::common_bits(&range.address, client) >= *bits
         })
+    }
+
+    fn read_affinity(&self, key: &AffinityKey<F::Addr>, to: &mut Affinity) -> bool {
+        let found = F::maps(self.world).affinity.borrow().get(key).copied();
+        *to = found.unwrap_or_default();
+        found.is_some()
+    }
+
+    fn keep_affinity(&self, key: &AffinityKey<F::Addr>, affinity: &Affinity) {
+        F::maps(self.world).affinity.borrow_mut().insert(*key, *affinity);
     }
 
     fn is_node_address(&self, address: &F::Addr) -> bool {

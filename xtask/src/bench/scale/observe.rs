@@ -19,7 +19,7 @@ use crate::lab::Node;
 
 /// The maps of one agent, by their pins.
 pub(super) struct Maps {
-    frontends: HashMap<MapData, [u8; size_of::<FrontendKey<Addr4>>()], [u32; 4]>,
+    frontends: HashMap<MapData, [u8; size_of::<FrontendKey<Addr4>>()], [u32; 5]>,
     slots: Array<MapData, SlotLine>,
     backends: Array<MapData, [u8; size_of::<Backend<Addr4>>()]>,
     node_addresses: HashMap<MapData, Addr4, u32>,
@@ -58,8 +58,9 @@ impl Maps {
         let mut key = [0; size_of::<FrontendKey<Addr4>>()];
         key[4..6].copy_from_slice(&port.to_ne_bytes());
         key[6] = IPPROTO_TCP;
-        let [service, slots_offset, slots_len, flags] = self.frontends.get(&key, 0).ok()?;
-        let frontend = Frontend { service, slots_offset, slots_len, flags };
+        let [service, slots_offset, slots_len, flags, affinity] =
+            self.frontends.get(&key, 0).ok()?;
+        let frontend = Frontend { service, slots_offset, slots_len, flags, affinity };
         (slots_len > 0).then_some(frontend)
     }
 
