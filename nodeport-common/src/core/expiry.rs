@@ -7,9 +7,8 @@
 
 use super::env::World;
 use super::family::Family;
-use super::flow::partner_key;
 use super::state::merge;
-use super::track;
+use super::track::{self, Partner};
 use super::work::Work;
 use crate::abi::{Flow, FlowState, IPPROTO_TCP};
 
@@ -95,10 +94,7 @@ pub fn end<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, limits: 
     if !track::find::<F, W>(world, work) {
         return false;
     }
-    work.other_key = partner_key(&work.key, &work.flow);
-    let has_partner = world.read_flow(&work.other_key, &mut work.other)
-        // The same key, used by another flow, is no partner.
-        && partner_key(&work.other_key, &work.other) == work.key;
+    let has_partner = track::find_partner::<F, W>(world, work) == Partner::There;
     let (now, protocol) = (world.now(), work.key.protocol);
     let over = if has_partner {
         limits.are_over(&work.flow, &work.other, protocol, now)

@@ -6,7 +6,7 @@ use super::expiry;
 use super::family::Family;
 use super::flow::partner_key;
 use super::hash;
-use super::track;
+use super::track::{self, Partner};
 use super::work::Work;
 use crate::abi::{Control, FLOW_LOCAL, FLOW_PROVED, Flow, FlowKey, FlowState, Port, Reason};
 
@@ -127,9 +127,9 @@ fn oust<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, newcomers: 
     }
     work.rival_key = partner_key(&work.other_key, &work.other);
     let is_over = has_closed::<F, W>(world, work);
-    // Another flow may have taken the place of the other half.
-    let is_whole = world.read_flow(&work.rival_key, &mut work.other)
-        && partner_key(&work.rival_key, &work.other) == work.other_key;
+    let (key, rival_key) = (&work.other_key, &work.rival_key);
+    let rival = track::read_partner::<F, W>(world, key, rival_key, &mut work.other);
+    let is_whole = rival == Partner::There;
     if is_over && (!is_whole || has_closed::<F, W>(world, work)) {
         if is_whole {
             world.remove_flow(&work.rival_key);

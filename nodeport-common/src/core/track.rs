@@ -10,8 +10,8 @@ use super::verdict::Verdict;
 use super::work::{Former, Work};
 use super::{open, walk};
 use crate::abi::{
-    FLOW_FAST, FLOW_LOCAL, FLOW_PROVED, FLOW_REPLY, FlowState, HOP_STACK, HOP_UNRESOLVED,
-    IPPROTO_TCP, NextHop, Reason,
+    FLOW_FAST, FLOW_LOCAL, FLOW_PROVED, FLOW_REPLY, Flow, FlowKey, FlowState, HOP_STACK,
+    HOP_UNRESOLVED, IPPROTO_TCP, NextHop, Reason,
 };
 
 /// Decides on `work.parsed`, a packet whose port concerns us and that is not routine.
@@ -46,7 +46,7 @@ pub fn track<F: Family, P: Packet, W: World<F>>(
 
 /// What stands in the place of a half's partner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Partner {
+pub enum Partner {
     /// The partner.
     There,
     /// Nothing: it was lost.
@@ -56,15 +56,26 @@ enum Partner {
     Another,
 }
 
-/// Reads the other half into `work.other`.
+/// Reads the other half of `work.flow` into `work.other`.
 #[inline(never)]
-fn find_partner<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Partner {
+pub fn find_partner<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Partner {
     work.other_key = partner_key(&work.key, &work.flow);
-    if !world.read_flow(&work.other_key, &mut work.other) {
+    read_partner::<F, W>(world, &work.key, &work.other_key, &mut work.other)
+}
+
+/// Reads what stands in the place `other_key` of the partner of the half of `key`.
+#[inline(always)]
+pub fn read_partner<F: Family, W: World<F>>(
+    world: &W,
+    key: &FlowKey<F::Addr>,
+    other_key: &FlowKey<F::Addr>,
+    other: &mut Flow<F::Addr>,
+) -> Partner {
+    if !world.read_flow(other_key, other) {
         return Partner::Lost;
     }
-    let mutual = partner_key(&work.other_key, &work.other) == work.key;
-    if mutual { Partner::There } else { Partner::Another }
+    let is_mutual = partner_key(other_key, other) == *key;
+    if is_mutual { Partner::There } else { Partner::Another }
 }
 
 /// Reads the half of `work.key` into `work.flow`; false if there is none.
