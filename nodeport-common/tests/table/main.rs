@@ -5,5 +5,6 @@ mod flood;
 mod interleavings;
 mod memory;
 mod model;
+mod room;
 mod slots;
 mod threads;

@@ -52,17 +52,14 @@ struct Half {
     line: u32,
     came: u32,
     proved: bool,
-    /// Its slot says that it is a newcomer's.
-    noted: bool,
 }
 
 fn halves(model: &Model, memory: &Memory) -> Vec<Half> {
     let half = |(key, (_, proved, came)): (&u64, &(u64, bool, u32))| {
         let found = memory.find(*key).expect("it was there");
         let line = memory.place(*key).slot(found.number).0;
-        let noted = found.slot.newcomers() == 1;
-        assert!(*proved || noted, "{key} cannot be pushed out");
-        Half { key: *key, line, came: *came, proved: *proved, noted }
+        assert!(*proved || found.slot.newcomers() == 1, "{key} cannot be pushed out");
+        Half { key: *key, line, came: *came, proved: *proved }
     };
     model.iter().map(half).collect()
 }
@@ -73,13 +70,9 @@ fn has_newcomers(halves: &[Half], place: Place) -> bool {
 }
 
 /// Whether a newcomer may go out of this place that came then: of several that are compared, none is
-/// older. Where others have proved themselves since they came, they take part, and fewer are left.
+/// older.
 fn may_go(halves: &[Half], place: Place, came: u32) -> bool {
-    let near = || halves.iter().filter(|half| is_in(place, half.line));
-    if near().any(|half| half.proved && half.noted) {
-        return true;
-    }
-    let newcomers = || near().filter(|half| !half.proved);
+    let newcomers = || halves.iter().filter(|half| !half.proved && is_in(place, half.line));
     let compared = newcomers().count().min(CANDIDATES as usize);
     newcomers().filter(|half| half.came >= came).count() >= compared
 }
@@ -157,8 +150,7 @@ proptest! {
                 Step::PushOut(key) => {
                     let place = memory.place(key);
                     let is_one = has_newcomers(&before, place);
-                    // Some tries may go by with those that have proved themselves since they came.
-                    let pushed = (0..9).any(|_| memory.push_out(key, now));
+                    let pushed = memory.push_out(key, now);
                     let gone = settle(&mut model, &memory, &before);
                     prop_assert!(might_go(&gone, &before, place), "{gone:?}");
                     prop_assert_eq!((gone.len(), pushed), (usize::from(is_one), is_one));
