@@ -9,6 +9,7 @@ use nodeport_common::abi::{
 use nodeport_common::core::env::{Env, Hook, Inserted, Route, Step, Stepped, Tables};
 use nodeport_common::core::family::{V4, V6};
 use nodeport_common::core::table::half::kept;
+use nodeport_common::core::table::handle::Handle;
 use nodeport_common::core::work::Work;
 
 use crate::maps;
@@ -140,34 +141,34 @@ macro_rules! tables {
             }
 
             #[inline(always)]
-            fn step_flow(&self, key: &FlowKey<$addr>, step: Step<'_>) -> Stepped {
-                Table::<$family>::step(key, step)
+            fn step_flow(&self, half: Handle, step: Step<'_>) -> Stepped {
+                Table::<$family>::step(half, step)
             }
 
             #[inline(always)]
-            fn note_answer(&self, key: &FlowKey<$addr>, answered: u32) {
-                Table::<$family>::note_answer(key, answered);
+            fn note_answer(&self, half: Handle, answered: u32) {
+                Table::<$family>::note_answer(half, answered);
             }
 
             #[inline(always)]
-            fn merge_flow(&self, key: &FlowKey<$addr>, to: FlowState) -> Option<FlowState> {
-                Table::<$family>::merge(key, to)
+            fn merge_flow(&self, half: Handle, to: FlowState) -> Option<FlowState> {
+                Table::<$family>::merge(half, to)
             }
 
             #[inline(always)]
-            fn claim_flow(&self, key: &FlowKey<$addr>, flow: &Flow<$addr>) -> Inserted {
+            fn claim_flow(&self, key: &FlowKey<$addr>, flow: &mut Flow<$addr>) -> Inserted {
                 Table::<$family>::claim(key, flow, self.now())
             }
 
             #[inline(always)]
-            fn remove_flow(&self, key: &FlowKey<$addr>) {
+            fn remove_flow(&self, key: &FlowKey<$addr>, half: Handle) {
                 // That it was not there is what was wanted.
-                let _ = Table::<$family>::remove(key);
+                let _ = Table::<$family>::remove(key, half);
             }
 
             #[inline(always)]
-            fn remove_newcomer(&self, key: &FlowKey<$addr>) -> bool {
-                Table::<$family>::remove_newcomer(key)
+            fn remove_newcomer(&self, key: &FlowKey<$addr>, half: Handle) -> bool {
+                Table::<$family>::remove_newcomer(key, half)
             }
 
             #[inline(always)]

@@ -114,7 +114,8 @@ fn flow(port: u16, protocol: u8, state: FlowState, last_seen: u32) -> (Key, Half
         dst: [10, 9, 0, 1],
         ports: Ports::new(port, 30_007),
         protocol,
-        pad: [0; 3],
+        version: 0,
+        entry: 0,
     };
     let hop =
         NextHop { kind: HOP_SEND, ifindex: 1, dst_mac: [2, 0, 0, 0, 0, 9], ..NextHop::UNRESOLVED };

@@ -140,13 +140,13 @@ impl<A: Copy + PartialEq> Entry for SharedEntry<'_, A> {
             && half::protocol(entry.flags) == key.protocol
     }
 
-    fn write(&self, key: &FlowKey<A>, flow: &Flow<A>) {
+    fn write(&self, key: &FlowKey<A>, flow: &Flow<A>, version: u16) {
         // SAFETY: as in `has_key`; the entry is ours, and so is its status.
         unsafe {
             let mut entry = self.entry.read_volatile();
             half::put(&mut entry, key, flow);
             self.entry.write_volatile(entry);
-            self.details.write_volatile(half::details(flow));
+            self.details.write_volatile(half::details(flow, version));
         }
     }
 
@@ -218,12 +218,15 @@ impl<'a, F: Net> Table<'a, F> {
 
     /// Takes a half out; whether it was there.
     pub(crate) fn remove(self, key: &FlowKey<F::Addr>) -> bool {
-        table::remove(self, key, self.place(key), Whose::All)
+        let place = self.place(key);
+        let found = table::find(self, key, place);
+        found.is_some_and(|found| table::remove(self, place, found.handle(), Whose::All))
     }
 
     /// Puts a half in, at `now` by the kernel's clock.
     pub(crate) fn claim(self, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>, now: u32) -> Inserted {
-        table::claim(self, key, flow, self.place(key), half::status(flow, key.protocol), now)
+        let status = half::status(flow, key.protocol);
+        table::claim(self, key, flow, self.place(key), status, now).0
     }
 
     /// The slots of a line.

@@ -95,12 +95,22 @@ pub struct FlowDetails {
     pub service: u32,
     /// Jiffies (low 32 bits) of the first packet of the flow.
     pub created: u32,
-    /// See [`Flow::answered`](super::Flow::answered).
+    /// See [`Flow::answered`](super::Flow::answered). It changes together with what follows, as a word.
     pub answered: u32,
+    /// Version of the entry that these are the details of.
+    pub version: u16,
     /// Zero.
-    pub pad: u32,
+    pub pad: u16,
 }
-plain!(FlowDetails = 4, 4, 4, 4);
+plain!(FlowDetails = 4, 4, 4, 2, 2);
+
+impl FlowDetails {
+    /// `answered` and `version` as the word that they lie in, on little-endian machines.
+    #[inline(always)]
+    pub const fn answer_word(answered: u32, version: u16) -> u64 {
+        answered as u64 | (version as u64) << 32
+    }
+}
 
 /// The way out through an interface, in the array `exits`; its index is
 /// [`Device::exit`](super::Device::exit).

@@ -191,13 +191,16 @@ pub struct Flow<A> {
     pub state: u8,
     /// `FLOW_*` bits.
     pub flags: u8,
-    /// Zero.
-    pub pad: [u16; 3],
+    /// Version of the entry that this half was read from or stored in (see
+    /// [`Handle`](crate::core::table::handle::Handle)).
+    pub version: u16,
+    /// Number of that entry, plus one; 0 of a half that lies in none.
+    pub entry: u32,
     /// Packets of this half so far. One direction of a flow is served by one CPU at a time
     /// (RSS), so this is added to without a lock.
     pub packets: u64,
     /// Bytes of IP packets of this half so far.
     pub bytes: u64,
 }
-plain!(Flow<super::Addr4> = 4, 4, 4, 2, 2, 24, 4, 4, 4, 4, 4, 4, 1, 1, 6, 8, 8);
-plain!(Flow<super::Addr6> = 16, 16, 4, 2, 2, 24, 4, 4, 4, 4, 4, 4, 1, 1, 6, 8, 8);
+plain!(Flow<super::Addr4> = 4, 4, 4, 2, 2, 24, 4, 4, 4, 4, 4, 4, 1, 1, 2, 4, 8, 8);
+plain!(Flow<super::Addr6> = 16, 16, 4, 2, 2, 24, 4, 4, 4, 4, 4, 4, 1, 1, 2, 4, 8, 8);

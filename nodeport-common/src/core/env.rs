@@ -5,6 +5,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::family::Family;
+use super::table::handle::Handle;
 use super::work::Work;
 use crate::abi::{
     Affinity, AffinityKey, Backend, Control, Flow, FlowKey, FlowState, Frontend, FrontendKey,
@@ -193,22 +194,24 @@ pub trait Tables<F: Family> {
     fn flow(&self, key: &FlowKey<F::Addr>) -> Option<Self::Flow<'_>>;
     /// Whether there is surely no half with this key: a quick look, which may leave it open.
     fn lacks(&self, key: &FlowKey<F::Addr>) -> bool;
-    /// Reads all of a half; false if there is none, and then `to` may be anything.
+    /// Reads all of a half, and which it is ([`Handle::of`]); false if there is none, and then `to`
+    /// may be anything.
     fn read_flow(&self, key: &FlowKey<F::Addr>, to: &mut Flow<F::Addr>) -> bool;
     /// Takes a half one step further.
-    fn step_flow(&self, key: &FlowKey<F::Addr>, step: Step<'_>) -> Stepped;
+    fn step_flow(&self, half: Handle, step: Step<'_>) -> Stepped;
     /// Sets [`Flow::answered`] of a half, if it is there.
-    fn note_answer(&self, key: &FlowKey<F::Addr>, answered: u32);
+    fn note_answer(&self, half: Handle, answered: u32);
     /// Puts a half into a state, merged with the one that it is in by now; the state that comes
     /// of it. `None` if it is gone.
-    fn merge_flow(&self, key: &FlowKey<F::Addr>, to: FlowState) -> Option<FlowState>;
-    /// Puts a half into the table, if its key is free. Newcomers are pushed out for it if there
-    /// is no room.
-    fn claim_flow(&self, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>) -> Inserted;
-    /// Removes a half, if it is there.
-    fn remove_flow(&self, key: &FlowKey<F::Addr>);
-    /// Removes a half, if it is there and its flow has not proved itself by then; whether it did.
-    fn remove_newcomer(&self, key: &FlowKey<F::Addr>) -> bool;
+    fn merge_flow(&self, half: Handle, to: FlowState) -> Option<FlowState>;
+    /// Puts a half into the table, if its key is free, and notes in it which one it is from then on.
+    /// Newcomers are pushed out for it if there is no room.
+    fn claim_flow(&self, key: &FlowKey<F::Addr>, flow: &mut Flow<F::Addr>) -> Inserted;
+    /// Removes the half of a key, if it is there.
+    fn remove_flow(&self, key: &FlowKey<F::Addr>, half: Handle);
+    /// Removes the half of a key, if it is there and its flow has not proved itself by then; whether
+    /// it did.
+    fn remove_newcomer(&self, key: &FlowKey<F::Addr>, half: Handle) -> bool;
     /// The frontend with exactly this key.
     fn frontend(&self, key: &FrontendKey<F::Addr>) -> Option<Frontend>;
     /// Whether a client with that address may use the guarded frontends of a service port.

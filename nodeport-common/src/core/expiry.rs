@@ -8,6 +8,7 @@
 use super::env::World;
 use super::family::Family;
 use super::state::merge;
+use super::table::handle::Handle;
 use super::track::{self, Partner};
 use super::work::Work;
 use crate::abi::{Flow, FlowState, IPPROTO_TCP};
@@ -104,9 +105,9 @@ pub fn end<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, limits: 
     if !over && world.generation(work.flow.backend) == Some(work.flow.generation) {
         return false;
     }
-    world.remove_flow(&work.key);
+    world.remove_flow(&work.key, Handle::of(&work.flow));
     if has_partner {
-        world.remove_flow(&work.other_key);
+        world.remove_flow(&work.other_key, Handle::of(&work.other));
     }
     true
 }

@@ -86,7 +86,8 @@ pub fn open<F: Family>(
         answered: 0,
         state: FlowState::Opening as u8,
         flags: to.flags,
-        pad: [0; 3],
+        version: 0,
+        entry: 0,
         packets: 1,
         bytes: 0,
     };
@@ -114,6 +115,8 @@ pub fn partner<A: Copy>(key: &FlowKey<A>, flow: &Flow<A>) -> Flow<A> {
         port_diff: checksum::inverse(flow.port_diff),
         hop: NextHop::UNRESOLVED,
         flags: flow.flags ^ FLOW_REPLY,
+        version: 0,
+        entry: 0,
         packets: 0,
         bytes: 0,
         ..*flow

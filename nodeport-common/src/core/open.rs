@@ -8,6 +8,7 @@ use super::no_backend;
 use super::snat;
 use super::state::may_open;
 use super::table::half::kept;
+use super::table::handle::Handle;
 use super::track::{self, count_full, find_way, refresh_hop};
 use super::verdict::Verdict;
 use super::walk;
@@ -165,8 +166,11 @@ fn find_source<F: Family, W: World<F>>(
 
 /// Stores the client's half, once the answers' key is the flow's.
 #[inline(always)]
-fn insert_forward<F: Family, W: World<F>>(world: &W, work: &Work<F::Addr>) -> Result<(), Reason> {
-    let reason = match world.claim_flow(&work.key, &work.flow) {
+fn insert_forward<F: Family, W: World<F>>(
+    world: &W,
+    work: &mut Work<F::Addr>,
+) -> Result<(), Reason> {
+    let reason = match world.claim_flow(&work.key, &mut work.flow) {
         Inserted::Done => {
             world.service_stats(work.flow.service, |stats| stats.opened += 1);
             return Ok(());
@@ -174,7 +178,7 @@ fn insert_forward<F: Family, W: World<F>>(world: &W, work: &Work<F::Addr>) -> Re
         Inserted::Taken => Reason::Raced,
         Inserted::Full => Reason::TableFull,
     };
-    world.remove_flow(&work.other_key);
+    world.remove_flow(&work.other_key, Handle::of(&work.other));
     Err(reason)
 }
 

@@ -6,6 +6,7 @@ use super::expiry;
 use super::family::Family;
 use super::flow::partner_key;
 use super::hash;
+use super::table::handle::Handle;
 use super::track::{self, Partner};
 use super::work::Work;
 use crate::abi::{Control, FLOW_LOCAL, FLOW_PROVED, Flow, FlowKey, FlowState, Port, Reason};
@@ -112,7 +113,7 @@ fn set_source_port<A>(key: &FlowKey<A>, flow: &mut Flow<A>, port: Port) {
 fn claim_answers<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> Inserted {
     work.other_key = partner_key(&work.key, &work.flow);
     track::make_partner(work);
-    world.claim_flow(&work.other_key, &work.other)
+    world.claim_flow(&work.other_key, &mut work.other)
 }
 
 /// Takes the last candidate from a flow that is over; from a newcomer as well, if `newcomers` may be
@@ -126,15 +127,16 @@ fn oust<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, newcomers: 
         return false;
     }
     work.rival_key = partner_key(&work.other_key, &work.other);
+    work.holder = Handle::of(&work.other);
     let is_over = has_closed::<F, W>(world, work);
     let (key, rival_key) = (&work.other_key, &work.rival_key);
     let rival = track::read_partner::<F, W>(world, key, rival_key, &mut work.other);
     let is_whole = rival == Partner::There;
     if is_over && (!is_whole || has_closed::<F, W>(world, work)) {
         if is_whole {
-            world.remove_flow(&work.rival_key);
+            world.remove_flow(&work.rival_key, Handle::of(&work.other));
         }
-        world.remove_flow(&work.other_key);
+        world.remove_flow(&work.other_key, work.holder);
         return true;
     }
     // A client proves itself by that half; the news reaches this one a moment later.
@@ -143,11 +145,11 @@ fn oust<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, newcomers: 
     }
     // The backend's half first: its SYN-ACK may be on another CPU in this instant. It finds this
     // half and no other, and would make that anew.
-    if !world.remove_newcomer(&work.other_key) {
+    if !world.remove_newcomer(&work.other_key, work.holder) {
         return false;
     }
     if is_whole {
-        world.remove_newcomer(&work.rival_key);
+        world.remove_newcomer(&work.rival_key, Handle::of(&work.other));
     }
     true
 }

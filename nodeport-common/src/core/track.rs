@@ -6,6 +6,7 @@ use super::flow::{self, direction, is_met_at, next_state, partner, partner_key};
 use super::icmp_reply;
 use super::parse::Parsed;
 use super::state::{ACK, Direction, RST, SYN, is_reusable, may_open, opens};
+use super::table::handle::Handle;
 use super::verdict::Verdict;
 use super::work::{Former, Work};
 use super::{open, walk};
@@ -103,9 +104,9 @@ fn is_over<F: Family, W: World<F>>(world: &W, work: &Work<F::Addr>) -> bool {
 #[inline(never)]
 fn forget<F: Family, W: World<F>>(world: &W, work: &Work<F::Addr>, partner: Partner) {
     if partner == Partner::There {
-        world.remove_flow(&work.other_key);
+        world.remove_flow(&work.other_key, Handle::of(&work.other));
     }
-    world.remove_flow(&work.key);
+    world.remove_flow(&work.key, Handle::of(&work.flow));
 }
 
 /// Takes the flow one step further and delivers the packet.
@@ -224,8 +225,8 @@ struct Changed {
     state: bool,
 }
 
-/// Brings the half up to date. False if it is gone: another CPU has ended the flow since, and
-/// perhaps begun another one with its key.
+/// Brings the half up to date. False if it is gone: another CPU has ended the flow since it was read,
+/// and perhaps begun another one with its key.
 #[inline(never)]
 fn keep<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, changed: Changed) -> bool {
     let step = Step {
@@ -234,7 +235,7 @@ fn keep<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, changed: Ch
         hop: changed.hop.then_some(&work.flow.hop),
         state: changed.state.then_some(FlowState::from_u8(work.flow.state)),
     };
-    match world.step_flow(&work.key, step) {
+    match world.step_flow(Handle::of(&work.flow), step) {
         Stepped::Gone => return false,
         Stepped::Done => {}
         Stepped::Merged(state) => flow::set_state(&mut work.flow, state),
@@ -267,7 +268,7 @@ fn keep_partner<F: Family, W: World<F>>(
     work.other.answered = answered.unwrap_or(work.flow.answered);
     // Its place may have been taken a moment ago: the next packet sees that. What has no room is
     // told once, not with each packet.
-    let stored = world.claim_flow(&work.other_key, &work.other);
+    let stored = world.claim_flow(&work.other_key, &mut work.other);
     if stored == Inserted::Full && (changed.hop || changed.state) {
         count_full::<F, W>(world, work.flow.service);
     }
@@ -296,7 +297,7 @@ fn keep_found_partner<F: Family, W: World<F>>(
         }
         // The number first: in that state, a segment is held against it.
         if work.other.answered != answered {
-            world.note_answer(&work.other_key, answered);
+            world.note_answer(Handle::of(&work.other), answered);
         }
     }
     if work.other.state != work.flow.state {
@@ -315,9 +316,9 @@ pub fn make_partner<A: Copy>(work: &mut Work<A>) {
 #[inline(always)]
 fn merge_partner<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) {
     let state = FlowState::from_u8(work.flow.state);
-    if let Some(merged) = world.merge_flow(&work.other_key, state)
+    if let Some(merged) = world.merge_flow(Handle::of(&work.other), state)
         && merged != state
     {
-        world.merge_flow(&work.key, merged);
+        world.merge_flow(Handle::of(&work.flow), merged);
     }
 }

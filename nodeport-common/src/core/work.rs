@@ -7,6 +7,7 @@
 use super::env::Route;
 use super::parse::{Network, Parsed};
 use super::snat::Candidates;
+use super::table::handle::Handle;
 use crate::abi::{
     Affinity, AffinityKey, Backend, Control, FLOW_LOCAL, FLOW_REPLY, Flow, FlowKey, Frontend, Port,
 };
@@ -36,7 +37,9 @@ pub struct Work<A> {
     pub other: Flow<A>,
     /// Which ports are tried.
     pub candidates: Candidates,
-    /// The key of the other half of the flow that has the port which is tried.
+    /// The half that has the port which is tried.
+    pub holder: Handle,
+    /// The key of the other half of that flow.
     pub rival_key: FlowKey<A>,
     /// The frontend that the packet addresses.
     pub frontend: Frontend,

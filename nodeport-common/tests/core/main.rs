@@ -17,6 +17,7 @@ mod open;
 mod parse;
 mod proof;
 mod regression;
+mod renewed;
 mod rewrite;
 mod robust;
 mod snat;

@@ -194,6 +194,28 @@ fn a_removal_and_the_same_key_in_the_same_entry() {
     });
 }
 
+/// Who removes a half that it read before does not remove the one that has its key by then.
+#[test]
+fn a_late_removal_and_the_same_key_again() {
+    model(|| {
+        let memory = Arc::new(Memory::new(2, 2));
+        let (_, half) = memory.claimed(1, body_of(1, 1), true, 0);
+        let (late, (removed, claimed)) = both(
+            &memory,
+            move |memory| memory.remove_half(1, half),
+            move |memory| {
+                let removed = memory.remove_half(1, half);
+                (removed, memory.claim(1, body_of(1, 2), true, 0))
+            },
+        );
+        assert_ne!(late, removed, "one of the two");
+        // Before the other has cleared the slot the key is free already: that half has ended.
+        assert_eq!(claimed, Inserted::Done);
+        assert_eq!(memory.read(1), Some(body_of(1, 2)));
+        assert_eq!(memory.audit(), Audit { keys: vec![1], free: 1, stray: 0 });
+    });
+}
+
 /// No slot names an entry that another may have.
 #[test]
 fn a_removal_while_the_key_comes_and_goes() {

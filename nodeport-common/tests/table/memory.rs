@@ -56,6 +56,7 @@ macro_rules! memory {
     ($($atomic:tt)+) => {
         use $($atomic)+::{AtomicU32, AtomicU64, Ordering, fence};
         use nodeport_common::abi::{IndexLine, SLOTS_OF_LINE};
+        use nodeport_common::core::table::handle::Handle;
         use nodeport_common::core::table::slot::Slot;
         use nodeport_common::core::table::status::Status;
         use nodeport_common::core::table::{self, Entry, Found, Line, Store, Whose, Word};
@@ -110,7 +111,7 @@ macro_rules! memory {
                 self.key.load(Ordering::Acquire) == *key
             }
 
-            fn write(&self, key: &u64, (body, last_seen): &(u64, u32)) {
+            fn write(&self, key: &u64, (body, last_seen): &(u64, u32), _: u16) {
                 self.key.store(*key, Ordering::Release);
                 self.body.store(*body, Ordering::Release);
                 self.last_seen.store(*last_seen, Ordering::Release);
@@ -172,15 +173,35 @@ macro_rules! memory {
             }
 
             pub(crate) fn claim(&self, key: u64, body: u64, proved: bool, now: u32) -> Inserted {
+                self.claimed(key, body, proved, now).0
+            }
+
+            /// The same, and which half it is.
+            pub(crate) fn claimed(
+                &self,
+                key: u64,
+                body: u64,
+                proved: bool,
+                now: u32,
+            ) -> (Inserted, Handle) {
                 table::claim(self, &key, &(body, now), self.place(key), status(proved), now)
             }
 
+            /// Removes whatever half of the key is found.
             pub(crate) fn remove(&self, key: u64) -> bool {
-                table::remove(self, &key, self.place(key), Whose::All)
+                self.find(key).is_some_and(|found| self.remove_half(key, found.handle()))
+            }
+
+            /// Removes this half.
+            pub(crate) fn remove_half(&self, key: u64, half: Handle) -> bool {
+                table::remove(self, self.place(key), half, Whose::All)
             }
 
             pub(crate) fn remove_newcomer(&self, key: u64) -> bool {
-                table::remove(self, &key, self.place(key), Whose::Newcomers)
+                let place = self.place(key);
+                self.find(key).is_some_and(|found| {
+                    table::remove(self, place, found.handle(), Whose::Newcomers)
+                })
             }
 
             /// As a packet reads a half: slot, status, body, and the version once more.

@@ -116,7 +116,7 @@ pub(crate) trait Fill: InMaps {
     /// Stores a half in the map that look-ups are measured in.
     fn store(key: &FlowKey<Self::Addr>, flow: &Flow<Self::Addr>) -> Option<()>;
     /// Stores a half in its table.
-    fn put(key: &FlowKey<Self::Addr>, flow: &Flow<Self::Addr>, now: u32) -> Inserted;
+    fn put(key: &FlowKey<Self::Addr>, flow: &mut Flow<Self::Addr>, now: u32) -> Inserted;
 }
 
 impl Fill for V4 {
@@ -138,7 +138,7 @@ impl Fill for V4 {
     }
 
     #[inline(always)]
-    fn put(key: &FlowKey<Addr4>, flow: &Flow<Addr4>, now: u32) -> Inserted {
+    fn put(key: &FlowKey<Addr4>, flow: &mut Flow<Addr4>, now: u32) -> Inserted {
         Table::<V4>::claim(key, flow, now)
     }
 }
@@ -162,7 +162,7 @@ impl Fill for V6 {
     }
 
     #[inline(always)]
-    fn put(key: &FlowKey<Addr6>, flow: &Flow<Addr6>, now: u32) -> Inserted {
+    fn put(key: &FlowKey<Addr6>, flow: &mut Flow<Addr6>, now: u32) -> Inserted {
         Table::<V6>::claim(key, flow, now)
     }
 }
@@ -179,8 +179,8 @@ pub(crate) fn flow<F: Fill>(key: &FlowKey<F::Addr>, number: u32, now: u32) -> Op
     track::make_partner(work);
     F::store(&work.key, &work.flow)?;
     F::store(&work.other_key, &work.other)?;
-    let forward = F::put(&work.key, &work.flow, now);
-    let reply = F::put(&work.other_key, &work.other, now);
+    let forward = F::put(&work.key, &mut work.flow, now);
+    let reply = F::put(&work.other_key, &mut work.other, now);
     (forward == Inserted::Done && reply == Inserted::Done).then_some(())
 }
 

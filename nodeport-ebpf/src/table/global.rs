@@ -5,6 +5,7 @@
 use nodeport_common::abi::{Addr4, Addr6, Flow, FlowKey, FlowState, NextHop};
 use nodeport_common::core::env::{FlowRef as _, Inserted, Step, Stepped};
 use nodeport_common::core::family::{V4, V6};
+use nodeport_common::core::table::handle::Handle;
 use nodeport_common::core::table::slot::{Place, Slot};
 use nodeport_common::core::table::{self, Entry, Evicted, Line, Store, Whose, Word, half};
 
@@ -89,16 +90,15 @@ macro_rules! table {
             0
         }
 
-        /// Looks in all places of a key: the entry's number plus one, and its version above 32 bits;
-        /// 0 if there is none.
+        /// Looks in all places of a key: [`Handle::word`] of its half.
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $search(key: *const FlowKey<$addr>) -> u64 {
             // SAFETY: as above.
             let Some(key) = (unsafe { key.as_ref() }) else { return 0 };
             let Some(place) = Table::<$family>::place(key) else { return 0 };
-            let Some(found) = table::find(<$family>::TABLE, key, place) else { return 0 };
-            (found.slot.entry() as u64 + 1) | (found.status.version as u64) << 32
+            let found = table::find(<$family>::TABLE, key, place);
+            found.map_or(Handle::NONE, |found| found.handle()).word()
         }
 
         /// Reads all of a half: 1 if there is one.
@@ -109,26 +109,29 @@ macro_rules! table {
             let (Some(key), Some(to)) = (unsafe { key.as_ref() }, unsafe { to.as_mut() }) else {
                 return 0;
             };
-            match Table::<$family>::search(key) {
+            match MapFlow::<$family>::of(Handle::from_word($search(key))) {
                 Some(half) => half.read_into(to) as u32,
                 None => 0,
             }
         }
 
-        /// Takes a half one step further: [`GONE`], [`SAME`], or the state that it is in. `state`
-        /// is the one that it comes to, or [`SAME`].
+        /// Takes the half of a handle one step further: [`GONE`], [`SAME`], or the state that it is
+        /// in. `state` is the one that it comes to, or [`SAME`].
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $step(
-            key: *const FlowKey<$addr>,
+            half: u64,
             now: u32,
             bytes: u32,
             hop: *const NextHop,
             state: u32,
         ) -> u32 {
-            // SAFETY: as above.
-            let Some(key) = (unsafe { key.as_ref() }) else { return GONE };
-            let Some(mut half) = Table::<$family>::search(key) else { return GONE };
+            let Some(mut half) = MapFlow::<$family>::of(Handle::from_word(half)) else {
+                return GONE;
+            };
+            if !half.is_intact() {
+                return GONE;
+            }
             half.touch(now, bytes);
             // SAFETY: as above.
             if let Some(hop) = unsafe { hop.as_ref() } {
@@ -143,52 +146,47 @@ macro_rules! table {
         /// See [`MapFlow::note_answer`].
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $note(key: *const FlowKey<$addr>, answered: u32) -> u32 {
-            // SAFETY: as above.
-            let Some(key) = (unsafe { key.as_ref() }) else { return 0 };
-            if let Some(half) = Table::<$family>::search(key) {
+        extern "C" fn $note(half: u64, answered: u32) -> u32 {
+            if let Some(half) = MapFlow::<$family>::of(Handle::from_word(half)) {
                 half.note_answer(answered);
             }
             0
         }
 
-        /// Merges a half's state: [`GONE`], or the state that it is in.
+        /// Merges the state of a handle's half: [`GONE`], or the state that it is in.
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $merge(key: *const FlowKey<$addr>, state: u32) -> u32 {
-            // SAFETY: as above.
-            let Some(key) = (unsafe { key.as_ref() }) else { return GONE };
-            let Some(half) = Table::<$family>::search(key) else { return GONE };
+        extern "C" fn $merge(half: u64, state: u32) -> u32 {
+            let Some(half) = MapFlow::<$family>::of(Handle::from_word(half)) else { return GONE };
             half.merge_state(FlowState::from_u8(state as u8)).map_or(GONE, |state| state as u32)
         }
 
-        /// See [`table::claim`]: an [`Inserted`] as a number.
+        /// See [`table::claim`]: an [`Inserted`] as a number. Which half it is then is noted in
+        /// `flow`.
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $claim(
-            key: *const FlowKey<$addr>,
-            flow: *const Flow<$addr>,
-            now: u32,
-        ) -> u32 {
+        extern "C" fn $claim(key: *const FlowKey<$addr>, flow: *mut Flow<$addr>, now: u32) -> u32 {
             // SAFETY: as above.
-            let (Some(key), Some(flow)) = (unsafe { key.as_ref() }, unsafe { flow.as_ref() })
+            let (Some(key), Some(flow)) = (unsafe { key.as_ref() }, unsafe { flow.as_mut() })
             else {
                 return Inserted::Full as u32;
             };
             let Some(place) = Table::<$family>::place(key) else { return Inserted::Full as u32 };
             let status = half::status(flow, key.protocol);
-            table::claim(<$family>::TABLE, key, flow, place, status, now) as u32
+            let (inserted, half) = table::claim(<$family>::TABLE, key, flow, place, status, now);
+            half.note_in(flow);
+            inserted as u32
         }
 
         /// See [`table::remove`], of all or, if not 0, of newcomers: 1 if it was there.
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $remove(key: *const FlowKey<$addr>, newcomers: u32) -> u32 {
+        extern "C" fn $remove(key: *const FlowKey<$addr>, half: u64, newcomers: u32) -> u32 {
             // SAFETY: as above.
             let Some(key) = (unsafe { key.as_ref() }) else { return 0 };
             let Some(place) = Table::<$family>::place(key) else { return 0 };
             let whose = if newcomers == 0 { Whose::All } else { Whose::Newcomers };
-            table::remove(<$family>::TABLE, key, place, whose) as u32
+            table::remove(<$family>::TABLE, place, Handle::from_word(half), whose) as u32
         }
 
         impl Store for Table<$family> {
@@ -248,13 +246,6 @@ macro_rules! table {
         }
 
         impl Table<$family> {
-            /// Looks a half up in all its places.
-            #[inline(always)]
-            fn search(key: &FlowKey<$addr>) -> Option<MapFlow<$family>> {
-                let found = $search(key);
-                MapFlow::of((found as u32).wrapping_sub(1), (found >> 32) as u16)
-            }
-
             /// Reads all of a half; false if there is none.
             #[inline(always)]
             pub(crate) fn read(key: &FlowKey<$addr>, to: &mut Flow<$addr>) -> bool {
@@ -263,10 +254,10 @@ macro_rules! table {
 
             /// Takes a half one step further.
             #[inline(always)]
-            pub(crate) fn step(key: &FlowKey<$addr>, step: Step<'_>) -> Stepped {
+            pub(crate) fn step(half: Handle, step: Step<'_>) -> Stepped {
                 let hop = step.hop.map_or(core::ptr::null(), core::ptr::from_ref);
                 let state = step.state.map_or(SAME, |state| state as u32);
-                match $step(key, step.now, step.bytes, hop, state) {
+                match $step(half.word(), step.now, step.bytes, hop, state) {
                     GONE => Stepped::Gone,
                     SAME => Stepped::Done,
                     state => Stepped::Merged(FlowState::from_u8(state as u8)),
@@ -275,14 +266,14 @@ macro_rules! table {
 
             /// Notes by which number the client acknowledges the backend's SYN.
             #[inline(always)]
-            pub(crate) fn note_answer(key: &FlowKey<$addr>, answered: u32) {
-                $note(key, answered);
+            pub(crate) fn note_answer(half: Handle, answered: u32) {
+                $note(half.word(), answered);
             }
 
             /// Puts a half into a state, merged with its own.
             #[inline(always)]
-            pub(crate) fn merge(key: &FlowKey<$addr>, to: FlowState) -> Option<FlowState> {
-                match $merge(key, to as u32) {
+            pub(crate) fn merge(half: Handle, to: FlowState) -> Option<FlowState> {
+                match $merge(half.word(), to as u32) {
                     GONE => None,
                     state => Some(FlowState::from_u8(state as u8)),
                 }
@@ -290,20 +281,24 @@ macro_rules! table {
 
             /// Puts a half into the table, if its key is free.
             #[inline(always)]
-            pub(crate) fn claim(key: &FlowKey<$addr>, flow: &Flow<$addr>, now: u32) -> Inserted {
+            pub(crate) fn claim(
+                key: &FlowKey<$addr>,
+                flow: &mut Flow<$addr>,
+                now: u32,
+            ) -> Inserted {
                 inserted($claim(key, flow, now))
             }
 
             /// Removes a half, if it is there.
             #[inline(always)]
-            pub(crate) fn remove(key: &FlowKey<$addr>) -> bool {
-                $remove(key, 0) != 0
+            pub(crate) fn remove(key: &FlowKey<$addr>, half: Handle) -> bool {
+                $remove(key, half.word(), 0) != 0
             }
 
             /// Removes a half, if it is there and a newcomer.
             #[inline(always)]
-            pub(crate) fn remove_newcomer(key: &FlowKey<$addr>) -> bool {
-                $remove(key, 1) != 0
+            pub(crate) fn remove_newcomer(key: &FlowKey<$addr>, half: Handle) -> bool {
+                $remove(key, half.word(), 1) != 0
             }
         }
     };

@@ -2,15 +2,16 @@
 
 use core::sync::atomic::{Ordering, compiler_fence};
 
-use nodeport_common::abi::{Flow, FlowKey, FlowState, NextHop};
+use nodeport_common::abi::{Flow, FlowDetails, FlowKey, FlowState, NextHop};
 use nodeport_common::core::env::FlowRef;
 use nodeport_common::core::state;
 use nodeport_common::core::table::half;
+use nodeport_common::core::table::handle::Handle;
 use nodeport_common::core::table::slot::Slot;
 use nodeport_common::core::table::status::Status;
 use nodeport_common::core::table::{self, Word as _};
 
-use super::memory::{InMaps, MapEntry};
+use super::memory::{InMaps, MapEntry, MapWord};
 
 /// How often a status that others change as well is tried to be changed.
 const TRIES: u32 = 4;
@@ -30,10 +31,10 @@ impl<F: InMaps> MapFlow<F> {
         Some(Self { entry, version })
     }
 
-    /// What was found in an entry of that number and version.
+    /// The half of a handle, which may have ended; `None` of no half.
     #[inline(always)]
-    pub(super) fn of(number: u32, version: u16) -> Option<Self> {
-        Some(Self { entry: MapEntry::of(number)?, version })
+    pub(super) fn of(half: Handle) -> Option<Self> {
+        Some(Self { entry: MapEntry::of(half.entry())?, version: half.version() })
     }
 
     /// What a slot names, if the key is that one's.
@@ -85,6 +86,7 @@ impl<F: InMaps> MapFlow<F> {
             (to.service, to.created) = (details.service, details.created);
             to.answered = details.answered;
         }
+        Handle::new(self.entry.number, self.version).note_in(to);
         self.is_intact()
     }
 
@@ -95,8 +97,9 @@ impl<F: InMaps> MapFlow<F> {
         self.is_intact()
     }
 
+    /// Whether it has not ended.
     #[inline(always)]
-    fn is_intact(&self) -> bool {
+    pub(super) fn is_intact(&self) -> bool {
         compiler_fence(Ordering::SeqCst);
         self.entry.load_status().version == self.version
     }
@@ -119,16 +122,18 @@ impl<F: InMaps> MapFlow<F> {
         None
     }
 
-    /// Notes by which number the client acknowledges the backend's SYN. If the half ends in this
-    /// instant, the number may be another's: that one is left a newcomer.
+    /// Notes by which number the client acknowledges the backend's SYN, unless the half has ended.
     #[inline(always)]
     pub(super) fn note_answer(&self, answered: u32) {
-        if let Some(details) = F::details(self.entry.number)
-            && self.is_intact()
-        {
-            // SAFETY: an element of an array map; an aligned word of it.
-            unsafe { (&raw mut (*details).answered).write_volatile(answered) };
-            compiler_fence(Ordering::SeqCst);
+        let Some(details) = F::details(self.entry.number) else { return };
+        // SAFETY: the field is at a multiple of eight, and the word reaches to the end.
+        let word = MapWord::<u64>(unsafe { (&raw mut (*details).answered).cast() });
+        for _ in 0..TRIES {
+            let old = word.load();
+            let is_ours = old >> 32 == FlowDetails::answer_word(0, self.version) >> 32;
+            if !is_ours || word.swap(old, FlowDetails::answer_word(answered, self.version)) {
+                return;
+            }
         }
     }
 

@@ -179,13 +179,20 @@ impl<F: InMaps> Entry for MapEntry<F> {
     }
 
     #[inline(always)]
-    fn write(&self, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>) {
+    fn write(&self, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>, version: u16) {
         // SAFETY: no slot names the entry, and it is ours: others read it at most to see that its
         // version is another.
         half::put(unsafe { &mut *self.at }, key, flow);
         if let Some(details) = F::details(self.number) {
-            // SAFETY: as above.
-            unsafe { *details = half::details(flow) };
+            let FlowDetails { service, created, answered, version, .. } =
+                half::details(flow, version);
+            let answer = FlowDetails::answer_word(answered, version);
+            // SAFETY: as above. The last word is written as one, since a packet of the half before
+            // may compare it in this instant.
+            unsafe {
+                ((*details).service, (*details).created) = (service, created);
+                (&raw mut (*details).answered).cast::<u64>().write_volatile(answer);
+            }
         }
         compiler_fence(Ordering::SeqCst);
     }

@@ -14,6 +14,7 @@ use crate::abi::{
 use crate::core::env::{Env, FlowRef as _, Hook, Inserted, Route, Step, Stepped, Tables};
 use crate::core::hash;
 use crate::core::table::half::kept;
+use crate::core::table::handle::Handle;
 use crate::core::verdict::Verdict;
 use crate::core::walk::walk;
 use crate::core::work::Work;
@@ -206,34 +207,38 @@ impl<F: OnHost, const HOOK: u8> Tables<F> for At<'_, HOOK> {
     }
 
     fn read_flow(&self, key: &FlowKey<F::Addr>, to: &mut Flow<F::Addr>) -> bool {
-        let found = F::maps(self.world).flows.entry(key).and_then(|entry| entry.read());
+        let entry = F::maps(self.world).flows.entry(key);
+        let found = entry.and_then(|entry| Some((entry.read()?, entry.handle())));
         // As in the kernel, where a half that ends while it is read leaves anything.
-        *to = found.unwrap_or_default();
+        *to = found.map(|(flow, _)| flow).unwrap_or_default();
+        if let Some((_, handle)) = found {
+            handle.note_in(to);
+        }
         found.is_some()
     }
 
-    fn step_flow(&self, key: &FlowKey<F::Addr>, step: Step<'_>) -> Stepped {
-        F::maps(self.world).flows.step(key, step)
+    fn step_flow(&self, half: Handle, step: Step<'_>) -> Stepped {
+        F::maps(self.world).flows.step(half, step)
     }
 
-    fn note_answer(&self, key: &FlowKey<F::Addr>, answered: u32) {
-        F::maps(self.world).flows.note_answer(key, answered);
+    fn note_answer(&self, half: Handle, answered: u32) {
+        F::maps(self.world).flows.note_answer(half, answered);
     }
 
-    fn merge_flow(&self, key: &FlowKey<F::Addr>, to: FlowState) -> Option<FlowState> {
-        F::maps(self.world).flows.merge(key, to)
+    fn merge_flow(&self, half: Handle, to: FlowState) -> Option<FlowState> {
+        F::maps(self.world).flows.merge(half, to)
     }
 
-    fn claim_flow(&self, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>) -> Inserted {
+    fn claim_flow(&self, key: &FlowKey<F::Addr>, flow: &mut Flow<F::Addr>) -> Inserted {
         F::maps(self.world).flows.claim(key, flow)
     }
 
-    fn remove_flow(&self, key: &FlowKey<F::Addr>) {
-        F::maps(self.world).flows.remove(key);
+    fn remove_flow(&self, key: &FlowKey<F::Addr>, half: Handle) {
+        F::maps(self.world).flows.remove_half(key, half);
     }
 
-    fn remove_newcomer(&self, key: &FlowKey<F::Addr>) -> bool {
-        F::maps(self.world).flows.remove_newcomer(key)
+    fn remove_newcomer(&self, key: &FlowKey<F::Addr>, half: Handle) -> bool {
+        F::maps(self.world).flows.remove_newcomer(key, half)
     }
 
     fn frontend(&self, key: &FrontendKey<F::Addr>) -> Option<Frontend> {

@@ -1,5 +1,6 @@
 //! How a half comes into the table, and goes.
 
+use super::handle::Handle;
 use super::room::make_room;
 use super::slot::{Place, Slot};
 use super::status::Status;
@@ -10,7 +11,8 @@ use crate::core::env::Inserted;
 /// How often a word that others change as well is tried to be changed.
 const TRIES: u32 = 4;
 
-/// Puts a half into the table, if its key is free. `status` is that of the half, without version.
+/// Puts a half into the table, if its key is free; which one it is then. `status` is that of the half,
+/// without version.
 #[inline(always)]
 pub fn claim<S: Store>(
     store: S,
@@ -19,21 +21,21 @@ pub fn claim<S: Store>(
     place: Place,
     status: Status,
     now: u32,
-) -> Inserted {
+) -> (Inserted, Handle) {
     if find(store, key, place).is_some() {
-        return Inserted::Taken;
+        return (Inserted::Taken, Handle::NONE);
     }
     let mut number = store.allocate();
     if number == NONE {
         number = make_room(store, place, now);
     }
-    let Some(entry) = store.entry(number) else { return Inserted::Full };
-    entry.write(key, body);
+    let Some(entry) = store.entry(number) else { return (Inserted::Full, Handle::NONE) };
+    // The entry is ours: nobody else changes its status before a slot names it.
     let old = entry.status().load();
     let status = Status { version: Status::from_word(old).version, ..status };
+    entry.write(key, body, status.version);
     let slot = Slot::new(number, place.tag());
     let slot = if status.flags & FLOW_PROVED == 0 { slot.newcomer() } else { slot };
-    // The entry is ours: nobody else changes its status before a slot names it.
     let at = if entry.status().swap(old, status.pending().word()) {
         publish(store, place, slot, now)
     } else {
@@ -41,14 +43,14 @@ pub fn claim<S: Store>(
     };
     if at == NONE {
         store.give_back(number);
-        return Inserted::Full;
+        return (Inserted::Full, Handle::NONE);
     }
     if is_alone(store, key, place, number) && confirm(&entry, status) {
-        return Inserted::Done;
+        return (Inserted::Done, Handle::new(number, status.version));
     }
     vacate(store, place, at, Slot::EMPTY);
     store.give_back(number);
-    Inserted::Taken
+    (Inserted::Taken, Handle::NONE)
 }
 
 /// Puts a slot into one of its key's places; which of them it is.
@@ -148,24 +150,52 @@ pub enum Whose {
     Newcomers,
 }
 
-/// Takes the half of a key out; whether it was there, and was such a one's.
+/// Takes a half out of the place of its key; whether it was there, and was such a one's.
 #[inline(always)]
-pub fn remove<S: Store>(store: S, key: &S::Key, place: Place, whose: Whose) -> bool {
+pub fn remove<S: Store>(store: S, place: Place, half: Handle, whose: Whose) -> bool {
+    let Some(entry) = store.entry(half.entry()) else { return false };
+    if !lives(entry.status().load(), half, whose) {
+        return false;
+    }
+    // As long as it lives, that slot and no other names it.
+    let number = slot_of(store, place, half.entry());
     let mut tries = 0;
-    while tries < TRIES {
-        let Some(found) = find(store, key, place) else { return false };
-        if whose == Whose::Newcomers && found.status.flags & FLOW_PROVED != 0 {
+    while tries < TRIES && number != NONE {
+        let word = entry.status().load();
+        if !lives(word, half, whose) {
             return false;
         }
-        if end(store, place, found) {
-            vacate(store, place, found.number, Slot::EMPTY);
-            store.give_back(found.slot.entry());
+        if entry.status().swap(word, Status::from_word(word).ended().word()) {
+            vacate(store, place, number, Slot::EMPTY);
+            store.give_back(half.entry());
             return true;
         }
-        // Another CPU has removed it, or changed its status or its slot.
+        // Another CPU has ended it, or changed its status.
         tries += 1;
     }
     false
+}
+
+/// Whether an entry's status is that of this half, and of such a one.
+#[inline(always)]
+const fn lives(word: u64, half: Handle, whose: Whose) -> bool {
+    let status = Status::from_word(word);
+    let spared = matches!(whose, Whose::Newcomers) && status.flags & FLOW_PROVED != 0;
+    status.is_live() && status.version == half.version() && !spared
+}
+
+/// Which slot of a place names that entry.
+#[inline(always)]
+fn slot_of<S: Store>(store: S, place: Place, entry: u32) -> u32 {
+    let mut number = 0;
+    while number < CHOICES {
+        let slot = slot_at(store, place, number);
+        if slot.has_tag(place.tag()) && slot.entry() == entry {
+            return number;
+        }
+        number += 1;
+    }
+    NONE
 }
 
 /// Ends a half that was found, if it is still as it was; whoever does has its slot and its entry.

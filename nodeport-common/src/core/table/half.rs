@@ -68,11 +68,11 @@ pub fn put<A: Copy, P>(entry: &mut FlowEntry<A, P>, key: &FlowKey<A>, flow: &Flo
     entry.bytes = flow.bytes;
 }
 
-/// What lies beside the entry of a half.
+/// What lies beside the entry of a half, which has this version.
 #[inline(always)]
-pub const fn details<A>(flow: &Flow<A>) -> FlowDetails {
+pub const fn details<A>(flow: &Flow<A>, version: u16) -> FlowDetails {
     let Flow { service, created, answered, .. } = *flow;
-    FlowDetails { service, created, answered, pad: 0 }
+    FlowDetails { service, created, answered, version, pad: 0 }
 }
 
 /// The key of the half that lies in an entry with these flags.
@@ -81,8 +81,8 @@ pub fn key<A: Copy, P>(entry: &FlowEntry<A, P>, flags: u8) -> FlowKey<A> {
     FlowKey::new(entry.src, entry.dst, entry.ports, protocol(flags))
 }
 
-/// The half that lies in an entry of this status, but for what is in its details. `exit` is the
-/// element of `exits` that it names (see [`exit_index`]).
+/// The half that lies in an entry of this status, but for what is in its details and which entry it
+/// is. `exit` is the element of `exits` that it names (see [`exit_index`]).
 #[inline(always)]
 pub fn get<A: Copy, P>(entry: &FlowEntry<A, P>, status: Status, exit: Exit) -> Flow<A> {
     let hop = NextHop {
@@ -110,7 +110,8 @@ pub fn get<A: Copy, P>(entry: &FlowEntry<A, P>, status: Status, exit: Exit) -> F
         answered: 0,
         state: status.state.wrapping_sub(1),
         flags: status.flags & !FLOW_UDP,
-        pad: [0; 3],
+        version: 0,
+        entry: 0,
         packets: entry.packets as u64,
         bytes: entry.bytes,
     }

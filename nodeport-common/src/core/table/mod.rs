@@ -26,6 +26,7 @@
 
 mod claim;
 pub mod half;
+pub mod handle;
 mod heap;
 mod room;
 pub mod slot;
@@ -36,6 +37,7 @@ pub use heap::{allocate, give_back, take_up};
 pub use room::{CANDIDATES, Evicted, NEARBY, evict, push_out, silence};
 
 use crate::abi::SLOTS_OF_LINE;
+use handle::Handle;
 use slot::{Place, Slot};
 use status::Status;
 
@@ -74,8 +76,8 @@ pub trait Entry {
 
     /// Whether a half with this key lies in it.
     fn has_key(&self, key: &Self::Key) -> bool;
-    /// Writes a half's key and body.
-    fn write(&self, key: &Self::Key, body: &Self::Body);
+    /// Writes a half's key and body; it will be the half of this version.
+    fn write(&self, key: &Self::Key, body: &Self::Body, version: u16);
     /// Jiffies (low 32 bits) of the half's last packet.
     fn last_seen(&self) -> u32;
     /// Its status.
@@ -140,6 +142,14 @@ pub struct Found {
     pub slot: Slot,
     /// The status of its entry.
     pub status: Status,
+}
+
+impl Found {
+    /// Which half it is.
+    #[inline(always)]
+    pub const fn handle(&self) -> Handle {
+        Handle::new(self.slot.entry(), self.status.version)
+    }
 }
 
 /// The slot where a key is likely: the first in its first line that has its tag. Whether the entry
