@@ -9,7 +9,7 @@ use aya::Ebpf;
 use aya::maps::Map;
 use memmap2::{MmapOptions, MmapRaw};
 use nodeport_common::abi::{
-    Exit, Flow, FlowDetails, FlowEntry, FlowKey, Heap, IndexLine, SLOTS_OF_LINE,
+    Exit, Flow, FlowDetails, FlowEntry, FlowKey, Heap, IndexLine, NextHop, SLOTS_OF_LINE,
 };
 use nodeport_common::core::env::Inserted;
 use nodeport_common::core::rewrite::has_addresses;
@@ -132,6 +132,7 @@ struct SharedEntry<'a, A> {
 impl<A: Copy + PartialEq> Entry for SharedEntry<'_, A> {
     type Key = FlowKey<A>;
     type Body = Flow<A>;
+    type Hop = NextHop;
 
     fn has_key(&self, key: &FlowKey<A>) -> bool {
         // SAFETY: every bit pattern is a value; what is torn is told by the version.
@@ -147,6 +148,22 @@ impl<A: Copy + PartialEq> Entry for SharedEntry<'_, A> {
             half::put(&mut entry, key, flow);
             self.entry.write_volatile(entry);
             self.details.write_volatile(half::details(flow, version));
+        }
+    }
+
+    fn write_hop(&self, hop: &NextHop) {
+        // SAFETY: as in `has_key`; whoever calls it holds the half.
+        unsafe {
+            (&raw mut (*self.entry).dst_mac).write_volatile(hop.dst_mac);
+            (&raw mut (*self.entry).exit).write_volatile(half::exit_word(hop));
+        }
+    }
+
+    fn let_go(&self, epoch: u16, mtu: u16) {
+        // SAFETY: as in `write_hop`.
+        unsafe {
+            (&raw mut (*self.entry).mtu).write_volatile(mtu);
+            (&raw mut (*self.entry).epoch).write_volatile(epoch);
         }
     }
 

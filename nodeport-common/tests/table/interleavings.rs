@@ -145,20 +145,86 @@ fn two_claims_of_one_key_while_another_goes() {
     });
 }
 
-/// A late packet of the entry's half before this one has written into it.
+/// A packet gives a half another next hop and is late: the half ends, and its entry is another's.
 #[test]
-fn a_claim_whose_next_hop_is_to_be_looked_up() {
+fn a_next_hop_and_another_half_in_its_entry() {
     model(|| {
-        let memory = Arc::new(Memory::new(2, 2));
-        let (claimed, forgotten) = both(
+        let memory = Arc::new(Memory::new(2, 1));
+        let (_, half) = memory.claimed(1, body_of(1, 1), true, 0);
+        let (set, (removed, claimed, seen)) = both(
             &memory,
-            |memory| memory.claim(1, body_of(1, 1), false, 0),
-            |memory| memory.forget_hop(0),
+            move |memory| memory.set_hop(half, body_of(1, 9)),
+            move |memory| {
+                let removed = memory.remove_half(1, half);
+                let claimed = memory.claim(2, body_of(2, 2), true, 0);
+                (removed, claimed, memory.hop(2))
+            },
         );
-        assert_eq!(claimed, Inserted::Done);
-        let status = memory.find(1).expect("it is there").status;
-        assert!(!forgotten || status.epoch == 0, "forgotten, but known again: {status:?}");
-        assert_eq!(memory.audit(), Audit { keys: vec![1], free: 1, stray: 0 });
+        // It stays if it was held all the time.
+        assert_eq!(claimed == Inserted::Done, removed);
+        assert!(removed || set, "not set, and not removed either");
+        let (key, hop) = if removed { (2, (body_of(2, 2), 7)) } else { (1, (body_of(1, 9), 9)) };
+        assert_eq!(seen, removed.then_some(hop));
+        assert_eq!(memory.hop(key), Some(hop));
+        assert_eq!(memory.audit(), Audit { keys: vec![key], free: 0, stray: 0 });
+        assert!(memory.remove(key), "nobody holds it any more");
+    });
+}
+
+/// Another newcomer takes the entry of one whose packet is late.
+#[test]
+fn a_next_hop_and_a_newcomer_that_is_pushed_out() {
+    model(|| {
+        let memory = Arc::new(Memory::new(2, 1));
+        let (_, half) = memory.claimed(1, body_of(1, 1), false, 0);
+        let (set, (claimed, seen)) = both(
+            &memory,
+            move |memory| memory.set_hop(half, body_of(1, 9)),
+            |memory| (memory.claim(2, body_of(2, 2), false, 1), memory.hop(2)),
+        );
+        let is_there = claimed == Inserted::Done;
+        assert!(set || is_there);
+        assert!(seen.is_none_or(|(hop, _)| hop == body_of(2, 2)), "{seen:x?}");
+        let (key, hop) = if is_there { (2, (body_of(2, 2), 7)) } else { (1, (body_of(1, 9), 9)) };
+        assert_eq!(memory.hop(key), Some(hop));
+        assert_eq!(memory.audit(), Audit { keys: vec![key], free: 0, stray: 0 });
+    });
+}
+
+/// One of them is kept, with its own epoch.
+#[test]
+fn two_next_hops_at_the_same_time() {
+    model(|| {
+        let memory = Arc::new(Memory::new(2, 1));
+        let (_, half) = memory.claimed(1, body_of(1, 1), true, 0);
+        let (a, b) = both(
+            &memory,
+            move |memory| memory.set_hop(half, body_of(1, 8)),
+            move |memory| memory.set_hop(half, body_of(1, 9)),
+        );
+        assert!(a || b);
+        let (hop, epoch) = memory.hop(1).expect("it is known");
+        assert_eq!(hop, body_of(1, epoch.into()));
+        assert!(if epoch == 8 { a } else { b });
+    });
+}
+
+/// The half proves itself, and the sweep makes it forget its way: neither is lost, and the half is let
+/// go.
+#[test]
+fn a_next_hop_while_the_status_changes() {
+    model(|| {
+        let memory = Arc::new(Memory::new(2, 1));
+        let (_, half) = memory.claimed(1, body_of(1, 1), false, 0);
+        let (set, (proved, forgotten)) = both(
+            &memory,
+            move |memory| memory.set_hop(half, body_of(1, 9)),
+            |memory| (memory.prove(1), memory.forget_hop(0)),
+        );
+        let hop = memory.hop(1);
+        assert!(set && (hop == Some((body_of(1, 9), 9)) || forgotten && hop.is_none()), "{hop:x?}");
+        assert_eq!(memory.remove_newcomer(1), !proved);
+        assert_eq!(memory.remove(1), proved);
     });
 }
 

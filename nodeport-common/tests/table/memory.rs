@@ -99,6 +99,7 @@ macro_rules! memory {
         pub(crate) struct Cell {
             key: AtomicU64,
             body: AtomicU64,
+            hop: AtomicU64,
             last_seen: AtomicU32,
             status: AtomicU64,
         }
@@ -106,6 +107,7 @@ macro_rules! memory {
         impl Entry for &Cell {
             type Key = u64;
             type Body = (u64, u32);
+            type Hop = u64;
 
             fn has_key(&self, key: &u64) -> bool {
                 self.key.load(Ordering::Acquire) == *key
@@ -114,7 +116,19 @@ macro_rules! memory {
             fn write(&self, key: &u64, (body, last_seen): &(u64, u32), _: u16) {
                 self.key.store(*key, Ordering::Release);
                 self.body.store(*body, Ordering::Release);
+                self.hop.store(*body, Ordering::Release);
                 self.last_seen.store(*last_seen, Ordering::Release);
+            }
+
+            fn write_hop(&self, hop: &u64) {
+                self.hop.store(*hop, Ordering::Release);
+            }
+
+            /// Of the status word these bits alone: nobody else changes them while the half is held.
+            fn let_go(&self, epoch: u16, mtu: u16) {
+                let word = |epoch, mtu| Status { epoch, mtu, ..Status::from_word(0) };
+                let held = word(0, 0).held().word();
+                self.status.fetch_xor(held ^ word(epoch, mtu).word(), Ordering::AcqRel);
             }
 
             fn last_seen(&self) -> u32 {
@@ -231,19 +245,36 @@ macro_rules! memory {
 
             /// As a packet does when its flow has proved itself.
             pub(crate) fn prove(&self, key: u64) -> bool {
-                let Some(found) = self.find(key) else { return false };
-                let new = Status { version: found.status.version, ..status(true) };
-                let word = Shared(&self.entries[found.slot.entry() as usize].status);
-                word.swap(found.status.word(), new.word())
+                let Some(Found { slot, status: old, .. }) = self.find(key) else { return false };
+                let Status { state, flags, .. } = status(true);
+                let word = Shared(&self.entries[slot.entry() as usize].status);
+                word.swap(old.word(), Status { state, flags, ..old }.word())
             }
 
-            /// As a packet does that has written another next hop into an entry which is another
-            /// half's by now: that one has to look it up again. Whether it knew the way.
+            /// As a packet does that has looked the half's way up again, in an epoch that is the low
+            /// bits of the next hop.
+            pub(crate) fn set_hop(&self, half: Handle, hop: u64) -> bool {
+                let entry = &self.entries[half.entry() as usize];
+                table::set_hop(&entry, half.version(), &hop, (hop as u16, 1_500))
+            }
+
+            /// The next hop of a key's half and its epoch, if it has one; as a packet reads them.
+            pub(crate) fn hop(&self, key: u64) -> Option<(u64, u16)> {
+                let Found { slot, status, .. } = self.find(key)?;
+                let cell = &self.entries[slot.entry() as usize];
+                let hop = cell.hop.load(Ordering::Acquire);
+                let now = Status::from_word(cell.status.load(Ordering::Acquire));
+                (now.version == status.version && status.epoch != 0).then_some((hop, status.epoch))
+            }
+
+            /// As the sweep does with halves of an old epoch. Whether it knew the way.
             pub(crate) fn forget_hop(&self, number: usize) -> bool {
                 let word = Shared(&self.entries[number % self.entries.len()].status);
                 let old = word.load();
                 let status = Status::from_word(old);
-                word.swap(old, Status { epoch: 0, ..status }.word()) && status.epoch != 0
+                status.is_live()
+                    && status.epoch != 0
+                    && word.swap(old, Status { epoch: 0, ..status }.word())
             }
 
             pub(crate) fn push_out(&self, key: u64, now: u32) -> bool {

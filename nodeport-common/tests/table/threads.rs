@@ -43,13 +43,19 @@ fn work(memory: &Memory, number: u64, keys: u64, done: &AtomicUsize) {
                 memory.prove(key);
             }
             8 if step % 16 == 0 => memory.sweep(),
-            8 => {
+            8 if step % 2 == 0 => {
                 memory.forget_hop(random.next() as usize);
+            }
+            8 => {
+                if let Some(found) = memory.find(key) {
+                    memory.set_hop(found.handle(), body_of(key, 1 + step % 99));
+                }
             }
             _ => {
                 for body in [memory.read(key), memory.read_likely(key)].into_iter().flatten() {
                     assert_eq!(body, body_of(key, body & 0xffff_ffff), "another's body");
                 }
+                assert!(memory.hop(key).is_none_or(|(hop, _)| hop >> 32 == key), "another's way");
             }
         }
     }

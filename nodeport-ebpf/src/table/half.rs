@@ -140,29 +140,8 @@ impl<F: InMaps> MapFlow<F> {
     /// Gives the half another next hop, unless it has ended.
     #[inline(always)]
     pub(super) fn set_hop(&self, hop: &NextHop) {
-        let entry = self.entry.at;
-        if !self.is_intact() {
-            return;
-        }
-        let mut bytes = [0; 8];
-        bytes[..6].copy_from_slice(&hop.dst_mac);
-        bytes[6..].copy_from_slice(&half::exit_word(hop).to_ne_bytes());
-        // SAFETY: an element of an array map; eight bytes at a multiple of eight. Who reads them
-        // with the old epoch looks the way up as well.
-        unsafe {
-            (&raw mut (*entry).dst_mac).cast::<u64>().write_volatile(u64::from_ne_bytes(bytes));
-        }
-        let word = self.entry.status_word();
-        for _ in 0..TRIES {
-            let old = word.load();
-            let status = Status::from_word(old);
-            // If the entry was given to another half in between, that one looks its way up again.
-            let (epoch, mtu) =
-                if status.version == self.version { (hop.epoch, hop.mtu) } else { (0, status.mtu) };
-            if word.swap(old, Status { epoch, mtu, ..status }.word()) {
-                return;
-            }
-        }
+        // If another CPU gives it one in this instant, the next packet sees whether it is current.
+        table::set_hop(&self.entry, self.version, hop, (hop.epoch, hop.mtu));
     }
 }
 

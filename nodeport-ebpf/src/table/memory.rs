@@ -3,7 +3,7 @@
 use core::sync::atomic::{Ordering, compiler_fence};
 
 use nodeport_common::abi::{
-    Exit, Flow, FlowDetails, FlowEntry, FlowEntry4, FlowEntry6, FlowKey, Heap, IndexLine,
+    Exit, Flow, FlowDetails, FlowEntry, FlowEntry4, FlowEntry6, FlowKey, Heap, IndexLine, NextHop,
     SLOTS_OF_LINE,
 };
 use nodeport_common::core::family::{Family, V4, V6};
@@ -164,6 +164,7 @@ fn exit_of(index: u16) -> Exit {
 impl<F: InMaps> Entry for MapEntry<F> {
     type Key = FlowKey<F::Addr>;
     type Body = Flow<F::Addr>;
+    type Hop = NextHop;
 
     #[inline(always)]
     fn has_key(&self, key: &FlowKey<F::Addr>) -> bool {
@@ -193,6 +194,29 @@ impl<F: InMaps> Entry for MapEntry<F> {
                 ((*details).service, (*details).created) = (service, created);
                 (&raw mut (*details).answered).cast::<u64>().write_volatile(answer);
             }
+        }
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    #[inline(always)]
+    fn write_hop(&self, hop: &NextHop) {
+        let mut bytes = [0; 8];
+        bytes[..6].copy_from_slice(&hop.dst_mac);
+        bytes[6..].copy_from_slice(&half::exit_word(hop).to_ne_bytes());
+        // SAFETY: an element of an array map; eight bytes at a multiple of eight.
+        unsafe {
+            (&raw mut (*self.at).dst_mac).cast::<u64>().write_volatile(u64::from_ne_bytes(bytes));
+        }
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    #[inline(always)]
+    fn let_go(&self, epoch: u16, mtu: u16) {
+        // SAFETY: as above; four bytes at a multiple of eight. Who compares and exchanges the word that
+        // they are part of in this instant fails, or has done so before.
+        unsafe {
+            let way = epoch as u32 | (mtu as u32) << 16;
+            (&raw mut (*self.at).epoch).cast::<u32>().write_volatile(way);
         }
         compiler_fence(Ordering::SeqCst);
     }

@@ -10,6 +10,8 @@ use crate::core::env::Inserted;
 
 /// How often a word that others change as well is tried to be changed.
 const TRIES: u32 = 4;
+/// How often a half is tried to be removed. Another CPU may hold it while it writes a word.
+const REMOVALS: u32 = 16;
 
 /// Puts a half into the table, if its key is free; which one it is then. `status` is that of the half,
 /// without version.
@@ -45,7 +47,10 @@ pub fn claim<S: Store>(
         store.give_back(number);
         return (Inserted::Full, Handle::NONE);
     }
-    if is_alone(store, key, place, number) && confirm(&entry, status) {
+    // It becomes live, unless another claim of the key has ended it.
+    if is_alone(store, key, place, number)
+        && entry.status().swap(status.pending().word(), status.word())
+    {
         return (Inserted::Done, Handle::new(number, status.version));
     }
     vacate(store, place, at, Slot::EMPTY);
@@ -106,26 +111,7 @@ pub fn yields<S: Store>(store: S, slot: Slot, key: &S::Key) -> bool {
         if entry.status().swap(word, rival.ended().word()) {
             return true;
         }
-        // It was confirmed, or ended, or its next hop is to be looked up.
-        tries += 1;
-    }
-    false
-}
-
-/// Makes a half live whose key was claimed; false if another claim of the key has ended it.
-#[inline(always)]
-fn confirm<E: Entry>(entry: &E, status: Status) -> bool {
-    let mut tries = 0;
-    while tries < TRIES {
-        let old = entry.status().load();
-        let pending = Status::from_word(old);
-        if !pending.is_pending() || pending.version != status.version {
-            return false;
-        }
-        // Another CPU may have made it look its next hop up.
-        if entry.status().swap(old, Status { state: status.state, ..pending }.word()) {
-            return true;
-        }
+        // It was confirmed, or ended.
         tries += 1;
     }
     false
@@ -160,17 +146,18 @@ pub fn remove<S: Store>(store: S, place: Place, half: Handle, whose: Whose) -> b
     // As long as it lives, that slot and no other names it.
     let number = slot_of(store, place, half.entry());
     let mut tries = 0;
-    while tries < TRIES && number != NONE {
+    while tries < REMOVALS && number != NONE {
         let word = entry.status().load();
         if !lives(word, half, whose) {
             return false;
         }
-        if entry.status().swap(word, Status::from_word(word).ended().word()) {
+        let status = Status::from_word(word);
+        if !status.is_held() && entry.status().swap(word, status.ended().word()) {
             vacate(store, place, number, Slot::EMPTY);
             store.give_back(half.entry());
             return true;
         }
-        // Another CPU has ended it, or changed its status.
+        // Another CPU has ended it, or changed its status, or holds it for a moment.
         tries += 1;
     }
     false
@@ -204,7 +191,8 @@ pub(super) fn end<S: Store>(store: S, place: Place, found: Found) -> bool {
     let Found { number, slot, status } = found;
     // Now, not when it was found: the entry may have been given to another half in between, which
     // another slot names.
-    slot_at(store, place, number) == slot
+    !status.is_held()
+        && slot_at(store, place, number) == slot
         && store
             .entry(slot.entry())
             .is_some_and(|entry| entry.status().swap(status.word(), status.ended().word()))

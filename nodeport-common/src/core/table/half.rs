@@ -45,7 +45,7 @@ pub const fn protocol(flags: u8) -> u8 {
 #[inline(always)]
 pub fn status<A>(flow: &Flow<A>, protocol: u8) -> Status {
     let udp = if protocol == IPPROTO_UDP { FLOW_UDP } else { 0 };
-    let (epoch, mtu) = (flow.hop.epoch, flow.hop.mtu);
+    let (epoch, mtu) = (flow.hop.epoch, Status::usable(flow.hop.mtu));
     Status { epoch, mtu, version: 0, state: flow.state + 1, flags: flow.flags | udp }
 }
 

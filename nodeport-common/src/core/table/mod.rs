@@ -14,6 +14,8 @@
 //! - So no slot names a free entry, and one slot at most names any other. While an entry is what it
 //!   was, the slot that names it stays where it is, but for the note that it has proved itself: what
 //!   was seen to name a live entry, after its status was read, names it until somebody ends it.
+//! - A half that is live is held by whoever gives it another next hop, and is not ended meanwhile. So
+//!   nobody writes late into an entry that is another's by then, but for counters.
 //! - An entry is written before it is pending. Its version rises when it is ended, before another
 //!   half gets it: a reader compares the version before it has read with that behind it, and what
 //!   was torn, or another's, is told.
@@ -28,12 +30,14 @@ mod claim;
 pub mod half;
 pub mod handle;
 mod heap;
+mod hop;
 mod room;
 pub mod slot;
 pub mod status;
 
 pub use claim::{Whose, claim, remove, yields};
 pub use heap::{allocate, give_back, take_up};
+pub use hop::set_hop;
 pub use room::{CANDIDATES, Evicted, NEARBY, evict, push_out, silence};
 
 use crate::abi::SLOTS_OF_LINE;
@@ -73,11 +77,18 @@ pub trait Entry {
     type Key;
     /// What a half says, but for its status.
     type Body;
+    /// Where its packets go next.
+    type Hop;
 
     /// Whether a half with this key lies in it.
     fn has_key(&self, key: &Self::Key) -> bool;
     /// Writes a half's key and body; it will be the half of this version.
     fn write(&self, key: &Self::Key, body: &Self::Body, version: u16);
+    /// Writes the half's next hop.
+    fn write_hop(&self, hop: &Self::Hop);
+    /// Sets epoch and MTU of its status, whatever else that says by now: whoever holds the half lets it
+    /// go. Who sees that sees all that this CPU has written before.
+    fn let_go(&self, epoch: u16, mtu: u16);
     /// Jiffies (low 32 bits) of the half's last packet.
     fn last_seen(&self) -> u32;
     /// Its status.

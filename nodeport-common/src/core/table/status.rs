@@ -19,6 +19,10 @@ pub struct Status {
     pub flags: u8,
 }
 
+/// [`Status::mtu`], beside epoch 0, of a half that a CPU holds while it writes its next hop. No path has
+/// this MTU (RFC 791: 68 at least).
+const HELD_MTU: u16 = 1;
+
 /// [`Status::state`] of an entry that no slot names: in the list of free ones, or somebody's who
 /// takes it out or puts it in.
 pub const FREE: u8 = 0;
@@ -76,6 +80,25 @@ impl Status {
     #[must_use]
     pub const fn pending(self) -> Self {
         Self { state: PENDING, ..self }
+    }
+
+    /// Whether a CPU writes the half's next hop. Until it has, nobody ends the half.
+    #[inline(always)]
+    pub const fn is_held(self) -> bool {
+        self.epoch == 0 && self.mtu == HELD_MTU
+    }
+
+    /// The same while a CPU writes its next hop.
+    #[inline(always)]
+    #[must_use]
+    pub const fn held(self) -> Self {
+        Self { epoch: 0, mtu: HELD_MTU, ..self }
+    }
+
+    /// A path's MTU, or 0 in the place of one that says something else here.
+    #[inline(always)]
+    pub const fn usable(mtu: u16) -> u16 {
+        if mtu == HELD_MTU { 0 } else { mtu }
     }
 
     /// What comes of it when its half ends.
