@@ -219,10 +219,11 @@ impl State {
         placed: &mut Placed,
     ) {
         let region = Region { offset: value.slots_offset, len: value.slots_len };
-        // Not there: no table at all, or one that an earlier frontend has claimed already.
-        let Some(found) = adoption.tables.remove(&region.offset).filter(|_| region.len > 0) else {
+        if region.len == 0 {
             return;
-        };
+        }
+        // Not there: an earlier frontend has claimed it already.
+        let Some(found) = adoption.tables.remove(&region.offset) else { return };
         let indices: BTreeSet<u32> = found.iter().copied().collect();
         let backends = self.claim_backends(family, &indices, adoption);
         let sorted: Vec<_> = backends.iter().map(|(at, index)| (*at, *index)).collect();
