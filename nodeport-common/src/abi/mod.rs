@@ -37,8 +37,8 @@ pub use net::{
 pub use reason::Reason;
 pub use service::{
     Affinity, AffinityKey, BACKEND_DRAINING, BACKEND_GONE, BACKEND_LOCAL, BACKEND_USABLE, Backend,
-    FRONTEND_DROPS, FRONTEND_GUARDED, FRONTEND_INTERNAL, Frontend, FrontendKey, SLOTS_PER_LINE,
-    ServiceStats, SlotLine, SourceRange,
+    FRONTEND_DROPS, FRONTEND_GUARDED, FRONTEND_INTERNAL, FRONTEND_YIELDS, Frontend, FrontendKey,
+    SLOTS_PER_LINE, ServiceStats, SlotLine, SourceRange,
 };
 
 /// Version of the layout of the maps. It is part of the path under which they are pinned, so

@@ -48,6 +48,10 @@ pub const FRONTEND_GUARDED: u32 = 2;
 /// It leads to a ClusterIP, whose endpoints may be others than those of the port's other frontends.
 pub const FRONTEND_INTERNAL: u32 = 4;
 
+/// It opens no flows: a process on the node listens there, and gets the packets. Flows that were opened
+/// before it came keep their backends.
+pub const FRONTEND_YIELDS: u32 = 8;
+
 /// A client of a service port.
 #[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -14,8 +14,8 @@ use super::verdict::Verdict;
 use super::walk;
 use super::work::Work;
 use crate::abi::{
-    BACKEND_LOCAL, FLOW_FAST, FLOW_LOCAL, FRONTEND_GUARDED, FlowKey, Frontend, FrontendKey,
-    HOP_NEIGHBOUR, HOP_POD, HOP_STACK, HOP_UNRESOLVED, Ports, Reason,
+    BACKEND_LOCAL, FLOW_FAST, FLOW_LOCAL, FRONTEND_GUARDED, FRONTEND_YIELDS, FlowKey, Frontend,
+    FrontendKey, HOP_NEIGHBOUR, HOP_POD, HOP_STACK, HOP_UNRESOLVED, Ports, Reason,
 };
 
 /// Opens a flow if the packet is for a frontend and may.
@@ -57,7 +57,8 @@ pub fn exact<A: Copy>(key: &FlowKey<A>) -> FrontendKey<A> {
     FrontendKey { address: key.dst, port, protocol: key.protocol, pad: 0 }
 }
 
-/// Finds the frontend that the packet addresses: its exact address, or any address of the node.
+/// Finds the frontend that the packet addresses: its exact address, or any address of the node. None
+/// where it is left to a process that listens there.
 #[inline(never)]
 fn find_frontend<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> bool {
     let key = &work.key;
@@ -68,11 +69,11 @@ fn find_frontend<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) ->
         found = world.frontend(&wanted);
     }
     match found {
-        Some(frontend) => {
+        Some(frontend) if frontend.flags & FRONTEND_YIELDS == 0 => {
             work.frontend = frontend;
             true
         }
-        None => false,
+        _ => false,
     }
 }
 

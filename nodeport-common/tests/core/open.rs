@@ -3,8 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use nodeport_common::abi::{
-    BACKEND_DRAINING, BACKEND_GONE, FRONTEND_GUARDED, Frontend, FrontendKey, IPPROTO_TCP,
-    IPPROTO_UDP, PORT_FRONTEND, Reason, SourceRange,
+    BACKEND_DRAINING, BACKEND_GONE, FRONTEND_GUARDED, FRONTEND_YIELDS, Frontend, FrontendKey,
+    IPPROTO_TCP, IPPROTO_UDP, PORT_FRONTEND, Reason, SourceRange,
 };
 use nodeport_common::core::choice::flow_hash;
 use nodeport_common::core::env::Hook;
@@ -66,6 +66,43 @@ fn an_exact_address_is_served<F: Net>() {
     assert_left_alone::<F>(&node, Hook::Xdp, &udp(client::<F>(), dst), None);
 }
 in_both_families!(an_exact_address_is_served);
+
+fn what_is_left_to_a_listener_opens_nothing<F: Net>() {
+    for hook in ARRIVING {
+        let node = Node::new();
+        let seen = node.connect::<F>(client::<F>());
+        for frontend in F::maps(&node.world).frontends.borrow_mut().values_mut() {
+            frontend.flags = FRONTEND_YIELDS;
+        }
+        let new = SocketAddr::new(client_ip::<F>(), 41000);
+        for packet in [tcp(new, frontend::<F>(), SYN), udp(new, frontend::<F>())] {
+            assert_left_alone::<F>(&node, hook, &packet, None);
+        }
+        // The listener's own connections go on past us, and count as nothing odd.
+        assert_left_alone::<F>(&node, hook, &tcp(new, frontend::<F>(), ACK), None);
+        let old = node.walk(hook, &tcp(client::<F>(), frontend::<F>(), ACK).build());
+        assert_eq!(old.view().src, seen, "a flow that was opened before keeps its backend");
+    }
+}
+in_both_families!(what_is_left_to_a_listener_opens_nothing);
+
+fn one_address_may_be_left_to_a_listener<F: Net>() {
+    let node = Node::new();
+    let own = frontend::<F>();
+    let key = FrontendKey {
+        address: F::bytes(own.ip()),
+        port: own.port(),
+        protocol: IPPROTO_TCP,
+        pad: 0,
+    };
+    let left = Frontend { flags: FRONTEND_YIELDS, ..Frontend::default() };
+    F::maps(&node.world).frontends.borrow_mut().insert(key, left);
+    for hook in ARRIVING {
+        assert_left_alone::<F>(&node, hook, &tcp(client::<F>(), own, SYN), None);
+    }
+    assert_eq!(node.xdp(&udp(client::<F>(), own)).view().dst, remote::<F>(), "UDP is another");
+}
+in_both_families!(one_address_may_be_left_to_a_listener);
 
 fn tcp_opens_by_a_syn_alone<F: Net>() {
     for hook in ARRIVING {

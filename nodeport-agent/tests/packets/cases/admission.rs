@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use nodeport_common::abi::{
-    BACKEND_DRAINING, BACKEND_GONE, FRONTEND_DROPS, FRONTEND_GUARDED, NO_BACKEND_DROPS,
-    NO_BACKEND_RESETS, SourceRange,
+    BACKEND_DRAINING, BACKEND_GONE, FRONTEND_DROPS, FRONTEND_GUARDED, FRONTEND_YIELDS,
+    NO_BACKEND_DROPS, NO_BACKEND_RESETS, SourceRange,
 };
 use nodeport_common::core::env::Hook;
 use nodeport_common::core::family::{V4, V6};
@@ -152,7 +152,25 @@ fn drop_without_backend(state: &mut State) {
     }
 }
 
+/// As the agent writes it while a process of the node listens on the port.
+fn leave_to_listeners(state: &mut State) {
+    for frontend in state.v4.frontends.values_mut().chain(state.v6.frontends.values_mut()) {
+        frontend.flags = FRONTEND_YIELDS;
+    }
+}
+
 fn refusals<F: Net>(table: &mut CaseTable) {
+    table.add_arriving("left_to_a_listener", |hook| {
+        vec![
+            there::<F>(hook, SYN),
+            back::<F>(hook, SYN | ACK),
+            Event::Write(leave_to_listeners),
+            passed(hook, &tcp(client::<F>(), frontend::<F>(OTHER), SYN)),
+            passed(hook, &tcp(client::<F>(), frontend::<F>(OTHER), ACK)),
+            passed(hook, &udp(client::<F>(), frontend::<F>(OTHER))),
+            there::<F>(hook, ACK),
+        ]
+    });
     table.add_arriving("tcp_without_syn", |hook| {
         [0, ACK, FIN, RST, SYN | ACK, SYN | FIN, SYN | RST]
             .map(|flags| passed(hook, &tcp(client::<F>(), frontend::<F>(REMOTE), flags)))
