@@ -5,6 +5,7 @@
 //! over or `cleanup` removes them.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -14,9 +15,10 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::config::{self, Config, Instance};
+use crate::config::{self, Config, HostListeners, Instance};
 use crate::dataplane::Dataplane;
-use crate::plan::{SeedRule, Settings};
+use crate::listeners::Watch;
+use crate::plan::{Held, SeedRule, Settings};
 use crate::reconcile::Reconciler;
 use crate::state_file::State;
 use crate::sync::Sync;
@@ -51,9 +53,11 @@ pub async fn run(
     let settings = Settings {
         node_name: config.node_name.as_str().into(),
         source_ranges: config.serves.source_ranges,
+        held: Held::default(),
     };
     let (store, mut tasks) = watching.follow(sync.has_adopted());
     let reconciler = Reconciler::new(store.clone(), settings, sync, seed);
+    let reconciler = heeding(config.host_listeners, reconciler, &store)?;
     let mut worker = Worker { reconciler, file: File::new(&config.instance) };
     let listed = Notify::new();
     let outcome = tokio::select! {
@@ -66,6 +70,19 @@ pub async fn run(
     tokio::task::block_in_place(|| worker.finish());
     info!("stopped; the data path serves on as it is");
     outcome
+}
+
+/// With an eye on the node's own listeners, if the user wants that.
+fn heeding(
+    rule: HostListeners,
+    reconciler: Reconciler,
+    store: &Arc<Store>,
+) -> anyhow::Result<Reconciler> {
+    if rule == HostListeners::Ignore {
+        return Ok(reconciler);
+    }
+    let store = store.clone();
+    Ok(reconciler.beside(Watch::start(move || store.wake())?, rule))
 }
 
 /// Says when both the programs are attached and all is listed; never ends but by a failure.

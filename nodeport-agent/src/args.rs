@@ -106,6 +106,16 @@ pub struct Run {
     /// TCP (by the node's own stack), or drop it.
     #[arg(long, value_enum, default_value_t = NoBackendArg::Refuse)]
     pub no_backend: NoBackendArg,
+    /// What to do where a process of this node listens on a port that a service has: the service is
+    /// served all the same, and the process told of; the port is left to the process while it listens
+    /// (where kube-proxy runs beside, its rules take the port); or nothing is looked for.
+    #[arg(
+        long,
+        value_enum,
+        default_value_t = HostListenersArg::Serve,
+        env = "NODEPORT_HOST_LISTENERS"
+    )]
+    pub host_listeners: HostListenersArg,
     /// Ports for connections to backends on other nodes.
     #[arg(long, default_value = "10000-29999", value_name = "FIRST-LAST")]
     pub snat_ports: String,
@@ -175,6 +185,17 @@ pub enum SourceRangesArg {
     LoadBalancer,
     /// All addresses that clients outside use.
     All,
+}
+
+/// Value of `--host-listeners`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum HostListenersArg {
+    /// The service is served; log and status name the process.
+    Serve,
+    /// The port is left to the process.
+    Yield,
+    /// Nothing is looked for.
+    Ignore,
 }
 
 /// Value of `--output`.

@@ -15,7 +15,9 @@ pub use networks::Networks;
 pub use ports::PortRange;
 use time::duration;
 
-use crate::args::{Common, LocalModeArg, ModeArg, NoBackendArg, Run, SourceRangesArg};
+use crate::args::{
+    Common, HostListenersArg, LocalModeArg, ModeArg, NoBackendArg, Run, SourceRangesArg,
+};
 
 /// Folder of all instances' runtime files, if the user names none.
 pub(crate) const RUN_DIR: &str = "/run/nodeport";
@@ -57,6 +59,8 @@ pub struct Config {
     pub local_mode: LocalMode,
     /// What packets get that no backend is there for.
     pub no_backend: NoBackend,
+    /// Who gets packets where a process of the node listens.
+    pub host_listeners: HostListeners,
     /// Ports for connections to backends on other nodes; apart from `node_ports`.
     pub snat_ports: PortRange,
     /// Seed of the choice of backends, unless the source gives one.
@@ -148,6 +152,17 @@ pub enum NoBackend {
     Drop,
 }
 
+/// Who gets packets for a service where a process of the node listens on the same port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostListeners {
+    /// The service, as with kube-proxy; the process is reported.
+    Serve,
+    /// The process, as long as it listens.
+    Yield,
+    /// The service; processes are not looked for.
+    Ignore,
+}
+
 /// Sizes of the maps that the user chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
@@ -214,6 +229,11 @@ impl Config {
                 NoBackendArg::Refuse => NoBackend::Refuse,
                 NoBackendArg::Reset => NoBackend::Reset,
                 NoBackendArg::Drop => NoBackend::Drop,
+            },
+            host_listeners: match run.host_listeners {
+                HostListenersArg::Serve => HostListeners::Serve,
+                HostListenersArg::Yield => HostListeners::Yield,
+                HostListenersArg::Ignore => HostListeners::Ignore,
             },
             snat_ports,
             seed: run.seed.unwrap_or(DEFAULT_SEED),
@@ -344,6 +364,7 @@ mod tests {
         assert_eq!(config.devices, Devices::Auto);
         assert_eq!((config.node_ports.first(), config.node_ports.last()), (30000, 32767));
         assert_eq!(config.snat_ports.count(), 20_000);
+        assert_eq!(config.host_listeners, HostListeners::Serve);
         assert_eq!(config.timeouts.tcp, Duration::from_secs(8000));
         assert_eq!(config.instance.run_dir, Path::new("/run/nodeport/default"));
     }

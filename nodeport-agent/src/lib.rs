@@ -7,6 +7,7 @@ pub mod args;
 pub mod config;
 pub mod dataplane;
 pub mod inspect;
+pub mod listeners;
 pub mod model;
 pub mod plan;
 pub mod reconcile;

@@ -1,5 +1,6 @@
 //! The loop's one step: what changed in the world becomes a plan, the plan becomes writes.
 
+mod listeners;
 mod seed;
 mod services;
 #[cfg(test)]
@@ -12,11 +13,14 @@ use std::time::Instant;
 use nodeport_common::abi::LAYOUT_VERSION;
 use tracing::{debug, error, info, warn};
 
+use crate::config::HostListeners;
+use crate::listeners::Watch;
 use crate::plan::{Changed, GroupKey, Planner, SeedRule, Settings, check};
 use crate::state_file::State;
 use crate::sync::{Report, Subject, Sync};
 use crate::telemetry::{self, Board, Scope};
 use crate::watch::{Snapshot, Store};
+use listeners::Listeners;
 use seed::SeedKeeper;
 use services::Services;
 
@@ -28,6 +32,7 @@ pub struct Reconciler {
     seed: SeedKeeper,
     board: Board,
     services: Services,
+    listeners: Listeners,
     failures: BTreeMap<Subject, String>,
     node_name: Arc<str>,
     started: bool,
@@ -47,11 +52,19 @@ impl Reconciler {
             seed: SeedKeeper::new(seed),
             board: Board::default(),
             services: Services::default(),
+            listeners: Listeners::new(None, HostListeners::Ignore),
             failures: BTreeMap::new(),
             node_name,
             started: false,
             outdated: false,
         }
+    }
+
+    /// Heeds the node's own listeners, as `rule` says.
+    #[must_use]
+    pub fn beside(mut self, watch: Watch, rule: HostListeners) -> Self {
+        self.listeners = Listeners::new(Some(watch), rule);
+        self
     }
 
     /// Takes a step. It needs no reason: without a change there is nothing to do.
@@ -63,6 +76,9 @@ impl Reconciler {
         };
         self.outdated |= self.board.set(Scope::Source, problems);
         let changed = self.planner.update(update);
+        let (left, is_news) = self.listeners.follow(&mut self.planner, &changed);
+        let changed = changed.and(left);
+        self.outdated |= is_news;
         let groups = self.take_note(changed);
         self.sync.set_seed(self.seed.keep(self.planner.model()));
         let mut report = self.sync.follow(self.planner.desired(), &groups, complete, now);
@@ -81,6 +97,7 @@ impl Reconciler {
     /// # Errors
     /// If something has ended.
     pub fn check(&self) -> anyhow::Result<()> {
+        self.listeners.check()?;
         self.sync.check()
     }
 
@@ -128,6 +145,7 @@ impl Reconciler {
             cluster_seed: self.seed.of_cluster(),
             map_writes: self.sync.writes(),
             services: self.services.all(desired, &self.sync),
+            host_listeners: self.listeners.all().cloned().collect(),
             findings: self.board.iter().cloned().collect(),
             failures: failures.collect(),
         })

@@ -13,6 +13,7 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Instance;
+use crate::listeners::HostListener;
 use crate::model::{Family, Finding, Name, Protocol};
 use crate::run_dir;
 
@@ -35,6 +36,9 @@ pub struct State {
     pub map_writes: u64,
     /// Service ports, each family by itself.
     pub services: Vec<Arc<Service>>,
+    /// Processes of the node that listen where services are.
+    #[serde(default)]
+    pub host_listeners: Vec<HostListener>,
     /// What is wrong with objects.
     pub findings: Vec<Finding>,
     /// What could not be written to the maps, and why.
@@ -111,6 +115,7 @@ impl State {
         {
             let known = std::mem::replace(self, before);
             (self.findings, self.failures) = (known.findings, known.failures);
+            self.host_listeners = known.host_listeners;
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use nodeport_common::abi::{
-    Addr4, Addr6, BACKEND_DRAINING, BACKEND_USABLE, Backend, FrontendKey, Plain,
+    Addr4, Addr6, BACKEND_DRAINING, BACKEND_USABLE, Backend, FRONTEND_YIELDS, FrontendKey, Plain,
 };
 use serde::Serialize;
 
@@ -92,8 +92,13 @@ where
                 entry.insert(row::<A>(view, frontend.service, key.protocol, &backends)?)
             }
         };
-        row.frontends.push(shown(key.address.into(), key.port));
-        (row.slots, row.affinity_seconds) = (frontend.slots_len, frontend.affinity);
+        let mut shown = shown(key.address.into(), key.port);
+        if frontend.flags & FRONTEND_YIELDS != 0 {
+            shown.push_str(" (left to a process)");
+        }
+        row.frontends.push(shown);
+        row.slots = row.slots.max(frontend.slots_len);
+        row.affinity_seconds = row.affinity_seconds.max(frontend.affinity);
     }
     for row in rows.values_mut() {
         row.frontends.sort();

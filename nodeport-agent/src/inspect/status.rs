@@ -1,5 +1,6 @@
 //! `nodeport-agent status`.
 
+use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
 
 use anyhow::Context as _;
@@ -17,6 +18,7 @@ use crate::dataplane::attach::Hook;
 use crate::dataplane::maps::{open, read_all};
 use crate::dataplane::status::{self, DeviceMode, DeviceStatus};
 use crate::dataplane::sys;
+use crate::listeners::{HostListener, Outcome};
 use crate::state_file::State;
 
 /// How an instance is.
@@ -43,6 +45,8 @@ pub(super) struct Status {
     map_writes: Option<u64>,
     /// Service ports that lost something.
     drops: Vec<Drops>,
+    /// Processes of the node that listen where services are.
+    host_listeners: Vec<HostListener>,
     findings: Vec<String>,
     failures: Vec<String>,
 }
@@ -109,6 +113,7 @@ pub(super) fn status(view: &View) -> anyhow::Result<Status> {
         counters: counters(view)?,
         map_writes: state.as_ref().map(|state| state.map_writes),
         drops: drops(view)?,
+        host_listeners: state.iter().flat_map(|state| state.host_listeners.clone()).collect(),
         findings: state.iter().flat_map(|state| &state.findings).map(ToString::to_string).collect(),
         failures: state.map(|state| state.failures).unwrap_or_default(),
     })
@@ -245,6 +250,11 @@ impl Shown for Status {
             self.counters.iter().filter(|counter| counter.packets > 0).collect();
         section(&mut text, "Packets not simply forwarded", &counted);
         section(&mut text, "Services that lost something", &self.drops);
+        section(
+            &mut text,
+            "Processes of the node that listen where services are",
+            &self.host_listeners,
+        );
         for (title, lines) in [("Findings", &self.findings), ("Failures", &self.failures)] {
             if !lines.is_empty() {
                 text.push_str(&format!("\n{title}\n{}\n", lines.join("\n")));
@@ -319,6 +329,34 @@ impl Row for &Counter {
 
     fn add_to(&self, cells: &mut Cells) {
         cells.texts([self.reason, self.packets.to_string().as_str(), self.description]);
+    }
+}
+
+impl Row for HostListener {
+    const TITLES: &'static [&'static str] =
+        &["SERVICE", "PORT", "FAMILIES", "LISTENS-ON", "PROCESS", "POD-OR-CGROUP", "PACKETS-GO-TO"];
+
+    fn add_to(&self, cells: &mut Cells) {
+        let families: Vec<_> = self.families.iter().map(|family| family.label()).collect();
+        let process = self.process.as_ref();
+        let process = process.map(|process| format!("{} ({})", process.command, process.pid));
+        let pod = self.pod.as_ref().map(|pod| format!("pod {pod}"));
+        let group = pod.or_else(|| self.cgroup.clone());
+        let winner = match self.outcome {
+            Outcome::Served => "service",
+            Outcome::Left => "process",
+            Outcome::Placeholder => "service (kube-proxy's placeholder: harmless)",
+            Outcome::OneInterface => "service (the process listens at one interface alone)",
+        };
+        cells.texts([
+            self.service.clone(),
+            format!("{}/{}", self.port, self.protocol),
+            families.join(","),
+            SocketAddr::new(self.address, self.port).to_string(),
+            process.unwrap_or_else(|| format!("not seen, user {}", self.uid)),
+            group.unwrap_or_default(),
+            winner.to_owned(),
+        ]);
     }
 }
 

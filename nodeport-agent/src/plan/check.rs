@@ -41,6 +41,9 @@ pub fn group(key: &GroupKey, group: &Group) -> Vec<Violation> {
     if group.frontends.is_empty() {
         broken.push("it has no frontend".to_owned());
     }
+    if !group.yields.is_subset(&group.frontends) {
+        broken.push("it yields what is no frontend of it".to_owned());
+    }
     for frontend in &group.frontends {
         if frontend.family() != key.family || frontend.protocol != key.port.protocol {
             broken.push(format!("{frontend} is not of its family and protocol"));
@@ -114,6 +117,7 @@ mod tests {
             ranges: vec!["192.0.2.0/24".parse().unwrap()],
             frontends,
             affinity: 0,
+            yields: BTreeSet::new(),
             usable: vec![target("10.0.0.1:80"), target("10.0.0.2:80")],
             lingering: vec![target("10.0.0.3:80")],
             drops: false,
@@ -128,7 +132,7 @@ mod tests {
     #[test]
     fn each_rule_is_checked() {
         type Break = (&'static str, fn(&mut Group));
-        let broken: [Break; 10] = [
+        let broken: [Break; 11] = [
             ("none of its frontends", |group| {
                 group.guarded = [FrontendAt::node_port(Family::V4, 1, Protocol::Tcp)].into();
             }),
@@ -140,6 +144,9 @@ mod tests {
             }),
             ("no port", |group| {
                 group.frontends = [FrontendAt::node_port(Family::V4, 0, Protocol::Tcp)].into();
+            }),
+            ("yields what is no frontend", |group| {
+                group.yields = [FrontendAt::node_port(Family::V4, 1, Protocol::Tcp)].into();
             }),
             ("stands before", |group| group.usable.reverse()),
             ("no endpoint of its family", |group| group.usable = vec![target("[fd00::1]:80")]),

@@ -77,6 +77,8 @@ pub struct Group {
     pub ranges: Vec<IpNet>,
     /// For how many seconds a client that opens no flow is known again; 0 for not at all.
     pub affinity: u32,
+    /// Those of them that are left to a process of the node: they open no new flows.
+    pub yields: BTreeSet<FrontendAt>,
     /// Endpoints that take new flows, sorted by address: the table is made of them.
     pub usable: Vec<Target>,
     /// Endpoints that keep the flows they have and take no new ones, sorted by address. One that
@@ -85,6 +87,14 @@ pub struct Group {
     /// Where no endpoint is usable, packets are dropped and not refused: there are endpoints, on nodes
     /// that the policy excludes.
     pub drops: bool,
+}
+
+impl Group {
+    /// Whether a packet may open a flow by some frontend.
+    #[must_use]
+    pub fn opens_flows(&self) -> bool {
+        self.frontends.iter().any(|at| !self.yields.contains(at))
+    }
 }
 
 /// What a client addresses.

@@ -7,6 +7,7 @@ pub mod check;
 mod claims;
 mod desired;
 mod frontends;
+mod held;
 pub mod policy;
 pub mod seed;
 mod service;
@@ -25,6 +26,7 @@ use foldhash::HashMap;
 
 pub use claims::NodePort;
 pub use desired::{Desired, FrontendAt, Group, GroupKey, Target, Traffic};
+pub use held::Held;
 pub use seed::{Seed, SeedRule};
 
 use crate::config::SourceRanges;
@@ -39,6 +41,8 @@ pub struct Settings {
     pub node_name: Arc<str>,
     /// What source ranges guard.
     pub source_ranges: SourceRanges,
+    /// Ports that are left to processes of the node.
+    pub held: Held,
 }
 
 /// Services that one thread plans, at least.
@@ -70,6 +74,18 @@ pub struct Changed {
     pub findings: BTreeMap<Name, Vec<Finding>>,
     /// What is now wrong with the node, if it changed.
     pub node: Option<Vec<Finding>>,
+}
+
+impl Changed {
+    /// What a later update changed as well.
+    #[must_use]
+    pub fn and(mut self, later: Self) -> Self {
+        let Self { groups, findings, node } = later;
+        self.groups.extend(groups);
+        self.findings.extend(findings);
+        self.node = node.or(self.node);
+        self
+    }
 }
 
 /// Plans, and remembers what it planned.
@@ -139,11 +155,52 @@ impl Planner {
         for (name, entry) in entries {
             dirty.extend(self.take(name, entry));
         }
+        self.plan_again(dirty, &mut changed);
+        changed
+    }
+
+    /// Leaves these ports to processes of the node, and no others.
+    pub fn leave(&mut self, held: Held) -> Changed {
+        let before = std::mem::replace(&mut self.settings.held, held);
+        let mut dirty = BTreeSet::new();
+        for port in before.difference(&self.settings.held) {
+            dirty.extend(self.owners(port, &before).chain(self.owners(port, self.held())).cloned());
+        }
+        let mut changed = Changed::default();
+        self.plan_again(dirty, &mut changed);
+        changed
+    }
+
+    /// Groups with a frontend at that port.
+    pub fn groups_at(&self, port: NodePort) -> impl Iterator<Item = (&GroupKey, &Group)> {
+        let owners: BTreeSet<_> = self.owners(port, self.held()).collect();
+        let planned = owners.into_iter().filter_map(|owner| self.planned.get(owner));
+        let keys = planned.flat_map(|planned| &planned.groups);
+        let groups = keys.filter_map(|key| Some((key, &**self.desired.groups.get(key)?)));
+        groups.filter(move |(_, group)| {
+            group.frontends.iter().any(|at| (at.port, at.protocol) == port)
+        })
+    }
+
+    const fn held(&self) -> &Held {
+        &self.settings.held
+    }
+
+    /// Services that have the port as a nodePort, at an address of the node, or at one that is held.
+    fn owners<'a>(&'a self, port: NodePort, held: &'a Held) -> impl Iterator<Item = &'a Name> {
+        let own = self.model.node.iter().flat_map(|node| &node.addresses).copied();
+        let at = own.chain(held.addresses(port));
+        let exact = at.map(move |address| Claim::at(address, port.0, port.1));
+        std::iter::once(Claim::node_port(port))
+            .chain(exact)
+            .filter_map(|claim| self.claims.owner(claim))
+    }
+
+    fn plan_again(&mut self, dirty: BTreeSet<Name>, changed: &mut Changed) {
         let dirty: Vec<Name> = dirty.into_iter().collect();
         for (name, plan) in dirty.iter().zip(self.plans(&dirty)) {
-            self.replace(name, plan, &mut changed);
+            self.replace(name, plan, changed);
         }
-        changed
     }
 
     /// Takes in one service; returns the services that it touches through a nodePort.
@@ -168,6 +225,7 @@ impl Planner {
             node: self.model.node.as_deref(),
             source_ranges: self.settings.source_ranges,
             claims: &self.claims,
+            held: &self.settings.held,
         };
         let plan = |name: &Name| {
             let entry = self.model.entries.get(name);

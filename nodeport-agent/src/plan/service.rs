@@ -9,6 +9,7 @@ use foldhash::HashSet;
 use super::claims::{Claim, Claims, NodePort};
 use super::desired::{Group, GroupKey, Target, Traffic};
 use super::frontends::{Frontends, OfGroup};
+use super::held::Held;
 use super::policy::{Policy, categorize};
 use crate::config::SourceRanges;
 use crate::model::{
@@ -22,6 +23,7 @@ pub(super) struct View<'a> {
     pub(super) node: Option<&'a Node>,
     pub(super) source_ranges: SourceRanges,
     pub(super) claims: &'a Claims,
+    pub(super) held: &'a Held,
 }
 
 /// The plan for one service.
@@ -171,12 +173,15 @@ fn group(
     let (usable, rest): (Vec<_>, Vec<_>) =
         targets.partition(|(_, endpoint)| usable.contains(&std::ptr::from_ref(*endpoint)));
     let lingering = rest.into_iter().filter(|(_, endpoint)| lingers(endpoint, port.protocol));
-    let OfGroup { frontends, guarded, ranges } = of_group;
+    let OfGroup { mut frontends, guarded, ranges } = of_group;
+    let is_own = |address| view.node.is_some_and(|node| node.has_address(address));
+    let yields = view.held.take(&mut frontends, is_own);
     Group {
         port: port.port,
         frontends,
         guarded,
         ranges,
+        yields,
         affinity: service.affinity.unwrap_or(0),
         lingering: lingering.map(|(target, _)| target).collect(),
         usable: usable.into_iter().map(|(target, _)| target).collect(),

@@ -1,8 +1,12 @@
 //! What tests plan by.
 
-use super::Settings;
+use super::{Held, Settings};
 use crate::config::SourceRanges;
 
 pub(crate) fn settings() -> Settings {
-    Settings { node_name: "n1".into(), source_ranges: SourceRanges::LoadBalancer }
+    Settings {
+        node_name: "n1".into(),
+        source_ranges: SourceRanges::LoadBalancer,
+        held: Held::default(),
+    }
 }

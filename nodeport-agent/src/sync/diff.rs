@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 use nodeport_common::abi::{
-    BACKEND_USABLE, FRONTEND_DROPS, FRONTEND_GUARDED, FRONTEND_INTERNAL, Frontend, PORT_BACKEND,
-    PORT_FRONTEND, maps,
+    BACKEND_USABLE, FRONTEND_DROPS, FRONTEND_GUARDED, FRONTEND_INTERNAL, FRONTEND_YIELDS, Frontend,
+    PORT_BACKEND, PORT_FRONTEND, maps,
 };
 use nodeport_common::core::maglev::table_len;
 
@@ -69,6 +69,10 @@ impl State {
             order.push((target.at, index));
             self.bring(key, target, index, &mut change);
         }
+        if !group.opens_flows() {
+            // Nobody would read the table.
+            order.clear();
+        }
         let (offset, len) = self.table(key, order, &mut change)?;
         let service = self.groups.get(key).map_or(0, |placed| placed.service);
         change.cleared = Some(service).filter(|id| self.services.is_uncleared(*id));
@@ -83,11 +87,13 @@ impl State {
         let affinity = group.affinity;
         let internal = if key.traffic == Traffic::Internal { FRONTEND_INTERNAL } else { 0 };
         let drops = if group.drops { FRONTEND_DROPS } else { 0 };
+        let left = Frontend { service, flags: FRONTEND_YIELDS, ..Frontend::default() };
         for at in &group.frontends {
             let guarded = if group.guarded.contains(at) { FRONTEND_GUARDED } else { 0 };
             let flags = drops | guarded | internal;
             let wanted =
                 Frontend { service, slots_offset: offset, slots_len: len, flags, affinity };
+            let wanted = if group.yields.contains(at) { left } else { wanted };
             if self.maps.frontend(at) != Some(wanted) {
                 change.ports.insert((at.port, PORT_FRONTEND));
                 change.frontends.push((*at, wanted));

@@ -3,6 +3,7 @@
 //! the plan says and nothing is lost.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +14,9 @@ use serde_json::{Value, json};
 
 use super::fake::Fake;
 use super::tests::Agent;
-use crate::model::Entry;
-use crate::model::Service;
 use crate::model::testing::{balanced, draining, entry, name, ready, slice};
-use crate::plan::{self, FrontendAt};
+use crate::model::{Entry, Protocol, Service};
+use crate::plan::{self, FrontendAt, Held, NodePort};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -26,6 +26,8 @@ enum Step {
     Wait(u64),
     /// From now on every so-many-th write fails.
     Fail(u32),
+    /// From now on these ports are left to processes, at any address or at one.
+    Leave(Vec<(u16, bool)>),
     /// The agent is killed and started again.
     Restart,
 }
@@ -59,6 +61,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => change.prop_map(Step::Change),
         2 => prop_oneof![Just(0), Just(30), Just(500), Just(60_000)].prop_map(Step::Wait),
         1 => (0u32..4).prop_map(Step::Fail),
+        1 => prop::collection::vec((30000u16..30004, any::<bool>()), 0..3).prop_map(Step::Leave),
         1 => Just(Step::Restart),
     ]
 }
@@ -93,10 +96,16 @@ fn to_service(named: &str, ports: Value, shape: &Shape) -> Arc<Service> {
     balanced(named, ports, &ips, &ranges)
 }
 
+fn held((port, everywhere): &(u16, bool)) -> (NodePort, IpAddr) {
+    let address = if *everywhere { "0.0.0.0" } else { "192.0.2.1" };
+    ((*port, Protocol::Tcp), address.parse().unwrap())
+}
+
 fn run(steps: &[Step]) {
     let fake = Fake::new(1 << 15);
     let mut agent = Agent::new(&fake);
     let mut world = HashMap::default();
+    let mut left = Held::default();
     for step in steps {
         match step {
             Step::Change(changes) => {
@@ -121,9 +130,14 @@ fn run(steps: &[Step]) {
                     every > 0 && count % (every + 1) == 0
                 });
             }
+            Step::Leave(ports) => {
+                left = ports.iter().map(held).collect();
+                agent.leave(left.clone());
+            }
             Step::Restart => {
                 fake.fail(|_| false);
                 agent = Agent::new(&fake);
+                agent.planner.leave(left.clone());
                 agent.update(world.clone());
             }
         }

@@ -4,15 +4,15 @@
 use std::sync::Arc;
 
 use foldhash::HashMap;
-use nodeport_common::abi::{BACKEND_DRAINING, BACKEND_GONE, BACKEND_USABLE};
+use nodeport_common::abi::{BACKEND_DRAINING, BACKEND_GONE, BACKEND_USABLE, FRONTEND_YIELDS};
 use serde_json::json;
 
 use super::fake::Fake;
 use super::*;
 use crate::dataplane::Op;
 use crate::model::testing::{draining, entry, name, node, ready, service, slice};
-use crate::model::{Entry, Node};
-use crate::plan::{Planner, Traffic, Update};
+use crate::model::{Entry, Node, Protocol};
+use crate::plan::{Held, Planner, Traffic, Update};
 
 const SLOTS: usize = 1 << 16;
 
@@ -47,6 +47,12 @@ impl Agent {
         self.update(entries.into_iter().map(|(key, entry)| (name(key), entry)).collect())
     }
 
+    /// Leaves these ports to processes of the node.
+    pub(super) fn leave(&mut self, held: Held) -> Report {
+        let changed = self.planner.leave(held);
+        self.sync.follow(self.planner.desired(), &changed.groups, true, self.now)
+    }
+
     /// Lets time pass until nothing is left to do.
     pub(super) fn rest(&mut self) {
         for _ in 0..100 {
@@ -67,10 +73,8 @@ impl Agent {
         for group in self.planner.desired().groups.values() {
             for at in &group.frontends {
                 let key = format!("{}:{}/{}", words(at.address), at.port, at.protocol.number());
-                let ends = group
-                    .usable
-                    .iter()
-                    .map(|one| format!("{}:{}", words(one.at.ip()), one.at.port()));
+                let usable = group.usable.iter().filter(|_| !group.yields.contains(at));
+                let ends = usable.map(|one| format!("{}:{}", words(one.at.ip()), one.at.port()));
                 meaning.insert(key, ends.collect());
             }
         }
@@ -96,7 +100,7 @@ fn two() -> serde_json::Value {
 }
 
 fn key() -> GroupKey {
-    use crate::model::{Family, PortName, Protocol};
+    use crate::model::{Family, PortName};
     let port = PortName { service: name("web"), port: "".into(), protocol: Protocol::Tcp };
     GroupKey { port, family: Family::V4, traffic: Traffic::External }
 }
@@ -160,6 +164,37 @@ fn a_backend_that_drains_keeps_its_index_and_generation() {
     agent.set([("web", web_at(30007, two()))]);
     assert_eq!(agent.sync.place(&key()).unwrap(), before);
     agent.check();
+}
+
+#[test]
+fn a_port_that_is_left_to_a_process_keeps_its_backends_and_comes_back() {
+    let fake = Fake::new(SLOTS);
+    let mut agent = Agent::new(&fake);
+    agent.set([("web", web_at(30007, two()))]);
+    agent.rest();
+    let (places, meaning) = (agent.sync.place(&key()), fake.maps().meaning());
+    let ports = fake.maps().ports.clone();
+    let any = ((30007, Protocol::Tcp), "0.0.0.0".parse().unwrap());
+    agent.leave([any].into_iter().collect());
+    agent.rest();
+    agent.check();
+    let frontends: Vec<_> =
+        fake.maps().frontends4.values().map(|one| (one.flags, one.slots_len)).collect();
+    assert_eq!(frontends, [(FRONTEND_YIELDS, 0)]);
+    assert_eq!(agent.sync.place(&key()), places, "flows go on: backends and generations stay");
+    assert_eq!(fake.maps().ports, ports, "packets of those flows are met");
+
+    // An agent that starts meanwhile finds it so.
+    let mut agent = Agent::new(&fake);
+    agent.planner.leave([any].into_iter().collect());
+    agent.set([("web", web_at(30007, two()))]);
+    agent.rest();
+    assert_eq!(agent.sync.place(&key()), places);
+    agent.leave(Held::default());
+    agent.rest();
+    agent.check();
+    assert_eq!(fake.maps().meaning(), meaning);
+    assert_eq!(agent.sync.place(&key()), places);
 }
 
 #[test]
@@ -281,6 +316,22 @@ fn taking_over_writes_nothing_that_is_right() {
     second.set([("web", web_at(30007, json!([ready("10.0.0.1", "n1")])))]);
     second.rest();
     second.check();
+}
+
+#[test]
+fn taking_over_a_service_without_endpoints_takes_nobodys_table() {
+    let fake = Fake::new(SLOTS);
+    let mut first = Agent::new(&fake);
+    // The table of the one is where that of the other would be, if it had one.
+    let entries =
+        || [("web", web_at(30007, two())), ("empty", web_named("empty", 30008, json!([])))];
+    first.set(entries());
+    first.rest();
+    fake.take_written();
+    let mut second = Agent::new(&fake);
+    second.set(entries());
+    second.rest();
+    assert_eq!(fake.take_written(), [Op::Barrier]);
 }
 
 #[test]

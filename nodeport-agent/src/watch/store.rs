@@ -56,6 +56,11 @@ impl Store {
         self.wake.notified().await;
     }
 
+    /// Wakes whoever waits, although nothing changed here.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
     /// What changed since the last call; none before Services and EndpointSlices have both been
     /// listed to the end, and the Node too, unless that takes long.
     #[must_use]

@@ -77,7 +77,7 @@ impl Table {
         };
         put(&mut entry, key, &half);
         self.flows.set(number, Wire(entry), 0).unwrap();
-        self.details.set(number, Wire(details(&half)), 0).unwrap();
+        self.details.set(number, Wire(details(&half, 0)), 0).unwrap();
         let place = Place::new(key_hash::<V4>(key, heap.seed), heap.lines);
         let mut line = self.index.get(&place.first(), 0).unwrap().0;
         let free = line.iter_mut().find(|slot| **slot == 0).expect("a line with room");
@@ -114,8 +114,7 @@ fn flow(port: u16, protocol: u8, state: FlowState, last_seen: u32) -> (Key, Half
         dst: [10, 9, 0, 1],
         ports: Ports::new(port, 30_007),
         protocol,
-        version: 0,
-        entry: 0,
+        pad: [0; 3],
     };
     let hop =
         NextHop { kind: HOP_SEND, ifindex: 1, dst_mac: [2, 0, 0, 0, 0, 9], ..NextHop::UNRESOLVED };

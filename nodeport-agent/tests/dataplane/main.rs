@@ -4,6 +4,7 @@
 mod attaching;
 mod filters;
 mod flows;
+mod listeners;
 mod look;
 mod maps;
 mod pods;

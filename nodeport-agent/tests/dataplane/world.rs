@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nodeport_agent::config::{
-    Config, Devices, Instance, LocalMode, Mode, Networks, NoBackend, PortRange, Serves, Sizes,
-    Source, SourceRanges, Timeouts,
+    Config, Devices, HostListeners, Instance, LocalMode, Mode, Networks, NoBackend, PortRange,
+    Serves, Sizes, Source, SourceRanges, Timeouts,
 };
 use nodeport_agent::dataplane::status::{self, DeviceMode, DeviceStatus};
 use nodeport_common::abi::LAYOUT_VERSION;
@@ -83,6 +83,7 @@ impl World {
             mode: Mode::Auto,
             local_mode: LocalMode::Auto,
             no_backend: NoBackend::Refuse,
+            host_listeners: HostListeners::Serve,
             snat_ports: PortRange::new(10_000, 10_099).unwrap(),
             seed: 1,
             sizes: Sizes { flows: 4_096, slots: 65_536 },
