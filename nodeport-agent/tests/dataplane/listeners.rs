@@ -218,7 +218,10 @@ fn what_matters_is_found_while_it_is_there() {
         let told = Arc::new(AtomicU32::new(0));
         let count = told.clone();
         let old = UdpSocket::bind("0.0.0.0:30002").unwrap();
-        let watch = Watch::start(move || drop(count.fetch_add(1, Ordering::Relaxed))).unwrap();
+        let tell = move || {
+            count.fetch_add(1, Ordering::Relaxed);
+        };
+        let watch = Watch::start(tell).unwrap();
         let (tcp, udp) = ((30_001, Protocol::Tcp), (30_002, Protocol::Udp));
         let at = |watch: &Watch| -> Vec<SocketAddr> {
             watch.found().iter().map(|found| found.socket.at).collect()

@@ -9,6 +9,7 @@ mod fast;
 mod flood;
 mod frontends;
 mod lifecycle;
+mod listeners;
 mod load;
 mod paths;
 mod rules;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         load::CASES,
         downloads::CASES,
         lifecycle::CASES,
+        listeners::CASES,
         flood::CASES,
     ]
     .concat();

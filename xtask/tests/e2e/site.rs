@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-pub(crate) use xtask::lab::site::{Site, wait};
+pub(crate) use xtask::lab::site::{PORT, Site, wait};
 
 /// Fails unless the condition holds.
 pub(crate) fn check(condition: bool, what: impl FnOnce() -> String) -> Result<()> {

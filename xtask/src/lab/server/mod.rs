@@ -57,11 +57,15 @@ async fn serve(options: &Options) -> Result<()> {
     tokio::try_join!(http::serve(tcp, name), udp::serve(udp, name)).map(|_| ())
 }
 
-/// Starts a server in a pod and waits until it listens.
-pub(super) fn start(pod: &Namespace, folder: &Path) -> Result<Process> {
+/// Starts a server that answers with this name, and waits until it listens. What it says goes to a
+/// file in the folder.
+///
+/// # Errors
+/// If it cannot be started, or does not listen; with what it said.
+pub fn start(inside: &Namespace, name: &str, port: u16, folder: &Path) -> Result<Process> {
     let mut command = Command::new(program()?);
-    command.args(["lab-server", "--name", pod.name()]);
-    let mut process = Process::start(pod, &mut command, &folder.join("server.log"))?;
+    command.args(["lab-server", "--name", name, "--port", &port.to_string()]);
+    let mut process = Process::start(inside, &mut command, &folder.join("server.log"))?;
     process.wait_for(READY, Duration::from_secs(10))?;
     Ok(process)
 }

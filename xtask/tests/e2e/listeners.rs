@@ -1,0 +1,149 @@
+//! A process of the node that listens where a service is.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+use xtask::lab::client::{Load, Transport};
+use xtask::lab::{AgentOptions, Lab, Mode, Process, Topology, server};
+
+use super::Case;
+use super::site::{PORT, Site, check, wait};
+
+pub(crate) const CASES: &[Case] = &[
+    ("a process that listens on a nodePort: the service wins, and the process is named", served),
+    (
+        "--host-listeners yield: a process that listens on a nodePort answers there, as long as it does",
+        left,
+    ),
+];
+
+const NODE: &str = "node1";
+/// The name that the process answers with.
+const HOST: &str = "host";
+
+/// A service with two pods, one of them on the node on which the process listens.
+fn site(mode: Mode, options: &[&str]) -> Result<Site> {
+    let topology = Topology::new(2).pods(NODE, &["web-1"]).pods("node2", &["web-2"]);
+    let lab = Lab::build(&topology)?;
+    lab.keep_flows_together()?;
+    let more = options.iter().map(|option| (*option).to_owned()).collect();
+    Site::serve(lab, &[NODE], &AgentOptions { mode, more, ..AgentOptions::default() })
+}
+
+/// A process in the node's own network namespace, at all of its addresses.
+fn listen(site: &Site) -> Result<Process> {
+    let node = site.lab.node(NODE);
+    server::start(node.namespace(), HOST, PORT, node.folder())
+}
+
+/// What `status` says of listeners.
+fn told(site: &Site) -> Result<Vec<Value>> {
+    let status = site.lab.call_agent(NODE, &["status", "-o", "json"])?;
+    let status: Value = serde_json::from_str(&status).context("reading the status")?;
+    Ok(status["host_listeners"].as_array().cloned().unwrap_or_default())
+}
+
+/// Waits until `status` names this process, for TCP and UDP, and who gets the packets.
+fn wait_until_told(site: &Site, process: &Process, outcome: &str) -> Result<()> {
+    wait("status names the process", || {
+        let told = told(site)?;
+        let mut protocols: Vec<_> = told.iter().map(|one| one["protocol"].clone()).collect();
+        protocols.sort_by_key(Value::to_string);
+        check(protocols == ["TCP", "UDP"], || format!("{told:?}"))?;
+        told.iter().try_for_each(|one| {
+            let fits = one["process"]["pid"] == process.id()
+                && one["process"]["command"] == "xtask"
+                && one["port"] == PORT
+                && one["service"] == "default/web"
+                && one["families"] == serde_json::json!(["IPv4", "IPv6"])
+                && one["address"] == "::"
+                && one["outcome"] == outcome;
+            check(fits, || format!("{one}, not {outcome} of process {}", process.id()))
+        })
+    })
+}
+
+fn wait_until_forgotten(site: &Site) -> Result<()> {
+    wait("status names no process any more", || {
+        let told = told(site)?;
+        check(told.is_empty(), || format!("{told:?}"))
+    })
+}
+
+/// The service answers everywhere, over TCP and UDP, and nobody else does.
+fn all_by_pods(site: &Site) -> Result<()> {
+    for target in site.targets(NODE) {
+        for transport in [Transport::Tcp, Transport::Udp] {
+            let outcome = site.lab.client().load(&Load { transport, ..Load::new(target, 200) })?;
+            outcome.all_answered().with_context(|| format!("{transport:?} to {target}"))?;
+            outcome.fair(&["web-1", "web-2"], 0.4)?;
+        }
+    }
+    Ok(())
+}
+
+/// Who answers a new connection, and a datagram from a new port.
+fn answer(site: &Site, target: SocketAddr) -> Result<[String; 2]> {
+    let client = site.lab.client();
+    Ok([client.get(target)?.by, client.get_udp(target)?.by])
+}
+
+fn served(mode: Mode) -> Result<()> {
+    let mut site = site(mode, &[])?;
+    let process = listen(&site)?;
+    wait_until_told(&site, &process, "served")?;
+    all_by_pods(&site)?;
+    let text = site.lab.call_agent(NODE, &["status"])?;
+    check(text.contains("[::]:30007") && text.contains("xtask"), || text.clone())?;
+    let log = site.agents[0].process().log_text();
+    let line = format!("nodePort {PORT}/TCP (IPv4, IPv6) of Service default/web: xtask (process");
+    check(log.matches(&line).count() == 1, || format!("not said once: {log}"))?;
+    drop(process);
+    wait_until_forgotten(&site)?;
+    let log = site.agents[0].process().log_text();
+    check(log.contains(&format!("over: {line}")), || format!("not said to be over: {log}"))
+}
+
+fn left(mode: Mode) -> Result<()> {
+    let mut site = site(mode, &["--host-listeners", "yield"])?;
+    let client = site.lab.client().clone();
+    let connect = |target: SocketAddr| client.connect(client.sources(target.ip())[0], target);
+    let mut before = site.targets(NODE).map(connect).into_iter().collect::<Result<Vec<_>>>()?;
+    let pods = before.iter_mut().map(|one| Ok(one.ask()?.by)).collect::<Result<Vec<_>>>()?;
+
+    let process = listen(&site)?;
+    let own = |target: SocketAddr| {
+        move |by: &[String; 2]| {
+            check(by.iter().all(|by| by == HOST), || format!("{by:?} answered at {target}"))
+        }
+    };
+    for target in site.targets(NODE) {
+        let asked = || answer(&site, target).and_then(|by| own(target)(&by));
+        wait(&format!("the process answers at {target}"), asked)?;
+    }
+    wait_until_told(&site, &process, "left")?;
+    let still = before.iter_mut().map(|one| Ok(one.ask()?.by)).collect::<Result<Vec<_>>>()?;
+    check(still == pods, || format!("connections went from {pods:?} to {still:?}"))?;
+
+    // A new agent knows at once, and what it finds in the maps goes on.
+    site.agents[0].restart()?;
+    for target in site.targets(NODE) {
+        for _ in 0..20 {
+            own(target)(&answer(&site, target)?)?;
+        }
+    }
+    let still = before.iter_mut().map(|one| Ok(one.ask()?.by)).collect::<Result<Vec<_>>>()?;
+    check(still == pods, || format!("connections went from {pods:?} to {still:?}"))?;
+
+    drop(process);
+    for target in site.targets(NODE) {
+        let asked = || {
+            let by = answer(&site, target)?;
+            check(by.iter().all(|by| by != HOST), || format!("{by:?} answered at {target}"))
+        };
+        wait(&format!("the service answers at {target}"), asked)?;
+    }
+    all_by_pods(&site)?;
+    wait_until_forgotten(&site)
+}
