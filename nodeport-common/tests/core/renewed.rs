@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use nodeport_common::abi::{FLOW_PROVED, Flow, FlowKey, FlowState, IPPROTO_TCP, Reason};
 use nodeport_common::core::expiry::{Limits, end};
+use nodeport_common::core::family::Family;
 use nodeport_common::core::flow::set_state;
 use nodeport_common::core::host::{At, XDP};
 use nodeport_common::core::state::{ACK, FIN, RST, SYN};
@@ -42,12 +43,7 @@ impl<F: Net> Connection<F> {
 
     /// Lets the client begin anew once one half was read so often, and the other one so often; what
     /// must be there then.
-    fn renew(
-        &self,
-        node: &Node,
-        state: FlowState,
-        reads: [u32; 2],
-    ) -> [(FlowKey<F::Addr>, Flow<F::Addr>); 2] {
+    fn renew(&self, node: &Node, state: FlowState, reads: [u32; 2]) -> Halves<F> {
         let mut halves = [(self.forward, reads[0]), (self.reply, reads[1])].map(|(key, reads)| {
             let half = Self::successor(node, &key, state);
             F::maps(&node.world).flows.replaced_meanwhile(&key, reads, half);
@@ -58,8 +54,11 @@ impl<F: Net> Connection<F> {
     }
 }
 
+/// Both halves of a flow.
+type Halves<F> = [(FlowKey<<F as Family>::Addr>, Flow<<F as Family>::Addr>); 2];
+
 #[track_caller]
-fn assert_halves<F: Net>(node: &Node, expected: [(FlowKey<F::Addr>, Flow<F::Addr>); 2]) {
+fn assert_halves<F: Net>(node: &Node, expected: Halves<F>) {
     assert_eq!(F::maps(&node.world).flows.all(), expected);
 }
 

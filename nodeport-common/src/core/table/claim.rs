@@ -140,21 +140,29 @@ pub enum Whose {
 #[inline(always)]
 pub fn remove<S: Store>(store: S, place: Place, half: Handle, whose: Whose) -> bool {
     let Some(entry) = store.entry(half.entry()) else { return false };
-    if !lives(entry.status().load(), half, whose) {
+    if !end_half(&entry, half, whose) {
         return false;
     }
-    // As long as it lives, that slot and no other names it.
+    // One slot named it, and names it until we clear that.
     let number = slot_of(store, place, half.entry());
+    if number != NONE {
+        vacate(store, place, number, Slot::EMPTY);
+        store.give_back(half.entry());
+    }
+    true
+}
+
+/// Ends a half where it lies; whether it was there, and was such a one's.
+#[inline(always)]
+fn end_half<E: Entry>(entry: &E, half: Handle, whose: Whose) -> bool {
     let mut tries = 0;
-    while tries < REMOVALS && number != NONE {
+    while tries < REMOVALS {
         let word = entry.status().load();
         if !lives(word, half, whose) {
             return false;
         }
         let status = Status::from_word(word);
         if !status.is_held() && entry.status().swap(word, status.ended().word()) {
-            vacate(store, place, number, Slot::EMPTY);
-            store.give_back(half.entry());
             return true;
         }
         // Another CPU has ended it, or changed its status, or holds it for a moment.

@@ -12,8 +12,13 @@ use crate::core::expiry;
 /// is pushed out before with a probability of about `q` to this power: with four, in a flood that
 /// replaces all twice a second, one in six hundred of those that take a tenth of a second.
 pub const CANDIDATES: u32 = 4;
-/// How often others are compared, if the one that was chosen has gone or proved itself meanwhile.
+/// Slots that are looked at for so many: those of halves that have proved themselves since are noted on
+/// the way, and passed from then on. (The verifier follows each look.)
+const LOOKS: u32 = 12;
+/// How often others are compared, if there was none, or the one that was chosen has gone or proved itself
+/// meanwhile: often enough to look at every slot.
 const PICKS: u32 = 3;
+const _: () = assert!(PICKS * LOOKS >= CHOICES);
 /// Places where a newcomer is looked for. Newcomers are not spread evenly: who comes pushes out one
 /// near it, so that a place that has none stays so. Where they held a third of all entries, in an index
 /// of two slots an entry, one place in six had none, and with five places one key in four thousand was
@@ -56,12 +61,11 @@ pub fn push_out<S: Store>(store: S, place: Place, now: u32, instead: Slot) -> Ev
             break;
         }
         let number = longest_silent(store, place, newcomers, now);
-        if number == NONE {
-            break;
-        }
-        let entry = store.evict(place, number, instead);
-        if entry != NONE {
-            return Evicted { entry, number };
+        if number != NONE {
+            let entry = store.evict(place, number, instead);
+            if entry != NONE {
+                return Evicted { entry, number };
+            }
         }
         tries += 1;
     }
@@ -95,7 +99,7 @@ fn longest_silent<S: Store>(store: S, place: Place, newcomers: u32, now: u32) ->
     // How long, and below that the slot's number: one word to compare and to keep.
     let mut longest = 0;
     let (mut looks, mut compared) = (0, 0);
-    while looks < CHOICES && compared < CANDIDATES && left != 0 {
+    while looks < LOOKS && compared < CANDIDATES && left != 0 {
         let number = (lowest(left) + start) % CHOICES;
         left &= left - 1;
         let silence = store.silence(place, number, now);
