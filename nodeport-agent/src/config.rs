@@ -416,6 +416,18 @@ mod tests {
     }
 
     #[test]
+    fn who_gets_the_port_of_a_listener_is_the_users_choice() {
+        for (value, expected) in [
+            ("serve", HostListeners::Serve),
+            ("yield", HostListeners::Yield),
+            ("ignore", HostListeners::Ignore),
+        ] {
+            assert_eq!(config(&["--host-listeners", value]).unwrap().host_listeners, expected);
+        }
+        assert!(error(&["--host-listeners", "both"]).contains("serve, yield, ignore"));
+    }
+
+    #[test]
     fn interfaces_are_named_once() {
         let config = config(&["--devices", "eth0, eth1,eth0"]).unwrap();
         assert_eq!(config.devices, Devices::Named(vec!["eth0".into(), "eth1".into()]));

@@ -27,9 +27,10 @@ pub fn holders(inodes: &HashSet<u32>) -> HashMap<u32, Process> {
     found
 }
 
-/// Whether the process has the socket open still.
-pub(super) fn holds(pid: u32, inode: u32) -> bool {
-    sockets(pid).any(|one| one == inode)
+/// Whether the process is there still, as far as its name tells: what it has open is not looked at
+/// again, as that may be much.
+pub(super) fn is_there(process: &Process) -> bool {
+    command(process.pid).as_ref() == Some(&process.command)
 }
 
 /// All that can be seen, the lowest first.
@@ -83,11 +84,13 @@ mod tests {
         let link = fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).unwrap();
         let own = inode(&link).unwrap();
         let pid = std::process::id();
-        assert!(holds(pid, own) && !holds(pid, u32::MAX));
-        // Another process may have one with the first number, if it was forked off us; not here.
         let found = holders(&[own, u32::MAX].into());
         assert_eq!(found.keys().collect::<Vec<_>>(), [&own]);
         assert_eq!(found[&own].pid, pid);
-        assert!(!found[&own].command.is_empty());
+        assert!(is_there(&found[&own]));
+        let other = Process { command: "another".to_owned(), ..found[&own].clone() };
+        assert!(!is_there(&other));
+        // Numbers end at 4,194,304.
+        assert!(!is_there(&Process { pid: u32::MAX, ..other }));
     }
 }

@@ -231,7 +231,7 @@ impl Look {
         sockets.sort_unstable();
         let known = std::mem::take(&mut self.owners);
         let is_named = |socket: &&Socket| {
-            known.get(&(socket.inode, socket.cgroup)).is_some_and(|owner| is_current(owner, socket))
+            known.get(&(socket.inode, socket.cgroup)).is_some_and(|owner| is_current(owner))
         };
         let (named, new): (Vec<_>, Vec<_>) = sockets.iter().partition(is_named);
         let mut owners = self.owners_of(&new);
@@ -279,7 +279,7 @@ impl Look {
     }
 }
 
-/// Whether it is so still: a socket may go from one process to another.
-fn is_current(owner: &Owner, socket: &Socket) -> bool {
-    owner.process.as_ref().is_none_or(|process| processes::holds(process.pid, socket.inode))
+/// Whether it is so still: a process may end, and leave a socket to another one.
+fn is_current(owner: &Owner) -> bool {
+    owner.process.as_ref().is_none_or(processes::is_there)
 }

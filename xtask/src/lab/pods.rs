@@ -55,7 +55,7 @@ impl Lab {
             PodLink::Veth => route_to_pod(node, &device, &namespace, address)?,
             PodLink::Bridge => bridge_to_pod(node, &device, &namespace, address)?,
         }
-        let server = server::start(&namespace, name, server::PORT, &self.folder.member(name)?)?;
+        let server = server::start(&namespace, &self.folder.member(name)?)?;
         Ok(Pod { node: node.name().to_owned(), device, namespace, address, server })
     }
 }

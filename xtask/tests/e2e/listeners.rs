@@ -1,6 +1,7 @@
 //! A process of the node that listens where a service is.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -11,6 +12,11 @@ use super::Case;
 use super::site::{PORT, Site, check, wait};
 
 pub(crate) const CASES: &[Case] = &[
+    (
+        "--host-listeners yield: a port is left at the address that a process listens on",
+        one_address,
+    ),
+    ("--host-listeners yield: kube-proxy's placeholders never get a port", placeholder),
     ("a process that listens on a nodePort: the service wins, and the process is named", served),
     (
         "--host-listeners yield: a process that listens on a nodePort answers there, as long as it does",
@@ -31,10 +37,16 @@ fn site(mode: Mode, options: &[&str]) -> Result<Site> {
     Site::serve(lab, &[NODE], &AgentOptions { mode, more, ..AgentOptions::default() })
 }
 
-/// A process in the node's own network namespace, at all of its addresses.
-fn listen(site: &Site) -> Result<Process> {
+/// A process in the node's own network namespace.
+fn listen_as(site: &Site, program: &Path, address: IpAddr) -> Result<Process> {
     let node = site.lab.node(NODE);
-    server::start(node.namespace(), HOST, PORT, node.folder())
+    let options = server::Options { name: HOST.to_owned(), port: PORT, address };
+    server::start_as(node.namespace(), program, &options, node.folder())
+}
+
+/// A process at all of the node's addresses.
+fn listen(site: &Site) -> Result<Process> {
+    listen_as(site, &server::program()?, Ipv6Addr::UNSPECIFIED.into())
 }
 
 /// What `status` says of listeners.
@@ -118,10 +130,7 @@ fn left(mode: Mode) -> Result<()> {
             check(by.iter().all(|by| by == HOST), || format!("{by:?} answered at {target}"))
         }
     };
-    for target in site.targets(NODE) {
-        let asked = || answer(&site, target).and_then(|by| own(target)(&by));
-        wait(&format!("the process answers at {target}"), asked)?;
-    }
+    site.targets(NODE).into_iter().try_for_each(|target| wait_for(&site, target, true))?;
     wait_until_told(&site, &process, "left")?;
     let still = before.iter_mut().map(|one| Ok(one.ask()?.by)).collect::<Result<Vec<_>>>()?;
     check(still == pods, || format!("connections went from {pods:?} to {still:?}"))?;
@@ -137,13 +146,54 @@ fn left(mode: Mode) -> Result<()> {
     check(still == pods, || format!("connections went from {pods:?} to {still:?}"))?;
 
     drop(process);
-    for target in site.targets(NODE) {
-        let asked = || {
-            let by = answer(&site, target)?;
-            check(by.iter().all(|by| by != HOST), || format!("{by:?} answered at {target}"))
-        };
-        wait(&format!("the service answers at {target}"), asked)?;
-    }
+    site.targets(NODE).into_iter().try_for_each(|target| wait_for(&site, target, false))?;
     all_by_pods(&site)?;
     wait_until_forgotten(&site)
+}
+
+/// Waits until a new connection and a datagram from a new port are answered by the process, or by
+/// pods.
+fn wait_for(site: &Site, target: SocketAddr, process: bool) -> Result<()> {
+    let who = if process { "the process" } else { "the service" };
+    wait(&format!("{who} answers at {target}"), || {
+        let by = answer(site, target)?;
+        check(by.iter().all(|by| (by == HOST) == process), || format!("{by:?} answered"))
+    })
+}
+
+fn one_address(mode: Mode) -> Result<()> {
+    let site = site(mode, &["--host-listeners", "yield"])?;
+    for (own, other) in [(0, 1), (1, 0)] {
+        let targets = site.targets(NODE);
+        let process = listen_as(&site, &server::program()?, targets[own].ip())?;
+        wait_for(&site, targets[own], true)?;
+        for _ in 0..20 {
+            let by = answer(&site, targets[other])?;
+            check(by.iter().all(|by| by != HOST), || {
+                format!("{by:?} answered at {}, where nobody listens", targets[other])
+            })?;
+        }
+        drop(process);
+        wait_for(&site, targets[own], false)?;
+    }
+    Ok(())
+}
+
+fn placeholder(mode: Mode) -> Result<()> {
+    let mut site = site(mode, &["--host-listeners", "yield"])?;
+    // A process has the name of the path by which its program was called.
+    let program = site.lab.node(NODE).folder().join("kube-proxy");
+    std::os::unix::fs::symlink(server::program()?, &program)?;
+    let _process = listen_as(&site, &program, Ipv6Addr::UNSPECIFIED.into())?;
+    wait("status names the placeholders", || {
+        let told = told(&site)?;
+        let fits = |one: &Value| {
+            one["outcome"] == "placeholder" && one["process"]["command"] == "kube-proxy"
+        };
+        check(told.len() == 2 && told.iter().all(fits), || format!("{told:?}"))
+    })?;
+    all_by_pods(&site)?;
+    let log = site.agents[0].process().log_text();
+    let warned = log.lines().any(|line| line.contains("WARN") && line.contains("kube-proxy"));
+    check(!warned, || format!("a warning of what is harmless: {log}"))
 }
