@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
-use xtask::lab::client::{Load, Transport};
+use xtask::lab::client::{Connection, Load, Transport};
 use xtask::lab::{AgentOptions, Lab, Mode, Process, Topology, server};
 
 use super::Case;
@@ -121,34 +121,36 @@ fn left(mode: Mode) -> Result<()> {
     let mut site = site(mode, &["--host-listeners", "yield"])?;
     let client = site.lab.client().clone();
     let connect = |target: SocketAddr| client.connect(client.sources(target.ip())[0], target);
-    let mut before = site.targets(NODE).map(connect).into_iter().collect::<Result<Vec<_>>>()?;
-    let pods = before.iter_mut().map(|one| Ok(one.ask()?.by)).collect::<Result<Vec<_>>>()?;
+    let mut open = site.targets(NODE).map(connect).into_iter().collect::<Result<Vec<_>>>()?;
+    let pods = answers(&mut open)?;
+    let go_on = |open: &mut [Connection]| {
+        let now = answers(open)?;
+        check(now == pods, || format!("open connections went from {pods:?} to {now:?}"))
+    };
 
     let process = listen(&site)?;
-    let own = |target: SocketAddr| {
-        move |by: &[String; 2]| {
-            check(by.iter().all(|by| by == HOST), || format!("{by:?} answered at {target}"))
-        }
-    };
     site.targets(NODE).into_iter().try_for_each(|target| wait_for(&site, target, true))?;
     wait_until_told(&site, &process, "left")?;
-    let still = before.iter_mut().map(|one| Ok(one.ask()?.by)).collect::<Result<Vec<_>>>()?;
-    check(still == pods, || format!("connections went from {pods:?} to {still:?}"))?;
+    go_on(&mut open)?;
 
     // A new agent knows at once, and what it finds in the maps goes on.
     site.agents[0].restart()?;
-    for target in site.targets(NODE) {
-        for _ in 0..20 {
-            own(target)(&answer(&site, target)?)?;
-        }
+    for target in [site.targets(NODE); 20].concat() {
+        let by = answer(&site, target)?;
+        check(by.iter().all(|by| by == HOST), || format!("{by:?} answered at {target}"))?;
     }
-    let still = before.iter_mut().map(|one| Ok(one.ask()?.by)).collect::<Result<Vec<_>>>()?;
-    check(still == pods, || format!("connections went from {pods:?} to {still:?}"))?;
+    go_on(&mut open)?;
 
     drop(process);
     site.targets(NODE).into_iter().try_for_each(|target| wait_for(&site, target, false))?;
     all_by_pods(&site)?;
+    go_on(&mut open)?;
     wait_until_forgotten(&site)
+}
+
+/// Who answers on connections that are open.
+fn answers(open: &mut [Connection]) -> Result<Vec<String>> {
+    open.iter_mut().map(|connection| Ok(connection.ask()?.by)).collect()
 }
 
 /// Waits until a new connection and a datagram from a new port are answered by the process, or by
