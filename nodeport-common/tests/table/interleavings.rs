@@ -11,7 +11,7 @@ use crate::memory::{Audit, body_of, place};
 /// Changes from one thread to the other that are not forced.
 const CHANGES: usize = 3;
 
-fn model(check: impl Fn() + Send + Sync + 'static) {
+pub(crate) fn model(check: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(CHANGES);
     builder.max_branches = 10_000;
@@ -20,7 +20,7 @@ fn model(check: impl Fn() + Send + Sync + 'static) {
 
 /// Runs each on a thread of its own; what both return. (Loom would not try every order with a thread
 /// that goes on here.)
-fn both<A: Send + 'static, B: Send + 'static>(
+pub(crate) fn both<A: Send + 'static, B: Send + 'static>(
     memory: &Arc<Memory>,
     one: impl FnOnce(&Memory) -> A + Send + 'static,
     other: impl FnOnce(&Memory) -> B + Send + 'static,

@@ -1,6 +1,7 @@
 //! The table of flows by itself: against a model, under threads, and in every order in which two
 //! processors may meet.
 
+mod evictions;
 mod flood;
 mod interleavings;
 mod memory;

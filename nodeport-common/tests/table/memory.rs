@@ -9,7 +9,7 @@
 //! told if it has read a link.
 
 use nodeport_common::abi::{FLOW_PROVED, FLOW_SETTLED, FlowState};
-use nodeport_common::core::table::slot::Place;
+use nodeport_common::core::table::slot::{Place, Slot};
 use nodeport_common::core::table::status::{STRAY, Status};
 
 /// The status of a newcomer, or of one that has proved itself.
@@ -30,6 +30,11 @@ pub(crate) fn place(key: u64, lines: u32) -> Place {
     let hash = key.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
     // The bits above tell its home in a line.
     Place::new(hash & !(0x1ff << 40) | (key % TAGS) << 40, lines - 1)
+}
+
+/// The slot of a half that has proved itself, whose tag is no key's here.
+fn stranger() -> Slot {
+    Slot::new(1 << 20, TAGS as u32)
 }
 
 /// The body that goes with a key: nobody else's.
@@ -55,13 +60,13 @@ pub(crate) fn is_stray(word: u64) -> bool {
 macro_rules! memory {
     ($($atomic:tt)+) => {
         use $($atomic)+::{AtomicU32, AtomicU64, Ordering, fence};
-        use nodeport_common::abi::{IndexLine, SLOTS_OF_LINE};
+        use nodeport_common::abi::SLOTS_OF_LINE;
         use nodeport_common::core::table::handle::Handle;
         use nodeport_common::core::table::slot::Slot;
         use nodeport_common::core::table::status::Status;
         use nodeport_common::core::table::{self, Entry, Found, Line, Store, Whose, Word};
         use nodeport_common::core::env::Inserted;
-        use super::{Audit, is_stray, place, status};
+        use super::{Audit, is_stray, place, status, stranger};
 
         #[derive(Clone, Copy)]
         pub(crate) struct Shared<'a, T>(&'a T);
@@ -86,12 +91,27 @@ macro_rules! memory {
         word!(u32, AtomicU32);
         word!(u64, AtomicU64);
 
+        /// A slot; `None` of one that is a stranger's and stays so.
         #[derive(Clone, Copy)]
-        pub(crate) struct SharedLine<'a>(&'a [AtomicU32; SLOTS_OF_LINE]);
+        pub(crate) struct SharedSlot<'a>(Option<&'a AtomicU32>);
+
+        impl Word<u32> for SharedSlot<'_> {
+            fn load(&self) -> u32 {
+                self.0.map_or_else(|| stranger().word(), |slot| Shared(slot).load())
+            }
+
+            fn swap(&self, old: u32, new: u32) -> bool {
+                self.0.is_some_and(|slot| Shared(slot).swap(old, new))
+            }
+        }
+
+        /// A line of the index; slots that it does not have are strangers'.
+        #[derive(Clone, Copy)]
+        pub(crate) struct SharedLine<'a>(&'a [AtomicU32]);
 
         impl Line for SharedLine<'_> {
             fn slot(self, at: usize) -> impl Word<u32> {
-                Shared(&self.0[at])
+                SharedSlot(self.0.get(at))
             }
         }
 
@@ -151,7 +171,7 @@ macro_rules! memory {
         /// The arrays.
         pub(crate) struct Memory {
             heap: AtomicU64,
-            lines: Vec<[AtomicU32; SLOTS_OF_LINE]>,
+            lines: Vec<Vec<AtomicU32>>,
             entries: Vec<Cell>,
         }
 
@@ -164,7 +184,7 @@ macro_rules! memory {
             }
 
             fn line(&self, number: u32) -> Option<impl Line> {
-                self.lines.get(number as usize).map(SharedLine)
+                self.lines.get(number as usize).map(|line| SharedLine(line))
             }
 
             fn entry(&self, number: u32) -> Option<impl Entry<Key = u64, Body = (u64, u32)>> {
@@ -174,7 +194,12 @@ macro_rules! memory {
 
         impl Memory {
             pub(crate) fn new(lines: u32, entries: usize) -> Self {
-                let line = |_| IndexLine::default().map(AtomicU32::new);
+                Self::crowded(lines, entries, SLOTS_OF_LINE)
+            }
+
+            /// One in which all but the first `slots` slots of a line are those of strangers that stay.
+            pub(crate) fn crowded(lines: u32, entries: usize, slots: usize) -> Self {
+                let line = |_| (0..slots).map(|_| AtomicU32::new(0)).collect();
                 Self {
                     heap: AtomicU64::new(0),
                     lines: (0..lines).map(line).collect(),

@@ -33,7 +33,7 @@ fn inserted(number: u32) -> Inserted {
 macro_rules! table {
     ($family:ty, $addr:ty,
      $read:ident, $step:ident, $note:ident, $merge:ident, $search:ident, $claim:ident, $remove:ident,
-     $named:ident, $yields:ident, $push_out:ident, $evict:ident, $silence:ident, $allocate:ident, $give_back:ident) => {
+     $named:ident, $yields:ident, $push_out:ident, $evict:ident, $compare:ident, $allocate:ident, $give_back:ident) => {
         /// See [`table::named`].
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -70,16 +70,16 @@ macro_rules! table {
         /// See [`table::evict`].
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $evict(place: u64, number: u32, instead: u32) -> u32 {
+        extern "C" fn $evict(place: u64, candidate: u32, instead: u32) -> u32 {
             let (place, instead) = (Place::from_word(place), Slot::from_word(instead));
-            table::evict(<$family>::TABLE, place, number, instead)
+            table::evict(<$family>::TABLE, place, candidate, instead)
         }
 
-        /// See [`table::silence`].
+        /// See [`table::compare`].
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $silence(place: u64, number: u32, now: u32) -> u64 {
-            table::silence(<$family>::TABLE, Place::from_word(place), number, now)
+        extern "C" fn $compare(place: u64, number: u32, now: u32, found: u64) -> u64 {
+            table::compare(<$family>::TABLE, Place::from_word(place), number, now, found)
         }
 
         /// See [`table::give_back`].
@@ -230,13 +230,13 @@ macro_rules! table {
             }
 
             #[inline(always)]
-            fn evict(self, place: Place, number: u32, instead: Slot) -> u32 {
-                $evict(place.word(), number, instead.word())
+            fn evict(self, place: Place, candidate: u32, instead: Slot) -> u32 {
+                $evict(place.word(), candidate, instead.word())
             }
 
             #[inline(always)]
-            fn silence(self, place: Place, number: u32, now: u32) -> u64 {
-                $silence(place.word(), number, now)
+            fn compare(self, place: Place, number: u32, now: u32, found: u64) -> u64 {
+                $compare(place.word(), number, now, found)
             }
 
             #[inline(always)]
@@ -317,7 +317,7 @@ table!(
     flow4_yields,
     flow4_push_out,
     flow4_evict,
-    flow4_silence,
+    flow4_compare,
     flow4_allocate,
     flow4_give_back
 );
@@ -335,7 +335,7 @@ table!(
     flow6_yields,
     flow6_push_out,
     flow6_evict,
-    flow6_silence,
+    flow6_compare,
     flow6_allocate,
     flow6_give_back
 );

@@ -38,7 +38,7 @@ pub mod status;
 pub use claim::{Whose, claim, remove, yields};
 pub use heap::{allocate, give_back, take_up};
 pub use hop::set_hop;
-pub use room::{CANDIDATES, Evicted, NEARBY, evict, push_out, silence};
+pub use room::{CANDIDATES, Evicted, NEARBY, compare, evict, push_out};
 
 use crate::abi::SLOTS_OF_LINE;
 use handle::Handle;
@@ -131,12 +131,12 @@ pub trait Store: Copy {
         push_out(self, place, now, instead)
     }
     /// [`evict`].
-    fn evict(self, place: Place, number: u32, instead: Slot) -> u32 {
-        evict(self, place, number, instead)
+    fn evict(self, place: Place, candidate: u32, instead: Slot) -> u32 {
+        evict(self, place, candidate, instead)
     }
-    /// [`silence`].
-    fn silence(self, place: Place, number: u32, now: u32) -> u64 {
-        silence(self, place, number, now)
+    /// [`compare`].
+    fn compare(self, place: Place, number: u32, now: u32, found: u64) -> u64 {
+        compare(self, place, number, now, found)
     }
     /// [`give_back`].
     fn give_back(self, number: u32) {

@@ -1,7 +1,7 @@
 //! Where there is no room, newcomers make it: of a few the one that was silent longest.
 
 use super::claim::{end, vacate};
-use super::slot::{Place, Slot};
+use super::slot::{ENTRY_BITS, Place, Slot};
 use super::status::Status;
 use super::{CHOICES, Entry as _, Found, Line as _, NONE, Store, Word as _, slot_at, swap};
 use crate::abi::{FLOW_PROVED, SLOTS_OF_LINE};
@@ -24,6 +24,12 @@ const _: () = assert!(PICKS * LOOKS >= CHOICES);
 /// of two slots an entry, one place in six had none, and with five places one key in four thousand was
 /// refused for good. (That was with lines of eight slots.)
 pub const NEARBY: u32 = 12;
+
+/// Bits of a candidate: the number of its entry, and below it that of its slot in the place.
+const CANDIDATE_BITS: u32 = ENTRY_BITS + CHOICES.ilog2();
+const CANDIDATE_MASK: u32 = (1 << CANDIDATE_BITS) - 1;
+/// Where in the word of [`compare`] the number of those begins that were compared.
+const COUNT_AT: u32 = 60;
 
 /// A half that was pushed out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,11 +66,11 @@ pub fn push_out<S: Store>(store: S, place: Place, now: u32, instead: Slot) -> Ev
         if newcomers == 0 {
             break;
         }
-        let number = longest_silent(store, place, newcomers, now);
-        if number != NONE {
-            let entry = store.evict(place, number, instead);
+        let candidate = longest_silent(store, place, newcomers, now);
+        if candidate != NONE {
+            let entry = store.evict(place, candidate, instead);
             if entry != NONE {
-                return Evicted { entry, number };
+                return Evicted { entry, number: candidate % CHOICES };
             }
         }
         tries += 1;
@@ -90,31 +96,21 @@ fn newcomers_in<S: Store>(store: S, line: u32) -> u32 {
     bits
 }
 
-/// Of some of these newcomers the one that was silent longest: its slot's number. Which are
-/// compared depends on the place's tag, so that no slot is met more often than others.
+/// Of some of these newcomers the one that was silent longest, as a candidate. Which are compared
+/// depends on the place's tag, so that no slot is met more often than others.
 #[inline(always)]
 fn longest_silent<S: Store>(store: S, place: Place, newcomers: u32, now: u32) -> u32 {
     let start = place.tag() % CHOICES;
     let mut left = newcomers.rotate_right(start);
-    // How long, and below that the slot's number: one word to compare and to keep.
-    let mut longest = 0;
-    let (mut looks, mut compared) = (0, 0);
-    while looks < LOOKS && compared < CANDIDATES && left != 0 {
+    let mut found = 0;
+    let mut looks = 0;
+    while looks < LOOKS && found >> COUNT_AT < CANDIDATES as u64 && left != 0 {
         let number = (lowest(left) + start) % CHOICES;
         left &= left - 1;
-        let silence = store.silence(place, number, now);
-        longest = if silence > longest { silence } else { longest };
-        compared += is_one(silence);
+        found = store.compare(place, number, now, found);
         looks += 1;
     }
-    if longest == 0 { NONE } else { longest as u32 % CHOICES }
-}
-
-/// 1 of a newcomer's silence; 0 if it is none by now, and counts as none. (Without a branch, of which
-/// the verifier would try both sides each time.)
-#[inline(always)]
-const fn is_one(silence: u64) -> u32 {
-    ((silence | silence.wrapping_neg()) >> 63) as u32
+    if found == 0 { NONE } else { found as u32 & CANDIDATE_MASK }
 }
 
 /// Number of the lowest bit that is set. (The kernel's programs have no instruction for it.)
@@ -126,32 +122,41 @@ const fn lowest(bits: u32) -> u32 {
     ((nibbles + (nibbles >> 4)) & 0x0f0f_0f0f).wrapping_mul(0x0101_0101) >> 24
 }
 
-/// For how long the newcomer in slot `number` of a place was silent, with that number in the lowest
-/// bits; 0 if it is none by now. Of one that has proved itself, that is noted in its slot. (A function
-/// of its own: of a number that comes out of one the verifier knows nothing, and does not try every
-/// order of them.)
+/// What was found so far, with the newcomer in slot `number` of a place: how many there were (from
+/// [`COUNT_AT`] on), for how long the one was silent that was so for longest, and the candidate that it
+/// is (its lowest [`CANDIDATE_BITS`]). The same as before if that slot has none by now; of one that has
+/// proved itself, this is noted there. (A function of its own: of a number that comes out of one the
+/// verifier knows nothing, and does not try every order of them.)
 #[inline(always)]
-pub fn silence<S: Store>(store: S, place: Place, number: u32, now: u32) -> u64 {
+pub fn compare<S: Store>(store: S, place: Place, number: u32, now: u32, found: u64) -> u64 {
     let slot = slot_at(store, place, number);
-    let Some(entry) = store.entry(slot.entry()) else { return 0 };
+    let Some(entry) = store.entry(slot.entry()) else { return found };
     let status = Status::from_word(entry.status().load());
     if !status.is_live() {
-        return 0;
+        return found;
     }
     if status.flags & FLOW_PROVED != 0 {
         // If the entry and the slot are another newcomer's by now, that one stays until it expires.
         swap(store, place, number, slot, slot.proved());
-        return 0;
+        return found;
     }
     let silence = expiry::age(entry.last_seen(), now) as u64 + 1;
-    silence << SLOTS_OF_LINE | number as u64
+    let this = silence << CANDIDATE_BITS | (slot.entry() * CHOICES | number) as u64;
+    let longest = found & ((1 << COUNT_AT) - 1);
+    let longer = if this > longest { this } else { longest };
+    longer | ((found >> COUNT_AT) + 1) << COUNT_AT
 }
 
-/// Ends the newcomer in slot `number` of a place, and puts `instead` there; the entry it had, if it
-/// was one.
+/// Ends the newcomer that a candidate is (see [`compare`]), and puts `instead` where its slot was; the
+/// entry it had, if it is still there. (Another CPU may have put another one into that slot, which has
+/// only just come.)
 #[inline(always)]
-pub fn evict<S: Store>(store: S, place: Place, number: u32, instead: Slot) -> u32 {
+pub fn evict<S: Store>(store: S, place: Place, candidate: u32, instead: Slot) -> u32 {
+    let number = candidate % CHOICES;
     let slot = slot_at(store, place, number);
+    if slot.entry() != candidate / CHOICES {
+        return NONE;
+    }
     let Some(entry) = store.entry(slot.entry()) else { return NONE };
     let status = Status::from_word(entry.status().load());
     if !status.is_live() || status.flags & FLOW_PROVED != 0 {
