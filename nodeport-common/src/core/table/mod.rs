@@ -41,6 +41,8 @@ pub use hop::set_hop;
 pub use room::{CANDIDATES, Evicted, NEARBY, compare, evict, push_out};
 
 use crate::abi::SLOTS_OF_LINE;
+use core::sync::atomic::{Ordering, compiler_fence};
+
 use handle::Handle;
 use slot::{Place, Slot};
 use status::Status;
@@ -190,8 +192,17 @@ pub fn lacks<S: Store>(store: S, place: Place) -> bool {
 /// compares the version afterwards.
 #[inline(always)]
 pub fn holds<E: Entry>(entry: &E, key: &E::Key) -> Option<Status> {
-    let status = Status::from_word(entry.status().load());
+    let status = Status::from_word(load_first(entry));
     (status.is_live() && entry.has_key(key)).then_some(status)
+}
+
+/// Loads the word of the status before whatever is read of the entry after it.
+#[inline(always)]
+fn load_first<E: Entry>(entry: &E) -> u64 {
+    let word = entry.status().load();
+    // Processors keep loads in order (see ARCHITECTURE.md), the compiler would not.
+    compiler_fence(Ordering::SeqCst);
+    word
 }
 
 /// Finds the half of a key.
@@ -237,7 +248,7 @@ fn swap<S: Store>(store: S, place: Place, number: u32, old: Slot, new: Slot) -> 
 #[inline(always)]
 pub fn named<S: Store>(store: S, slot: Slot, key: &S::Key) -> u64 {
     let Some(entry) = store.entry(slot.entry()) else { return 0 };
-    let before = Status::from_word(entry.status().load());
+    let before = Status::from_word(load_first(&entry));
     if !(before.is_live() || before.is_pending()) || !entry.has_key(key) {
         return 0;
     }
