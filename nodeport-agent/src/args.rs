@@ -130,6 +130,9 @@ pub struct Run {
     /// Largest number of slots in all services' tables; a service with 10 backends takes 1024.
     #[arg(long, default_value_t = DEFAULT_SLOTS, value_name = "NUMBER")]
     pub max_slots: u32,
+    /// Largest number of fragments that wait for the first one of their packet; each takes 9 KiB.
+    #[arg(long, default_value_t = DEFAULT_FRAGMENTS, value_name = "NUMBER")]
+    pub max_fragments: u32,
     /// How long an established TCP connection may be silent (RFC 5382 asks for 2h4m at least).
     #[arg(long, default_value = "8000s", value_name = "TIME")]
     pub tcp_timeout: String,
@@ -139,7 +142,13 @@ pub struct Run {
     /// How long a UDP flow may be silent (RFC 4787 asks for 2m at least).
     #[arg(long, default_value = "120s", value_name = "TIME")]
     pub udp_timeout: String,
+    /// How long fragments wait for the first one of their packet, and others may follow it.
+    #[arg(long, default_value = "5s", value_name = "TIME")]
+    pub fragment_timeout: String,
 }
+
+/// What the `waiting` map is built with.
+const DEFAULT_FRAGMENTS: u32 = nodeport_common::abi::maps::WAITING_FRAMES as u32;
 
 /// What the `slots` map is built with.
 const DEFAULT_SLOTS: u32 = {

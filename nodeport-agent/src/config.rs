@@ -27,6 +27,9 @@ const DEFAULT_SEED: u32 = 1_852_793_957;
 /// Flows whose halves the table of flows can name.
 pub(crate) const MOST_FLOWS: u32 = ((1 << ENTRY_BITS) - 2) / 2;
 
+/// Fragments that may be told to wait: 576 MiB of them.
+const MOST_FRAGMENTS: u32 = 65_536;
+
 /// What names an instance: its maps and its runtime files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
@@ -69,6 +72,8 @@ pub struct Config {
     pub sizes: Sizes,
     /// How long flows may be silent.
     pub timeouts: Timeouts,
+    /// How long fragments wait for the first one of their packet, and others may follow it.
+    pub fragment_timeout: Duration,
 }
 
 /// Which addresses of Services are served beside nodePorts, for packets that arrive at the node.
@@ -170,6 +175,8 @@ pub struct Sizes {
     pub flows: u32,
     /// Slots of all services' tables.
     pub slots: u32,
+    /// Fragments that may wait for the first one of their packet.
+    pub fragments: u32,
 }
 
 /// How long flows may be silent before they are forgotten.
@@ -239,6 +246,7 @@ impl Config {
             seed: run.seed.unwrap_or(DEFAULT_SEED),
             sizes: sizes(run)?,
             timeouts: timeouts(run)?,
+            fragment_timeout: duration("--fragment-timeout", &run.fragment_timeout)?,
         })
     }
 }
@@ -321,7 +329,13 @@ fn sizes(run: &Run) -> anyhow::Result<Sizes> {
         1 << 16,
         1 << 28
     );
-    Ok(Sizes { flows, slots })
+    let fragments = run.max_fragments;
+    ensure!(
+        (MOST_FRAGMENTS / 4_096..=MOST_FRAGMENTS).contains(&fragments),
+        "--max-fragments {fragments}: choose between {} and {MOST_FRAGMENTS} (9 KiB of memory each)",
+        MOST_FRAGMENTS / 4_096
+    );
+    Ok(Sizes { flows, slots, fragments })
 }
 
 fn timeouts(run: &Run) -> anyhow::Result<Timeouts> {
@@ -384,6 +398,8 @@ mod tests {
             (&["--udp-timeout", "0s"], "between 1s and 168h"),
             (&["--max-flows", "1"], "between 1024"),
             (&["--max-flows", "2097152"], "between 1024 and 2097151"),
+            (&["--max-fragments", "1"], "between 16 and 65536"),
+            (&["--fragment-timeout", "0s"], "--fragment-timeout \"0s\""),
             (&["--manifests", "/does/not/exist"], "no such folder"),
             (&["--instance", "a/b"], "--instance"),
             (&["--node-name", ""], "--node-name"),

@@ -8,6 +8,7 @@
 
 mod env;
 mod every;
+mod fragment;
 mod maps;
 mod packet;
 mod program;

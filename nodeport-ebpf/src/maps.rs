@@ -4,9 +4,9 @@ use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::macros::btf_map;
 use nodeport_common::abi::{
-    Addr4, Addr6, Affinity, AffinityKey, Backend, Control, Device, ErrorBudget, Exit, FlowDetails,
-    FlowEntry4, FlowEntry6, Frontend, FrontendKey, Heap, IndexLine, PortLine, Reason, ServiceStats,
-    SlotLine, SourceRange, maps,
+    Addr4, Addr6, Affinity, AffinityKey, Backend, Control, DatagramSet, Device, ErrorBudget, Exit,
+    FlowDetails, FlowEntry4, FlowEntry6, Fragments, Frontend, FrontendKey, Heap, IndexLine,
+    PortLine, Reason, ServiceStats, SlotLine, SourceRange, Waiting, maps,
 };
 use nodeport_common::core::work::Work;
 
@@ -68,11 +68,11 @@ pub(crate) static CONTROL: Array<Control, 1, SHARED> = Array::new();
 #[btf_map(name = "jump_xdp")]
 pub(crate) static JUMP_XDP: ProgramArray<1> = ProgramArray::new();
 #[btf_map(name = "jump_ingress")]
-pub(crate) static JUMP_INGRESS: ProgramArray<1> = ProgramArray::new();
+pub(crate) static JUMP_INGRESS: ProgramArray<2> = ProgramArray::new();
 #[btf_map(name = "jump_egress")]
-pub(crate) static JUMP_EGRESS: ProgramArray<1> = ProgramArray::new();
+pub(crate) static JUMP_EGRESS: ProgramArray<2> = ProgramArray::new();
 #[btf_map(name = "jump_pod")]
-pub(crate) static JUMP_POD: ProgramArray<1> = ProgramArray::new();
+pub(crate) static JUMP_POD: ProgramArray<2> = ProgramArray::new();
 #[btf_map(name = "work4")]
 pub(crate) static WORK4: PerCpuArray<Work<Addr4>, 2> = PerCpuArray::new();
 #[btf_map(name = "work6")]
@@ -82,5 +82,15 @@ pub(crate) static COUNTERS: PerCpuArray<u64, { Reason::ALL.len() }> = PerCpuArra
 #[btf_map(name = "service_stats")]
 pub(crate) static SERVICE_STATS: PerCpuArray<ServiceStats, { maps::SERVICE_ENTRIES }> =
     PerCpuArray::new();
+#[btf_map(name = "datagrams4")]
+pub(crate) static DATAGRAMS4: Array<DatagramSet<Addr4>, { maps::DATAGRAM_SETS }, SHARED> =
+    Array::new();
+#[btf_map(name = "datagrams6")]
+pub(crate) static DATAGRAMS6: Array<DatagramSet<Addr6>, { maps::DATAGRAM_SETS }, SHARED> =
+    Array::new();
+#[btf_map(name = "waiting")]
+pub(crate) static WAITING: Array<Waiting, { maps::WAITING_FRAMES }, SHARED> = Array::new();
+#[btf_map(name = "fragments")]
+pub(crate) static FRAGMENTS: Array<Fragments, 1, SHARED> = Array::new();
 #[btf_map(name = "error_budget")]
 pub(crate) static ERROR_BUDGET: PerCpuArray<ErrorBudget, 1> = PerCpuArray::new();

@@ -76,7 +76,17 @@ impl Hook {
         }
     }
 
-    /// The map in which the program looks for that one.
+    /// The name of the program for fragments, if they are met at this hook.
+    pub(crate) const fn parts_program(self) -> Option<&'static str> {
+        match self {
+            Self::Xdp => None,
+            Self::Ingress => Some("parts_ingress"),
+            Self::Egress => Some("parts_egress"),
+            Self::Pod => Some("parts_pod"),
+        }
+    }
+
+    /// The map in which the programs look for these two.
     pub(crate) const fn jump_map(self) -> &'static str {
         match self {
             Self::Xdp => maps::JUMP_XDP,

@@ -62,7 +62,9 @@ pub(super) fn make_maps(pins: &Pins, sizes: &Sizes) -> anyhow::Result<Ebpf> {
 
 /// Loads the programs, on as many CPUs as there are: the kernel takes long to verify them.
 pub(super) fn load_programs(ebpf: &mut Ebpf) -> anyhow::Result<()> {
-    for name in Hook::ALL.iter().flat_map(|hook| [hook.slow_program(), hook.program()]) {
+    let names =
+        |hook: &Hook| [Some(hook.program()), Some(hook.slow_program()), hook.parts_program()];
+    for name in Hook::ALL.iter().flat_map(names).flatten() {
         ensure!(ebpf.program(name).is_some(), "the object has no program {name}");
     }
     // More threads than CPUs would be no quicker, and all together less far behind.
@@ -88,8 +90,19 @@ pub(super) fn load_programs(ebpf: &mut Ebpf) -> anyhow::Result<()> {
     })?;
     drop(waiting);
     // The programs that run now may call these already: both do with any packet what they should.
-    Hook::ALL.into_iter().try_for_each(|hook| link_slow(ebpf, hook))
+    Hook::ALL.into_iter().try_for_each(|hook| {
+        // The one that the other calls first.
+        if let Some(program) = hook.parts_program() {
+            link(ebpf, hook, PARTS, program)?;
+        }
+        link(ebpf, hook, SLOW, hook.slow_program())
+    })
 }
+
+/// Where the quick program finds the one for what is not routine.
+const SLOW: u32 = 0;
+/// Where that one finds the one for fragments.
+const PARTS: u32 = 1;
 
 /// A thread that loads programs, and its number once it has begun.
 struct Loading<'scope, T> {
@@ -131,16 +144,16 @@ fn prepare_table(pins: &Pins, index: u32, flows: &str, lines: &str) -> anyhow::R
     Ok(())
 }
 
-/// Puts the program for what is not routine where the quick one finds it.
-fn link_slow(ebpf: &mut Ebpf, hook: Hook) -> anyhow::Result<()> {
-    let (program, map) = (hook.slow_program(), hook.jump_map());
+/// Puts a program where others of the hook find it.
+fn link(ebpf: &mut Ebpf, hook: Hook, index: u32, program: &str) -> anyhow::Result<()> {
+    let map = hook.jump_map();
     let fd = match ebpf.program(program) {
         Some(Program::Xdp(program)) => program.fd()?.try_clone()?,
         Some(Program::SchedClassifier(program)) => program.fd()?.try_clone()?,
         _ => bail!("the object has no program {program}"),
     };
     let map = ebpf.map_mut(map).with_context(|| format!("the object has no map {map}"))?;
-    let set = ProgramArray::try_from(map).and_then(|mut array| array.set(0, &fd, 0));
+    let set = ProgramArray::try_from(map).and_then(|mut array| array.set(index, &fd, 0));
     set.with_context(|| format!("putting {program} behind {}", hook.program()))
 }
 
@@ -154,7 +167,7 @@ pub(super) fn expire_program(ebpf: &mut Ebpf) -> anyhow::Result<OwnedFd> {
 }
 
 /// Sizes of the maps that the user chooses.
-fn entries(sizes: &Sizes) -> [(&'static str, u32); 7] {
+fn entries(sizes: &Sizes) -> [(&'static str, u32); 8] {
     let halves = sizes.flows * 2;
     let index = (halves / ENTRIES_PER_LINE).next_power_of_two().max(FEWEST_LINES);
     let lines = sizes.slots.div_ceil(SLOTS_PER_LINE as u32);
@@ -166,6 +179,7 @@ fn entries(sizes: &Sizes) -> [(&'static str, u32); 7] {
         (maps::INDEX4, index),
         (maps::INDEX6, index),
         (maps::SLOTS, lines),
+        (maps::WAITING, sizes.fragments),
     ]
 }
 
@@ -215,7 +229,7 @@ const WAY_OUT: &str = "run `nodeport-agent cleanup` with the agent that made it,
                        --instance";
 
 /// The maps whose sizes the user names.
-const NAMED: [&str; 3] = [maps::FLOWS4, maps::FLOWS6, maps::SLOTS];
+const NAMED: [&str; 4] = [maps::FLOWS4, maps::FLOWS6, maps::SLOTS, maps::WAITING];
 
 /// A size that the user chooses stays as it is while the map lives, for the flows in it.
 fn check_size(
@@ -283,15 +297,16 @@ mod tests {
 
     #[test]
     fn sizes_count_halves_and_lines() {
-        let sizes = entries(&Sizes { flows: 1_000, slots: 33 });
+        let sizes = entries(&Sizes { flows: 1_000, slots: 33, fragments: 16 });
         let of = |name| sizes.iter().find(|(sized, _)| *sized == name).map(|(_, size)| *size);
         assert_eq!(of(maps::FLOWS4), Some(2_000));
         assert_eq!(of(maps::DETAILS6), Some(2_000));
         assert_eq!(of(maps::INDEX6), Some(256));
         assert_eq!(of(maps::SLOTS), Some(3));
-        let smallest = entries(&Sizes { flows: 1, slots: 1 });
+        assert_eq!(of(maps::WAITING), Some(16));
+        let smallest = entries(&Sizes { flows: 1, slots: 1, fragments: 16 });
         assert!(smallest.contains(&(maps::INDEX4, 16)));
-        let largest = entries(&Sizes { flows: MOST_FLOWS, slots: 1 });
+        let largest = entries(&Sizes { flows: MOST_FLOWS, slots: 1, fragments: 16 });
         assert!(largest.contains(&(maps::INDEX4, MOST_LINES / 2)));
     }
 }

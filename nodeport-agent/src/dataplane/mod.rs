@@ -11,6 +11,7 @@ mod exits;
 mod expiry;
 mod filters;
 mod follow;
+pub(crate) mod fragments;
 mod load;
 pub(crate) mod maps;
 mod net;

@@ -14,6 +14,7 @@ use super::exits::Exits;
 use super::expiry::{Sweeping, limits};
 use super::filters::Filters;
 use super::follow::Following;
+use super::fragments;
 use super::load::{expire_program, load_programs, make_maps};
 use super::maps::{Hash, hash};
 use super::net::Listener;
@@ -122,6 +123,7 @@ impl Opening {
         let expire = expire_program(&mut ebpf)?;
         let clock = Jiffies::load().context("loading the program that reads the clock")?;
         control.prepare(&config, &clock, kernel.fib_source)?;
+        fragments::prepare(&pins, config.fragment_timeout, control.read().hz)?;
         let overload = Overload::open(&pins, config.instance.clone())?;
         let limits = limits(&config.timeouts, control.read().hz);
         let sweeping = Sweeping::open(&pins, expire, limits, overload)?;

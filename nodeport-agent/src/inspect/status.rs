@@ -15,6 +15,7 @@ use super::services;
 use super::table::Table;
 use super::view::{InFamily, View};
 use crate::dataplane::attach::Hook;
+use crate::dataplane::fragments;
 use crate::dataplane::maps::{open, read_all};
 use crate::dataplane::status::{self, DeviceMode, DeviceStatus};
 use crate::dataplane::sys;
@@ -158,6 +159,12 @@ fn fills(view: &View) -> anyhow::Result<Vec<Fill>> {
     let mut slots = fill(view, maps::SLOTS, used_slots(view)?)?;
     slots.max_entries *= SLOTS_PER_LINE as u64;
     fills.push(slots);
+    fills.extend(fragments::levels(&view.pins, view.now()?)?.map(|level| Fill {
+        map: level.map,
+        entries: level.used,
+        max_entries: level.size,
+        established: None,
+    }));
     Ok(fills)
 }
 

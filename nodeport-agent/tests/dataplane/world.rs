@@ -86,12 +86,13 @@ impl World {
             host_listeners: HostListeners::Serve,
             snat_ports: PortRange::new(10_000, 10_099).unwrap(),
             seed: 1,
-            sizes: Sizes { flows: 4_096, slots: 65_536 },
+            sizes: Sizes { flows: 4_096, slots: 65_536, fragments: 64 },
             timeouts: Timeouts {
                 tcp: Duration::from_secs(100),
                 tcp_transient: Duration::from_secs(100),
                 udp: Duration::from_secs(100),
             },
+            fragment_timeout: Duration::from_secs(5),
         }
     }
 

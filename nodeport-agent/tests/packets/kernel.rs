@@ -8,8 +8,9 @@ use aya::maps::{Array, HashMap, Map, PerCpuArray, PerCpuValues, ProgramArray};
 use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use nodeport_common::abi::{
-    ErrorBudget, Exit, Flow, FlowKey, PORTS_PER_LINE, Reason, SLOTS_PER_LINE, SWEEP_ANY_USED,
-    ServiceStats, SlotLine, SourceRange, SweepRequest, maps,
+    DatagramSet, ErrorBudget, Exit, Flow, FlowKey, Fragments, PORTS_PER_LINE, Reason,
+    SLOTS_PER_LINE, SWEEP_ANY_USED, ServiceStats, SlotLine, SourceRange, SweepRequest,
+    WAITING_BYTES, Waiting, maps,
 };
 use nodeport_common::core::env::Hook;
 use nodeport_common::core::expiry::Limits;
@@ -65,8 +66,9 @@ impl Kernel {
         }
         let mut ebpf = loader.load(object).expect("the object loads");
         let names = ["ingress", "egress", "pod"];
-        for name in
-            names.iter().flat_map(|hook| [format!("nodeport_{hook}"), format!("slow_{hook}")])
+        for name in names
+            .iter()
+            .flat_map(|hook| ["nodeport", "slow", "parts"].map(|p| format!("{p}_{hook}")))
         {
             let program: &mut SchedClassifier =
                 ebpf.program_mut(&name).expect("it is there").try_into().unwrap();
@@ -78,7 +80,10 @@ impl Kernel {
             program.load().unwrap_or_else(|error| panic!("{name}: {error}"));
         }
         for hook in ["xdp", "ingress", "egress", "pod"] {
-            link(&mut ebpf, &format!("jump_{hook}"), &format!("slow_{hook}"));
+            link(&mut ebpf, &format!("jump_{hook}"), 0, &format!("slow_{hook}"));
+        }
+        for hook in names {
+            link(&mut ebpf, &format!("jump_{hook}"), 1, &format!("parts_{hook}"));
         }
         let xdp: &mut Xdp =
             ebpf.program_mut("nodeport_xdp").expect("it is there").try_into().unwrap();
@@ -120,11 +125,37 @@ impl Kernel {
             self.map_mut(maps::ERROR_BUDGET).try_into().unwrap();
         let empty = vec![Raw(ErrorBudget::default()); cpus];
         budget.set(0, PerCpuValues::try_from(empty).unwrap(), 0).unwrap();
+        self.clear_fragments();
         let mut stats: PerCpuArray<_, Raw<ServiceStats>> =
             self.map_mut(maps::SERVICE_STATS).try_into().unwrap();
         for service in 0..=EMPTY {
             let zeros = vec![Raw(ServiceStats::default()); cpus];
             stats.set(service, PerCpuValues::try_from(zeros).unwrap(), 0).unwrap();
+        }
+    }
+
+    /// Forgets all fragments. The limits are those of a host's world, but for the time, whose clock
+    /// stands still there.
+    fn clear_fragments(&mut self) {
+        let mut settings: Array<_, Raw<Fragments>> =
+            self.map_mut(maps::FRAGMENTS).try_into().unwrap();
+        let (sets, waiting) = (maps::DATAGRAM_SETS as u32, maps::WAITING_FRAMES as u32);
+        let limits = Fragments { seed: 1, sets, waiting, timeout: 1 << 30, ..Fragments::default() };
+        settings.set(0, Raw(limits), 0).unwrap();
+        self.clear_datagrams::<[u8; 4]>(maps::DATAGRAMS4);
+        self.clear_datagrams::<[u8; 16]>(maps::DATAGRAMS6);
+        let mut frames: Array<_, Raw<Waiting>> = self.map_mut(maps::WAITING).try_into().unwrap();
+        let none =
+            Waiting { ticket: 0, previous: 0, since: 0, length: 0, frame: [0; WAITING_BYTES] };
+        for place in 0..waiting {
+            frames.set(place, Raw(none), 0).unwrap();
+        }
+    }
+
+    fn clear_datagrams<A: Copy + Default + 'static>(&mut self, name: &str) {
+        let mut sets: Array<_, Raw<DatagramSet<A>>> = self.map_mut(name).try_into().unwrap();
+        for set in 0..sets.len() {
+            sets.set(set, Raw(DatagramSet::default()), 0).unwrap();
         }
     }
 
@@ -292,11 +323,11 @@ impl Kernel {
 }
 
 /// Tells the programs where what is not routine goes.
-fn link(ebpf: &mut Ebpf, map: &str, program: &str) {
+fn link(ebpf: &mut Ebpf, map: &str, index: u32, program: &str) {
     let program = ebpf.program(program).expect("it is there");
     let fd = program.fd().expect("it is loaded").try_clone().expect("a descriptor");
     let mut jump: ProgramArray<_> = ebpf.map_mut(map).expect("it is there").try_into().unwrap();
-    jump.set(0, &fd, 0).expect("the program fits");
+    jump.set(index, &fd, 0).expect("the program fits");
 }
 
 fn word(bytes: &[u8], at: usize) -> u32 {

@@ -7,6 +7,7 @@
 mod cases;
 mod complete;
 mod ending;
+mod fragments;
 mod full;
 mod host;
 mod kernel;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
     random::add(&mut trials);
     complete::add(&mut trials);
     ending::add(&mut trials);
+    fragments::add(&mut trials);
     full::add(&mut trials);
     race::add(&mut trials);
     stress::add(&mut trials);

@@ -92,6 +92,11 @@ impl Twins {
         &self.kernel
     }
 
+    /// The core on the host alone.
+    pub(crate) fn host(&self) -> &World {
+        &self.host
+    }
+
     /// Empties the tables and writes `state`.
     pub(crate) fn reset(&mut self, state: State) {
         self.kernel.clear();

@@ -60,6 +60,14 @@ pub const CONTROL: &str = "control";
 pub const COUNTERS: &str = "counters";
 /// Counters of each service port, per CPU.
 pub const SERVICE_STATS: &str = "service_stats";
+/// IPv4 packets that come in fragments.
+pub const DATAGRAMS4: &str = "datagrams4";
+/// IPv6 packets that come in fragments.
+pub const DATAGRAMS6: &str = "datagrams6";
+/// Fragments that wait for the first one.
+pub const WAITING: &str = "waiting";
+/// Sizes and limits of these.
+pub const FRAGMENTS: &str = "fragments";
 /// Budget for ICMP errors, per CPU.
 pub const ERROR_BUDGET: &str = "error_budget";
 
@@ -94,6 +102,10 @@ pub const ALL: [&str; 29] = [
     COUNTERS,
     SERVICE_STATS,
     ERROR_BUDGET,
+    DATAGRAMS4,
+    DATAGRAMS6,
+    WAITING,
+    FRAGMENTS,
 ];
 
 /// Default number of halves in each of `flows4` and `flows6`: two for a flow.
@@ -113,6 +125,10 @@ pub const BACKEND_ENTRIES: usize = 262_144;
 /// services with ten backends in each family take 20.4 million; the rest is for tables that are
 /// being replaced.
 pub const SLOT_LINES: usize = 1_572_864;
+/// Sets of packets that come in fragments, in each of `datagrams4` and `datagrams6`.
+pub const DATAGRAM_SETS: usize = 1_024;
+/// Default number of fragments that can wait.
+pub const WAITING_FRAMES: usize = 512;
 /// Node addresses of each family.
 pub const NODE_ADDRESS_ENTRIES: usize = 1_024;
 /// Interfaces.

@@ -12,6 +12,7 @@ mod device;
 mod entry;
 mod expiry;
 mod flow;
+mod fragment;
 pub mod maps;
 mod net;
 mod reason;
@@ -30,6 +31,10 @@ pub use expiry::{SWEEP_ANY_USED, SweepRequest};
 pub use flow::{
     FLOW_FAST, FLOW_LOCAL, FLOW_PROVED, FLOW_REPLY, FLOW_SETTLED, FLOW_UDP, Flow, FlowKey,
     FlowState, HOP_NEIGHBOUR, HOP_POD, HOP_SEND, HOP_STACK, HOP_TAGGED, HOP_UNRESOLVED, NextHop,
+};
+pub use fragment::{
+    DATAGRAMS_OF_SET, Datagram, DatagramKey, DatagramSet, FATE_AWAITED, FATE_DROPS, FATE_FOLLOWS,
+    FATE_NONE, FATE_PASSES, Fragments, WAITING_BUSY, WAITING_BYTES, Waiting,
 };
 pub use net::{
     Addr4, Addr6, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Mac, Port, Ports,

@@ -27,7 +27,7 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// Passed to the stack: a fragment of an IP packet.
+    /// Passed to the stack: a fragment of a packet that is not ours, or that could not be kept.
     Fragment = 0, "fragment";
     /// Passed to the stack: a header is cut short, contradicts itself, or is not known.
     Unparsed = 1, "unparsed";
@@ -43,9 +43,10 @@ reasons! {
     /// one of a live flow is dropped.
     HopUnresolved = 6, "hop_unresolved";
     /// The TTL or hop limit ended here: answered with Time Exceeded, or dropped if it was an ICMP
-    /// error itself.
+    /// error itself, or a fragment behind the first.
     TtlExceeded = 7, "ttl_exceeded";
-    /// Answered with Fragmentation Needed or Packet Too Big: the path ahead is narrower.
+    /// Answered with Fragmentation Needed or Packet Too Big: the path ahead is narrower. A fragment
+    /// behind the first is dropped instead.
     TooBig = 8, "too_big";
     /// Dropped: no SNAT port was free towards the backend.
     NoPort = 9, "no_port";
@@ -67,6 +68,17 @@ reasons! {
     NoLocalBackend = 17, "no_local_backend";
     /// Dropped: the source is in none of the service's `loadBalancerSourceRanges`.
     SourceRange = 18, "source_range";
+    /// Kept: a fragment that came before the first one of its packet.
+    FragmentKept = 19, "fragment_kept";
+    /// A fragment that was kept, sent on when the first one came.
+    FragmentSent = 20, "fragment_sent";
+    /// A fragment that was kept and whose first one did not come in time.
+    FragmentLate = 21, "fragment_late";
+    /// A fragment that was kept and made room for a newer one, before its time was over.
+    FragmentOusted = 22, "fragment_ousted";
+    /// Dropped: a fragment whose first one was refused or dropped, whose flow is gone, or of which
+    /// too many came before the first.
+    FragmentDropped = 23, "fragment_dropped";
 }
 
 #[cfg(test)]

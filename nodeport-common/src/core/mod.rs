@@ -10,7 +10,8 @@
 //!    ([`state`]), the partner, the next hop.
 //! 4. [`open`]: no flow yet. Frontend, backend by Maglev ([`maglev`]), the way there, a source
 //!    port, both halves.
-//! 5. [`icmp_error`] sends errors along their flow, [`icmp_reply`] makes our own.
+//! 5. [`fragment`]: fragments, which follow the first one of their packet.
+//! 6. [`icmp_error`] sends errors along their flow, [`icmp_reply`] makes our own.
 //!
 //! [`env`](mod@env) has the traits that a walk is written against, [`family`] what differs between IPv4
 //! and IPv6.
@@ -21,6 +22,7 @@ pub mod env;
 pub mod expiry;
 pub mod family;
 pub mod flow;
+pub mod fragment;
 pub mod hash;
 #[cfg(any(test, feature = "host"))]
 pub mod host;

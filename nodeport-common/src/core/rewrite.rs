@@ -30,6 +30,26 @@ pub fn rewrite<F: Family, P: Packet>(
         && (!has_addresses(flow.hop.kind) || ethernet(packet, &flow.hop.dst_mac, &flow.hop.src_mac))
 }
 
+/// Rewrites a fragment behind the first, which has neither ports nor a transport checksum. False if a
+/// header is not where it was.
+#[inline(always)]
+pub fn fragment<F: Family, P: Packet>(packet: &mut P, l3: usize, flow: &Flow<F::Addr>) -> bool {
+    let header = HeaderChange {
+        src: flow.new_src,
+        dst: flow.new_dst,
+        address_diff: flow.address_diff,
+        hop: flow.hop.kind != HOP_STACK,
+    };
+    if !F::rewrite(packet, l3, &header) {
+        return false;
+    }
+    // No checksum in it makes up for the addresses, as IPv4's header does.
+    if F::VERSION == 6 && is_summed_again(flow.hop.kind) {
+        packet.add_to_sum(checksum::combine(flow.address_diff, hop_diff::<F>(flow.hop.kind)));
+    }
+    !has_addresses(flow.hop.kind) || ethernet(packet, &flow.hop.dst_mac, &flow.hop.src_mac)
+}
+
 /// Whether a next hop of this kind names Ethernet addresses.
 #[inline(always)]
 pub const fn has_addresses(kind: u8) -> bool {

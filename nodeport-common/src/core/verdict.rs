@@ -34,6 +34,7 @@ const NEIGHBOUR: u64 = 4;
 const PASS: u64 = 5;
 const BACK: u64 = 6;
 const POD: u64 = 7;
+const FRAGMENT: u64 = 8;
 
 impl Verdict {
     /// To the stack, as it came.
@@ -42,6 +43,9 @@ impl Verdict {
     pub const STACK: Self = Self::new(STACK, 0);
     /// Nowhere.
     pub const DROP: Self = Self::new(DROP, 0);
+    /// A fragment, on which [`fragment::walk`](super::fragment::walk) has the last word; to the stack,
+    /// where that is not there.
+    pub const FRAGMENT: Self = Self::new(FRAGMENT, 0);
 
     #[inline(always)]
     const fn new(action: u64, ifindex: u32) -> Self {

@@ -20,7 +20,7 @@ use crate::abi::{
 /// headers that an ICMP error quotes.
 const MAX_HEADERS: u32 = 256;
 
-/// Decides on a frame.
+/// Decides on a frame; a fragment of TCP or UDP in TC is left to [`fragment::walk`](super::fragment::walk).
 pub fn walk<P: Packet, W: World<V4> + World<V6>>(packet: &mut P, world: &W) -> Verdict {
     quick(packet, world).unwrap_or_else(|| thorough(packet, world))
 }
@@ -75,34 +75,38 @@ fn common<F: Family, P: Packet, W: World<F>>(packet: &mut P, world: &W) -> Optio
 fn any<F: Family, P: Packet, W: World<F>>(packet: &mut P, world: &W, l3: usize) -> Verdict {
     packet.make_linear(MAX_HEADERS);
     let verdict = world.with_work(|work| {
-        if let Err(error) = F::parse(packet, l3, &mut work.outer) {
-            return pass(world, error);
+        let is_later = match F::parse(packet, l3, &mut work.outer) {
+            Ok(()) => false,
+            Err(L4::Fragment) => true,
+            Err(L4::Unparsed) => {
+                count_passed::<F, W>(world, Reason::Unparsed);
+                return None;
+            }
+        };
+        let is_part = work.outer.fragment.is_part();
+        if is_part && W::HOOK == Hook::Xdp {
+            return None;
+        }
+        if is_later {
+            return Some(Verdict::FRAGMENT);
         }
         let kind = parse::kind::<F, P>(packet, &work.outer);
-        if kind == Kind::Other {
+        if kind == Kind::Other || is_part && kind != Kind::Transport {
             return None;
         }
         work.control = world.control()?;
         match kind {
             Kind::Other => None,
             Kind::IcmpError => Some(icmp_error::forward::<F, P, W>(packet, world, work, l3)),
-            Kind::Transport => transport::<F, P, W>(packet, world, work, l3)
-                .or_else(|| Some(track::track::<F, P, W>(packet, world, work))),
+            Kind::Transport => {
+                let verdict = transport::<F, P, W>(packet, world, work, l3)
+                    .unwrap_or_else(|| track::track::<F, P, W>(packet, world, work));
+                work.part.verdict = Some(verdict);
+                Some(if work.outer.fragment.is_part() { Verdict::FRAGMENT } else { verdict })
+            }
         }
     });
     verdict.flatten().unwrap_or(Verdict::PASS)
-}
-
-#[inline(always)]
-fn pass<F: Family, W: World<F>>(world: &W, error: L4) -> Option<Verdict> {
-    count_passed::<F, W>(
-        world,
-        match error {
-            L4::Fragment => Reason::Fragment,
-            L4::Unparsed => Reason::Unparsed,
-        },
-    );
-    None
 }
 
 /// A TCP or UDP packet behind tags, options or extensions: into `work.parsed`. The verdict, if it

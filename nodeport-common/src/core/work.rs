@@ -5,6 +5,7 @@
 //! line works in this one value, which lies in a map of the CPU's own.
 
 use super::env::Route;
+use super::fragment::Part;
 use super::parse::{Network, Parsed};
 use super::snat::Candidates;
 use super::table::handle::Handle;
@@ -57,6 +58,8 @@ pub struct Work<A> {
     pub outer: Network<A>,
     /// The IP header of the packet that an ICMP error quotes.
     pub quote: Network<A>,
+    /// The packet as a fragment, if it is one.
+    pub part: Part<A>,
 }
 
 /// The source port by which a backend knew a client that begins anew. It gets the same again: the

@@ -2,12 +2,14 @@
 //! checksum summed from scratch.
 
 mod build;
+mod cut;
 mod net;
 mod view;
 
 use std::net::IpAddr;
 
 pub use build::{Draft, Icmp, Transport, tcp, udp};
+pub use cut::{cut, join};
 pub use net::{Net, key};
 pub use view::{View, faults, quote_faults};
 

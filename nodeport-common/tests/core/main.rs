@@ -9,6 +9,7 @@ mod ending;
 mod expiry;
 mod fast;
 mod flow;
+mod fragment;
 mod hop;
 mod icmp_error;
 mod icmp_reply;

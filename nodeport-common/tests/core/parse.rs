@@ -131,23 +131,30 @@ fn what_is_neither_tcp_nor_udp_is_passed() {
 }
 
 #[test]
-fn fragments_are_passed_and_counted() {
+fn fragments_are_told_from_whole_packets() {
     for draft in drafts::<V4>() {
+        // Behind the first: to XDP, all are TC's.
         for (offset, more) in [(0, true), (1, true), (185, false), (8191, false)] {
-            let frame = draft.clone().fragment(offset, more).build();
-            assert_passed::<V4>(&frame, Some(Reason::Fragment));
-            let frame = draft.clone().options(&[1; 8]).fragment(offset, more).build();
-            assert_passed::<V4>(&frame, Some(Reason::Fragment));
+            for draft in [draft.clone(), draft.clone().options(&[1; 8])] {
+                let frame = draft.fragment(offset, more).build();
+                let out = Node::new().walk(Hook::Xdp, &frame);
+                assert_eq!((out.action, out.bytes), (Action::Pass, frame));
+            }
         }
         assert_served::<V4>(&draft.clone().may_fragment());
     }
     for draft in drafts::<V6>() {
-        for header in [[0, 0, 0, 1, 9, 9, 9, 9], [0, 0, 5, 0, 9, 9, 9, 9], [0; 8]] {
-            let frame = draft.clone().extension(FRAGMENT, &header).build();
-            assert_passed::<V6>(&frame, Some(Reason::Fragment));
-            let behind = draft.clone().extension(HOP_BY_HOP, &PADDED).extension(FRAGMENT, &header);
-            assert_passed::<V6>(&behind.build(), Some(Reason::Fragment));
+        for header in [[0, 0, 0, 1, 9, 9, 9, 9], [0, 0, 5, 0, 9, 9, 9, 9]] {
+            for draft in [draft.clone(), draft.clone().extension(HOP_BY_HOP, &PADDED)] {
+                let frame = draft.extension(FRAGMENT, &header).build();
+                let out = Node::new().walk(Hook::Xdp, &frame);
+                assert_eq!((out.action, out.bytes), (Action::Pass, frame));
+            }
         }
+        // RFC 6946: a packet in one fragment is a whole one.
+        let whole = [0, 0, 0, 0, 9, 9, 9, 9];
+        assert_served::<V6>(&draft.clone().extension(FRAGMENT, &whole));
+        assert_served::<V6>(&draft.extension(HOP_BY_HOP, &PADDED).extension(FRAGMENT, &whole));
     }
 }
 

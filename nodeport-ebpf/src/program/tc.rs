@@ -5,6 +5,8 @@ use aya_ebpf::btf_maps::ProgramArray;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use nodeport_common::core::env::Packet;
+use nodeport_common::core::fragment;
+use nodeport_common::core::verdict::Verdict;
 use nodeport_common::core::walk::{quick, thorough};
 
 use crate::env::{EGRESS, INGRESS, Kernel, POD};
@@ -27,7 +29,13 @@ pub(crate) fn nodeport_ingress(context: TcContext) -> i32 {
 /// The same for what is not routine.
 #[classifier]
 pub(crate) fn slow_ingress(context: TcContext) -> i32 {
-    all::<INGRESS>(&context)
+    all::<INGRESS>(&context, &JUMP_INGRESS)
+}
+
+/// The same for fragments, after that.
+#[classifier]
+pub(crate) fn parts_ingress(context: TcContext) -> i32 {
+    parts::<INGRESS>(&context)
 }
 
 /// The answers of backends on this node.
@@ -39,7 +47,13 @@ pub(crate) fn nodeport_egress(context: TcContext) -> i32 {
 /// The same for what is not routine.
 #[classifier]
 pub(crate) fn slow_egress(context: TcContext) -> i32 {
-    all::<EGRESS>(&context)
+    all::<EGRESS>(&context, &JUMP_EGRESS)
+}
+
+/// The same for fragments, after that.
+#[classifier]
+pub(crate) fn parts_egress(context: TcContext) -> i32 {
+    parts::<EGRESS>(&context)
 }
 
 /// The answers of a pod in fast mode, where they come out of its veth.
@@ -51,12 +65,18 @@ pub(crate) fn nodeport_pod(context: TcContext) -> i32 {
 /// The same for what is not routine.
 #[classifier]
 pub(crate) fn slow_pod(context: TcContext) -> i32 {
-    all::<POD>(&context)
+    all::<POD>(&context, &JUMP_POD)
+}
+
+/// The same for fragments, after that.
+#[classifier]
+pub(crate) fn parts_pod(context: TcContext) -> i32 {
+    parts::<POD>(&context)
 }
 
 /// What is routine at that hook, and leaves the rest to the program in `jump`.
 #[inline(always)]
-fn routine<const HOOK: u8>(context: &TcContext, jump: &ProgramArray<1>) -> i32 {
+fn routine<const HOOK: u8>(context: &TcContext, jump: &ProgramArray<2>) -> i32 {
     let mut skb = Skb(context.skb.skb);
     if skb.is_of_vlan() {
         return TC_ACT_UNSPEC;
@@ -71,10 +91,23 @@ fn routine<const HOOK: u8>(context: &TcContext, jump: &ProgramArray<1>) -> i32 {
     TC_ACT_UNSPEC
 }
 
-/// All that is met at that hook.
+/// All that is met at that hook; the last word on fragments has the second program in `jump`.
 #[inline(always)]
-fn all<const HOOK: u8>(context: &TcContext) -> i32 {
+fn all<const HOOK: u8>(context: &TcContext, jump: &ProgramArray<2>) -> i32 {
     let mut skb = Skb(context.skb.skb);
     let kernel = Kernel::<Skb, HOOK> { context: skb };
-    verdict::tc(skb, &kernel, thorough(&mut skb, &kernel))
+    let verdict = thorough(&mut skb, &kernel);
+    if verdict == Verdict::FRAGMENT {
+        // SAFETY: nothing waits to be dropped.
+        unsafe { jump.tail_call(context, 1) };
+    }
+    verdict::tc(skb, &kernel, verdict)
+}
+
+/// Fragments that are met at that hook, after the program before.
+#[inline(always)]
+fn parts<const HOOK: u8>(context: &TcContext) -> i32 {
+    let mut skb = Skb(context.skb.skb);
+    let kernel = Kernel::<Skb, HOOK> { context: skb };
+    verdict::tc(skb, &kernel, fragment::walk(&mut skb, &kernel))
 }

@@ -124,11 +124,10 @@ fn options<F: Net>(table: &mut CaseTable) {
             }),
         ],
     );
-    table.add_arriving("fragments", |hook| {
-        let draft = udp(client::<F>(), frontend::<F>(REMOTE));
-        let fragments = [(0, true), (3, true), (3, false)];
-        passed(hook, fragments.map(|(at, more)| draft.clone().fragment(at, more).build()).into())
-    });
+    let draft = udp(client::<F>(), frontend::<F>(REMOTE));
+    let fragments = [(0, true), (3, true), (3, false)];
+    let fragments = fragments.map(|(at, more)| draft.clone().fragment(at, more).build());
+    table.add("fragments::xdp", passed(Hook::Xdp, fragments.into()));
     table.add_arriving("bad_first_byte", |hook| {
         let frame = udp(client::<F>(), frontend::<F>(REMOTE)).build();
         let bad = |first| {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::vec::Vec;
 
 use super::World;
+use super::fragments::Sets;
 use super::table::FlowTable;
 use crate::abi::{Affinity, AffinityKey, Backend, Frontend, FrontendKey, NextHop, SourceRange};
 use crate::core::family::{Family, V4, V6};
@@ -42,6 +43,8 @@ pub struct Maps<A> {
     pub routes: RefCell<BTreeMap<A, Answer<A>>>,
     /// Destinations that were asked for, in order.
     pub asked: RefCell<Vec<A>>,
+    /// What is known of packets that come in fragments.
+    pub datagrams: Sets<A>,
     /// The working area. As in the kernel, it holds what the last packet left.
     pub work: RefCell<Work<A>>,
 }
@@ -57,6 +60,7 @@ impl<A: Copy + Ord + Default> Maps<A> {
             node_addresses: RefCell::default(),
             routes: RefCell::default(),
             asked: RefCell::default(),
+            datagrams: RefCell::default(),
             work: RefCell::default(),
         }
     }

@@ -6,11 +6,13 @@
 //! table pushes out the one that was not used for longest, the other one is full at some time,
 //! and a packet in TC lets "the kernel" finish its checksums.
 
+mod fragments;
 mod frame;
 mod maps;
 mod table;
 mod world;
 
+pub use fragments::{Ring, Sets};
 pub use frame::{Checksum, Frame, SkbFrame, XdpFrame};
 pub use maps::{Answer, Maps, OnHost};
 pub use table::{Change, Entry, FlowTable};

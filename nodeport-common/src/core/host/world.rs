@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::vec::Vec;
 
+use super::fragments::Ring;
 use super::frame::{SkbFrame, XdpFrame};
 use super::maps::{Maps, OnHost};
 use super::table::Entry;
@@ -12,6 +13,7 @@ use crate::abi::{
     Frontend, FrontendKey, NextHop, Reason, ServiceStats, Tags,
 };
 use crate::core::env::{Env, FlowRef as _, Hook, Inserted, Route, Step, Stepped, Tables};
+use crate::core::fragment;
 use crate::core::hash;
 use crate::core::table::half::kept;
 use crate::core::table::handle::Handle;
@@ -41,6 +43,8 @@ pub struct World {
     pub v6: Maps<Addr6>,
     /// What is below VLAN devices: an interface, and the tags that frames have there.
     pub below: RefCell<BTreeMap<u32, (u32, Tags)>>,
+    /// Fragments that wait for the first one.
+    pub ring: Ring,
     ports: RefCell<BTreeMap<u16, u8>>,
     counters: RefCell<BTreeMap<Reason, u64>>,
     budget: Cell<ErrorBudget>,
@@ -58,6 +62,7 @@ impl Default for World {
             v4: Maps::new(FLOWS),
             v6: Maps::new(FLOWS),
             below: RefCell::default(),
+            ring: Ring::default(),
             ports: RefCell::default(),
             counters: RefCell::default(),
             budget: Cell::default(),
@@ -101,18 +106,24 @@ impl World {
 
     /// Walks a frame in TC where it arrives on that interface.
     pub fn ingress(&self, ifindex: u32, frame: &mut SkbFrame) -> Verdict {
-        walk(frame, &At::<INGRESS> { world: self, ifindex })
+        in_tc(frame, &At::<INGRESS> { world: self, ifindex })
     }
 
     /// Walks a frame in TC where it comes out of that veth of a pod.
     pub fn pod(&self, ifindex: u32, frame: &mut SkbFrame) -> Verdict {
-        walk(frame, &At::<POD> { world: self, ifindex })
+        in_tc(frame, &At::<POD> { world: self, ifindex })
     }
 
     /// Walks a frame in TC where it leaves from that interface.
     pub fn egress(&self, ifindex: u32, frame: &mut SkbFrame) -> Verdict {
-        walk(frame, &At::<EGRESS> { world: self, ifindex })
+        in_tc(frame, &At::<EGRESS> { world: self, ifindex })
     }
+}
+
+/// All programs of a hook of TC, one after the other.
+fn in_tc<const HOOK: u8>(frame: &mut SkbFrame, at: &At<'_, HOOK>) -> Verdict {
+    let verdict = walk(frame, at);
+    if verdict == Verdict::FRAGMENT { fragment::walk(frame, at) } else { verdict }
 }
 
 /// [`At`] XDP.

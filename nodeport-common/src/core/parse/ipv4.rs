@@ -1,6 +1,6 @@
 //! The IPv4 header (RFC 791).
 
-use super::{L4, Network};
+use super::{Fragment, L4, Network};
 use crate::abi::Addr4;
 use crate::core::env::{Packet, Window};
 
@@ -26,13 +26,16 @@ pub fn full<P: Packet>(packet: &mut P, l3: usize, network: &mut Network<Addr4>) 
     if first >> 4 != 4 || length < 20 {
         return Err(L4::Unparsed);
     }
-    if header.load::<u16, 6>() & FRAGMENT != 0 {
-        return Err(L4::Fragment);
-    }
     *network = read::<P>(&header, l3 + length);
+    let place = u16::from_be(header.load::<u16, 6>() & FRAGMENT);
+    network.fragment = Fragment { id: u16::from_be(header.load::<u16, 4>()) as u32, place };
     // 0 says no length; whether it may is for the transport header to tell.
     let short = network.total != 0 && (network.total as usize) < length;
-    if short { Err(L4::Unparsed) } else { Ok(()) }
+    match place & Fragment::OFFSET {
+        _ if short => Err(L4::Unparsed),
+        0 => Ok(()),
+        _ => Err(L4::Fragment),
+    }
 }
 
 #[inline(always)]
@@ -44,5 +47,6 @@ fn read<P: Packet>(header: &P::Window<'_, 20>, l4: usize) -> Network<Addr4> {
         ttl: header.load::<u8, 8>(),
         total: u16::from_be(header.load::<u16, 2>()),
         l4: l4 as u16,
+        fragment: Fragment { id: 0, place: 0 },
     }
 }

@@ -27,12 +27,42 @@ pub struct Network<A> {
     pub total: u16,
     /// Offset of the transport header in the frame.
     pub l4: u16,
+    /// Which part of a packet it is.
+    pub fragment: Fragment,
+}
+
+/// Which part of a packet an IP packet is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fragment {
+    /// Identification, in the host's order.
+    pub id: u32,
+    /// Offset in units of 8 bytes, and [`Fragment::MORE`] if others follow; 0 of a whole packet.
+    pub place: u16,
+}
+
+impl Fragment {
+    /// The bit of `place` that says that others follow.
+    pub const MORE: u16 = 0x2000;
+    /// The bits of `place` that are the offset.
+    pub const OFFSET: u16 = 0x1fff;
+
+    /// Whether it is a part and not a whole.
+    #[inline(always)]
+    pub const fn is_part(self) -> bool {
+        self.place != 0
+    }
+
+    /// Whether it is the first part, which has the transport header.
+    #[inline(always)]
+    pub const fn is_first(self) -> bool {
+        self.place == Self::MORE
+    }
 }
 
 /// Why there is no transport header to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum L4 {
-    /// A fragment: only the first has ports, and not even that is sure.
+    /// A fragment behind the first: it has no ports.
     Fragment,
     /// A header is cut short, contradicts itself or is not known.
     Unparsed,
@@ -140,7 +170,7 @@ fn is_joined<A, P: Packet>(packet: &P, network: &Network<A>) -> bool {
 impl<A: Copy> Parsed<A> {
     #[inline(always)]
     fn new(network: &Network<A>, l3: usize, ports: Ports, tcp_flags: u8) -> Self {
-        let Network { src, dst, protocol, ttl, total, l4 } = *network;
+        let Network { src, dst, protocol, ttl, total, l4, fragment: _ } = *network;
         let key = FlowKey::new(src, dst, ports, protocol);
         Self { key, l3: l3 as u16, l4, total, tcp_flags, ttl }
     }

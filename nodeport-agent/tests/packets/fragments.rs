@@ -1,0 +1,215 @@
+//! Packets in fragments, in any order: both twins keep, send on and translate the same, and what the
+//! kernel sends on is read off the interface.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nodeport_common::abi::{HOP_STACK, NextHop, Reason};
+use nodeport_common::core::env::Hook;
+use nodeport_common::core::family::{V4, V6};
+use nodeport_common::core::host::Answer;
+use nodeport_common::core::verdict::Action;
+use nodeport_common::frames::{Net, View, cut, faults, join, udp};
+
+use crate::network::{IN, OUT};
+use crate::state::*;
+use crate::step::Twins;
+use crate::trials::Trials;
+
+/// The tests.
+pub(crate) fn add(trials: &mut Trials) {
+    for (name, order) in ORDERS {
+        trials.add(format!("fragments::ipv4::{name}"), move |twins| any_way::<V4>(twins, order));
+        trials.add(format!("fragments::ipv6::{name}"), move |twins| any_way::<V6>(twins, order));
+    }
+    trials.add("fragments::ipv4::of_others", of_others::<V4>);
+    trials.add("fragments::ipv6::of_others", of_others::<V6>);
+    trials.add("fragments::ipv4::a_flood", a_flood::<V4>);
+    trials.add("fragments::ipv6::a_flood", a_flood::<V6>);
+}
+
+/// Puts frames into an order.
+type Order = fn(Vec<Vec<u8>>) -> Vec<Vec<u8>>;
+
+const ORDERS: [(&str, Order); 4] = [
+    ("in_order", |frames| frames),
+    ("first_one_last", |frames| frames.into_iter().rev().collect()),
+    ("first_one_in_the_middle", |mut frames| {
+        frames.rotate_right(1);
+        frames
+    }),
+    ("each_one_twice", |frames| {
+        frames.into_iter().rev().flat_map(|one| [one.clone(), one]).collect()
+    }),
+];
+
+const SIZE: usize = 1_200;
+
+fn payload(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at * 7 + at / 251) as u8).collect()
+}
+
+fn datagram(src: SocketAddr, dst: SocketAddr, length: usize, id: u32) -> Vec<Vec<u8>> {
+    cut(&udp(src, dst).payload(&payload(length)).build(), SIZE, id)
+}
+
+/// Empties the tables; the node's addresses are its own on the host as well.
+fn begin<F: Net>(twins: &mut Twins) -> OwnedFd {
+    let mut state = State::new();
+    own::<V4>(&mut state.v4);
+    own::<V6>(&mut state.v6);
+    twins.reset(state);
+    capture()
+}
+
+fn own<F: Net>(side: &mut Side<F::Addr>) {
+    let hop = NextHop { kind: HOP_STACK, epoch: 1, ..NextHop::default() };
+    for net in [1, 3, 6, 7, 8] {
+        let from = F::bytes(F::party(net, 1));
+        side.routes.insert(from, Answer { from, hop, watched: false, to_pod: false });
+    }
+}
+
+/// A socket that gets every frame of the outer interface.
+fn capture() -> OwnedFd {
+    const ALL: u16 = (libc::ETH_P_ALL as u16).to_be();
+    let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: the call takes numbers.
+    let opened = unsafe { libc::socket(libc::AF_PACKET, kind, i32::from(ALL)) };
+    assert!(opened >= 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: it was opened just now, and nobody else has it.
+    let opened = unsafe { OwnedFd::from_raw_fd(opened) };
+    let address = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: ALL,
+        sll_ifindex: OUT as i32,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    let size = size_of::<libc::sockaddr_ll>() as u32;
+    // SAFETY: the address lives until the call returns, and has that size.
+    let bound = unsafe { libc::bind(opened.as_raw_fd(), (&raw const address).cast(), size) };
+    assert_eq!(bound, 0, "{}", std::io::Error::last_os_error());
+    opened
+}
+
+/// Waits until all these frames have been seen on the interface.
+fn expect(capture: &OwnedFd, frames: &[Vec<u8>]) {
+    let mut missing: Vec<&Vec<u8>> = frames.iter().collect();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut buffer = vec![0; 1 << 16];
+    while !missing.is_empty() {
+        assert!(Instant::now() < deadline, "{} frames were not sent on", missing.len());
+        let room = buffer.len();
+        // SAFETY: the buffer has that much room.
+        let length =
+            unsafe { libc::recv(capture.as_raw_fd(), buffer.as_mut_ptr().cast(), room, 0) };
+        let Ok(length) = usize::try_from(length) else {
+            std::thread::sleep(Duration::from_millis(1));
+            continue;
+        };
+        let seen = missing.iter().position(|frame| **frame == buffer[..length]);
+        seen.map(|at| missing.remove(at));
+    }
+}
+
+/// Gives frames to both; what they send on is met again.
+fn walk(
+    twins: &Twins,
+    capture: &OwnedFd,
+    hook: Hook,
+    frames: Vec<Vec<u8>>,
+) -> Vec<(Action, Vec<u8>)> {
+    let mut out = Vec::new();
+    for (at, frame) in frames.into_iter().enumerate() {
+        let mut next = vec![frame];
+        for _ in 0..200 {
+            let Some(frame) = next.pop() else { break };
+            let what = format!("fragment {at} at {hook:?}");
+            let done = twins.both(&what, hook, &frame).expect("the kernel takes the frame");
+            let sent: Vec<_> =
+                twins.host().ring.sent.borrow_mut().drain(..).map(|(_, frame)| frame).collect();
+            expect(capture, &sent);
+            next.extend(sent);
+            if done.0 != Action::Drop {
+                out.push(done);
+            }
+        }
+        assert!(next.is_empty(), "frames go round and round");
+    }
+    out
+}
+
+#[track_caller]
+fn packet(out: &[(Action, Vec<u8>)], action: Action) -> View {
+    assert!(out.iter().all(|(taken, _)| *taken == action), "all of it goes one way");
+    let frames: Vec<_> = out.iter().map(|(_, frame)| frame.clone()).collect();
+    let whole = join(&frames).expect("all of it goes on");
+    assert_eq!(faults(&whole), Vec::<String>::new());
+    View::new(&whole).expect("faults would have told")
+}
+
+/// To backends elsewhere and on this node, through the stack and past it, and back.
+fn any_way<F: Net>(twins: &mut Twins, order: Order) {
+    let capture = begin::<F>(twins);
+    for (id, length) in [(1, 4_000), (2, 9_000), (3, 60_000)] {
+        let go =
+            |hook, src, dst| walk(twins, &capture, hook, order(datagram(src, dst, length, id)));
+        let right = |view: View, src, dst| {
+            assert_eq!((view.src, view.dst), (src, dst));
+            assert_eq!(view.payload, payload(length));
+        };
+        let there =
+            packet(&go(Hook::Ingress, client::<F>(), frontend::<F>(REMOTE)), Action::Send(IN));
+        right(there, snat::<F>(8), backend::<F>(REMOTE));
+        let back =
+            packet(&go(Hook::Ingress, backend::<F>(REMOTE), snat::<F>(8)), Action::Send(OUT));
+        right(back, frontend::<F>(REMOTE), client::<F>());
+
+        let there = packet(&go(Hook::Ingress, client::<F>(), frontend::<F>(LOCAL)), Action::Stack);
+        right(there, client::<F>(), backend::<F>(LOCAL));
+        let back = packet(&go(Hook::Egress, backend::<F>(LOCAL), client::<F>()), Action::Stack);
+        right(back, frontend::<F>(LOCAL), client::<F>());
+
+        let there = go(Hook::Ingress, client::<F>(), frontend::<F>(OWN_VETH));
+        let there = packet(&there, Action::Pod(crate::network::POD));
+        right(there, client::<F>(), backend::<F>(OWN_VETH));
+        let back = packet(&go(Hook::Pod, backend::<F>(OWN_VETH), client::<F>()), Action::Send(OUT));
+        right(back, frontend::<F>(OWN_VETH), client::<F>());
+    }
+    let frame = datagram(client::<F>(), frontend::<F>(REMOTE), 4_000, 9).remove(1);
+    assert_eq!(twins.both("XDP", Hook::Xdp, &frame), Some((Action::Pass, frame)));
+}
+
+fn of_others<F: Net>(twins: &mut Twins) {
+    let capture = begin::<F>(twins);
+    let closed = SocketAddr::new(node::<F>(), 9);
+    let mut frames = datagram(client::<F>(), closed, 4_000, 1);
+    frames.reverse();
+    let out = walk(twins, &capture, Hook::Ingress, frames.clone());
+    assert!(out.iter().all(|(action, _)| *action == Action::Pass));
+    let passed: BTreeSet<_> = out.into_iter().map(|(_, frame)| frame).collect();
+    assert_eq!(passed, frames.into_iter().collect());
+    // Without a backend, the rest goes nowhere.
+    let frames = datagram(client::<F>(), frontend::<F>(EMPTY), 4_000, 2);
+    let out = walk(twins, &capture, Hook::Ingress, frames);
+    assert_eq!(out.iter().map(|(action, _)| *action).collect::<Vec<_>>(), [Action::Back(OUT)]);
+    assert_eq!(twins.host().count_of(Reason::FragmentDropped), 3);
+}
+
+fn a_flood<F: Net>(twins: &mut Twins) {
+    let capture = begin::<F>(twins);
+    for id in 0..2_000 {
+        let junk = datagram(client::<F>(), frontend::<F>(REMOTE), 2_000, 1_000 + id).remove(1);
+        twins.both("junk", Hook::Ingress, &junk).expect("the kernel takes the frame");
+    }
+    let ousted = twins.host().count_of(Reason::FragmentOusted);
+    assert_eq!(ousted, 2_000 - 512, "no more wait than there is room for");
+    let frames = datagram(client::<F>(), frontend::<F>(REMOTE), 9_000, 1);
+    let there = packet(&walk(twins, &capture, Hook::Ingress, frames), Action::Send(IN));
+    assert_eq!(there.payload, payload(9_000));
+}
