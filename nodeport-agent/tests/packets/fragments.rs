@@ -6,10 +6,9 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
-use nodeport_common::abi::{HOP_STACK, NextHop, Reason};
+use nodeport_common::abi::Reason;
 use nodeport_common::core::env::Hook;
 use nodeport_common::core::family::{V4, V6};
-use nodeport_common::core::host::Answer;
 use nodeport_common::core::verdict::Action;
 use nodeport_common::frames::{Net, View, cut, faults, join, udp};
 
@@ -53,23 +52,6 @@ fn payload(length: usize) -> Vec<u8> {
 
 fn datagram(src: SocketAddr, dst: SocketAddr, length: usize, id: u32) -> Vec<Vec<u8>> {
     cut(&udp(src, dst).payload(&payload(length)).build(), SIZE, id)
-}
-
-/// Empties the tables; the node's addresses are its own on the host as well.
-fn begin<F: Net>(twins: &mut Twins) -> OwnedFd {
-    let mut state = State::new();
-    own::<V4>(&mut state.v4);
-    own::<V6>(&mut state.v6);
-    twins.reset(state);
-    capture()
-}
-
-fn own<F: Net>(side: &mut Side<F::Addr>) {
-    let hop = NextHop { kind: HOP_STACK, epoch: 1, ..NextHop::default() };
-    for net in [1, 3, 6, 7, 8] {
-        let from = F::bytes(F::party(net, 1));
-        side.routes.insert(from, Answer { from, hop, watched: false, to_pod: false });
-    }
 }
 
 /// A socket that gets every frame of the outer interface.
@@ -155,10 +137,14 @@ fn packet(out: &[(Action, Vec<u8>)], action: Action) -> View {
 
 /// To backends elsewhere and on this node, through the stack and past it, and back.
 fn any_way<F: Net>(twins: &mut Twins, order: Order) {
-    let capture = begin::<F>(twins);
-    for (id, length) in [(1, 4_000), (2, 9_000), (3, 60_000)] {
-        let go =
-            |hook, src, dst| walk(twins, &capture, hook, order(datagram(src, dst, length, id)));
+    let capture = capture();
+    let mut id = 0;
+    for length in [4_000, 9_000, 60_000] {
+        // Senders give each packet a number of its own.
+        let mut go = |hook, src, dst| {
+            id += 1;
+            walk(twins, &capture, hook, order(datagram(src, dst, length, id)))
+        };
         let right = |view: View, src, dst| {
             assert_eq!((view.src, view.dst), (src, dst));
             assert_eq!(view.payload, payload(length));
@@ -186,7 +172,7 @@ fn any_way<F: Net>(twins: &mut Twins, order: Order) {
 }
 
 fn of_others<F: Net>(twins: &mut Twins) {
-    let capture = begin::<F>(twins);
+    let capture = capture();
     let closed = SocketAddr::new(node::<F>(), 9);
     let mut frames = datagram(client::<F>(), closed, 4_000, 1);
     frames.reverse();
@@ -202,7 +188,7 @@ fn of_others<F: Net>(twins: &mut Twins) {
 }
 
 fn a_flood<F: Net>(twins: &mut Twins) {
-    let capture = begin::<F>(twins);
+    let capture = capture();
     for id in 0..2_000 {
         let junk = datagram(client::<F>(), frontend::<F>(REMOTE), 2_000, 1_000 + id).remove(1);
         twins.both("junk", Hook::Ingress, &junk).expect("the kernel takes the frame");

@@ -194,6 +194,12 @@ fn side<F: Net>() -> Side<F::Addr> {
     ] {
         side.routes.insert(F::bytes(backend_ip::<F>(index)), answer::<F>(index));
     }
+    // The node's own addresses are no way to anywhere.
+    for net in [1, 3, 6, 7, 8] {
+        let hop = NextHop { kind: HOP_STACK, epoch: 1, ..NextHop::default() };
+        let own = Answer { from: F::bytes(F::party(net, 1)), hop, watched: true, to_pod: false };
+        side.routes.insert(F::bytes(F::party(net, 1)), own);
+    }
     for number in [7, 8] {
         let hop = send(OUT, own_mac(1), mac(1, ROUTER), MTU);
         let from = F::bytes(node::<F>());

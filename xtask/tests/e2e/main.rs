@@ -7,6 +7,7 @@ mod bench;
 mod downloads;
 mod fast;
 mod flood;
+mod fragments;
 mod frontends;
 mod lifecycle;
 mod listeners;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         rules::CASES,
         frontends::CASES,
         fast::CASES,
+        fragments::CASES,
         load::CASES,
         downloads::CASES,
         lifecycle::CASES,

@@ -168,12 +168,22 @@ fn extensions<F: Net>(table: &mut CaseTable) {
             chain(draft.clone(), 12),
             draft.clone().extension(43, &segments_left),
             draft.clone().extension(60, &huge),
-            draft.clone().extension(44, &[0, 0, 0, 1, 1, 2, 3, 4]),
-            draft.clone().extension(44, &[0; 8]),
-            draft.clone().extension(0, &PADDED).extension(44, &[0, 0, 8, 0, 1, 2, 3, 4]),
             draft.clone().extension(59, &PADDED),
             draft.extension(135, &PADDED),
         ];
         passed(hook, frames.map(|draft| draft.build()).into())
+    });
+    let parts = [
+        udp(client::<F>(), frontend::<F>(REMOTE)).extension(44, &[0, 0, 0, 1, 1, 2, 3, 4]),
+        udp(client::<F>(), frontend::<F>(REMOTE))
+            .extension(0, &PADDED)
+            .extension(44, &[0, 0, 8, 0, 1, 2, 3, 4]),
+    ];
+    table.add(
+        "extension::fragments::xdp",
+        passed(Hook::Xdp, parts.map(|draft| draft.build()).into()),
+    );
+    table.add_arriving("extension::all_of_a_packet", |hook| {
+        served::<F>(hook, |draft| draft.extension(44, &[0, 0, 0, 0, 1, 2, 3, 4]))
     });
 }
