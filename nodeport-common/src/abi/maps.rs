@@ -72,7 +72,7 @@ pub const FRAGMENTS: &str = "fragments";
 pub const ERROR_BUDGET: &str = "error_budget";
 
 /// All maps that live as long as the data path, in the order in which they are pinned.
-pub const ALL: [&str; 29] = [
+pub const ALL: [&str; 33] = [
     JUMP_XDP,
     JUMP_INGRESS,
     JUMP_EGRESS,

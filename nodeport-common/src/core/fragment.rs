@@ -19,6 +19,7 @@ use super::flow::is_met_at;
 use super::hash::{self, share64};
 use super::parse;
 use super::rewrite;
+use super::table::handle::Handle;
 use super::track::{find, refresh_hop};
 use super::verdict::{Action, Verdict};
 use super::walk::{count_passed, exit};
@@ -329,7 +330,7 @@ enum Joined {
 
 /// Lets a fragment wait. `Ok` if the first one has come meanwhile, and what is known then; `Ok(None)`
 /// if it could not be seen; the verdict if it waits or is not to wait.
-#[inline(always)]
+#[inline(never)]
 fn wait<F: Family, P: Packet, W: Fragments<F, P>>(
     packet: &mut P,
     world: &W,
@@ -467,7 +468,7 @@ fn follow<F: Family, P: Packet, W: World<F>>(
         state: None,
     };
     // Should another CPU have ended the flow in this instant, it goes where the first one went.
-    let _ = world.step_flow(&work.key, step);
+    let _ = world.step_flow(Handle::of(&work.flow), step);
     if !packet.mark_done() {
         return Verdict::PASS;
     }

@@ -141,7 +141,7 @@ pub fn compare<S: Store>(store: S, place: Place, number: u32, now: u32, found: u
         return found;
     }
     let silence = expiry::age(entry.last_seen(), now) as u64 + 1;
-    let this = silence << CANDIDATE_BITS | (slot.entry() * CHOICES | number) as u64;
+    let this = silence << CANDIDATE_BITS | ((slot.entry() * CHOICES) | number) as u64;
     let longest = found & ((1 << COUNT_AT) - 1);
     let longer = if this > longest { this } else { longest };
     longer | ((found >> COUNT_AT) + 1) << COUNT_AT
