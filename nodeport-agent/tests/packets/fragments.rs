@@ -63,6 +63,13 @@ fn capture() -> OwnedFd {
     assert!(opened >= 0, "{}", std::io::Error::last_os_error());
     // SAFETY: it was opened just now, and nobody else has it.
     let opened = unsafe { OwnedFd::from_raw_fd(opened) };
+    // A hundred frames come at once.
+    let room: libc::c_int = 8 << 20;
+    let option = (&raw const room).cast();
+    let (level, name, size) = (libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, size_of_val(&room) as u32);
+    // SAFETY: the number lives until the call returns, and has that size.
+    let grown = unsafe { libc::setsockopt(opened.as_raw_fd(), level, name, option, size) };
+    assert_eq!(grown, 0, "{}", std::io::Error::last_os_error());
     let address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,
         sll_protocol: ALL,

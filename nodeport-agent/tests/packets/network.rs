@@ -82,6 +82,8 @@ fn addresses<F: Net>(prefix: u8) {
     let via = |number| F::party(number, ROUTER);
     let family = format!("-{}", F::VERSION);
     ip(&format!("{family} route add {} via {} dev out0", net(9), via(1)));
+    // To the pod behind a bridge, as it were; its packets are given to the stack.
+    ip(&format!("{family} route add {} via {} dev out0", net(5), via(1)));
     // Forwarding heeds a route's MTU only where it is locked.
     ip(&format!("{family} route add {} via {} dev in0 mtu lock {NARROW}", net(4), via(8)));
     ip(&format!("{family} route add unreachable {}", net(98)));

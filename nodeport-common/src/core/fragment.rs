@@ -416,7 +416,8 @@ fn is_awaited<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> bo
 }
 
 /// Whether the destination, or the source, is an address of the node. Not all of them are those at
-/// which nodePorts are served: backends elsewhere may answer to another one.
+/// which nodePorts are served: backends elsewhere may answer to another one. So the kernel is asked, to
+/// which an address without a route is the same.
 #[inline(never)]
 fn is_own<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, destination: bool) -> bool {
     let (src, dst) = (work.outer.src, work.outer.dst);
