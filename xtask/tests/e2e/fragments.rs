@@ -18,6 +18,7 @@ pub(crate) const CASES: &[Case] = &[
     ("fragments: datagrams of 4,000 to 60,000 bytes, both families, local and remote", veths),
     ("fragments: pods on a bridge", bridge),
     ("fragments: VXLAN between nodes", vxlan),
+    ("fragments: many clients at once, with the first one last", crowd),
     ("fragments: those of others get through, and the first one need not come first", others),
 ];
 
@@ -70,6 +71,8 @@ fn echo(at: SocketAddr, ends: &AtomicBool) -> Result<()> {
     if at.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    // All that a crowd asks at a time.
+    nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &(8 << 20))?;
     socket.bind(&at.into()).with_context(|| format!("bind {at}"))?;
     let socket = UdpSocket::from(socket);
     socket.set_read_timeout(Some(Duration::from_millis(50)))?;
@@ -212,6 +215,32 @@ fn bridge(mode: Mode) -> Result<()> {
 
 fn vxlan(mode: Mode) -> Result<()> {
     everything(&two_nodes().fabric(xtask::lab::Fabric::Vxlan), mode)
+}
+
+/// Fragments of many packets come side by side, on all processors.
+fn crowd(mode: Mode) -> Result<()> {
+    const CLIENTS: usize = 8;
+    const QUESTIONS: usize = 25;
+    let (_servers, site) = serve(&two_nodes(), mode)?;
+    let targets = site.addresses("node1").map(|address| SocketAddr::new(address, PORT));
+    // Few enough fragments at a time for a receiver, which gives packets up between whose parts there
+    // are 64 of others (`net.ipv4.ipfrag_max_dist`).
+    let question = payload(6_000, REVERSED);
+    let talk = |number: usize| -> Result<()> {
+        let target = targets[number % 2];
+        (0..QUESTIONS).try_for_each(|_| {
+            let answer = ask(&site, target, &question, true).with_context(|| target.to_string())?;
+            check(answer == question, || format!("an answer from {target} is not the question"))
+        })
+    };
+    std::thread::scope(|scope| {
+        let talk = &talk;
+        let threads: Vec<_> = (0..CLIENTS).map(|at| scope.spawn(move || talk(at))).collect();
+        threads.into_iter().try_for_each(|thread| match thread.join() {
+            Ok(outcome) => outcome.with_context(|| site.counters("node1")),
+            Err(_) => anyhow::bail!("a client panicked"),
+        })
+    })
 }
 
 /// To a socket of the node itself, by its own address.
