@@ -10,7 +10,7 @@ use nodeport_common::abi::{Flow, FlowKey, FlowState};
 use nodeport_common::core::env::Hook;
 use nodeport_common::core::family::{V4, V6};
 use nodeport_common::core::flow::partner_key;
-use nodeport_common::core::state::{ACK, FIN, SYN, merge};
+use nodeport_common::core::state::{ACK, FIN, RST, SYN, merge};
 use nodeport_common::frames::{Net, View, tcp};
 
 use crate::kernel::Kernel;
@@ -29,6 +29,8 @@ pub(crate) fn add(trials: &mut Trials) {
     trials.on_kernel("race::ipv6::handshakes", handshakes::<V6>);
     trials.on_kernel("race::ipv4::ends", ends::<V4>);
     trials.on_kernel("race::ipv6::ends", ends::<V6>);
+    trials.on_kernel("race::ipv4::renewals", renewals::<V4>);
+    trials.on_kernel("race::ipv6::renewals", renewals::<V6>);
 }
 
 /// A client's packet; returns where it went.
@@ -117,6 +119,35 @@ fn ends<F: Net>(kernel: &Kernel) {
     let closed = states.get(&(FlowState::Closed as u8)).copied().unwrap_or(0);
     // Between the read and the write of a state lie some nanoseconds.
     assert!(closed >= usize::from(CLIENTS) * 90 / 100, "{states:?}");
+}
+
+/// The client resets its connection and begins anew on its port while the backend closes the old one:
+/// whenever its FIN comes, the new flow has only begun.
+fn renewals<F: Net>(kernel: &Kernel) {
+    at_once(
+        |number| {
+            forward::<F>(kernel, number, SYN);
+            reply::<F>(kernel, number, SYN | ACK);
+            forward::<F>(kernel, number, ACK);
+            forward::<F>(kernel, number, RST);
+        },
+        |number| {
+            forward::<F>(kernel, number, SYN);
+        },
+        |number| {
+            reply::<F>(kernel, number, FIN | ACK);
+        },
+    );
+    let flows = kernel.flows::<F>();
+    let is_clients = |key: &FlowKey<F::Addr>| key.src == F::bytes(client::<F>().ip());
+    let mut clients = 0;
+    for (key, flow) in flows.iter().filter(|(key, _)| is_clients(key)) {
+        assert_eq!(FlowState::from_u8(flow.state), FlowState::Opening, "{key:?}");
+        clients += 1;
+    }
+    // Where the answer finds its half alone, it makes the client's anew: that SYN has to come again.
+    assert!(clients >= usize::from(CLIENTS) * 90 / 100, "{clients} have begun anew");
+    kernel.table::<F>().audit(ENTRIES);
 }
 
 /// How many flows are in each state, by what both halves together say. Both must be there.
