@@ -9,6 +9,7 @@ pub mod dataplane;
 pub mod inspect;
 pub mod listeners;
 pub mod model;
+mod netlink;
 pub mod plan;
 pub mod reconcile;
 mod run_dir;

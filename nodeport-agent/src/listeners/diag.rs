@@ -4,10 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use anyhow::Context as _;
-use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-    Nla as _,
-};
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload, Nla as _};
 use netlink_packet_sock_diag::inet::nlas::Nla;
 use netlink_packet_sock_diag::inet::{
     ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags,
@@ -17,6 +14,7 @@ use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 
 use super::Socket;
 use crate::model::{Family, Protocol};
+use crate::netlink::{Messages, ask};
 
 /// Attribute with the id of a socket's control group, from Linux 5.8 on.
 const INET_DIAG_CGROUP_ID: u16 = 21;
@@ -67,16 +65,13 @@ fn list(protocol: Protocol, family: Family) -> anyhow::Result<Vec<Socket>> {
 }
 
 fn list_unnamed(protocol: Protocol, family: Family) -> anyhow::Result<Vec<Socket>> {
-    let socket = ask(protocol, family)?;
+    let request = SockDiagMessage::InetRequest(request(protocol, family));
+    let socket = ask(NETLINK_SOCK_DIAG, request)?;
     let mut found = Vec::new();
     loop {
         let (bytes, _) = socket.recv_from_full()?;
-        let mut rest = bytes.as_slice();
-        while !rest.is_empty() {
-            let length = NetlinkBuffer::new_checked(rest)?.length() as usize;
-            let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest)?;
-            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-            match message.payload {
+        for message in Messages(&bytes) {
+            match NetlinkMessage::<SockDiagMessage>::deserialize(message?)?.payload {
                 NetlinkPayload::Done(_) => return Ok(found),
                 NetlinkPayload::Error(error) => return Err(error.to_io().into()),
                 NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
@@ -86,21 +81,6 @@ fn list_unnamed(protocol: Protocol, family: Family) -> anyhow::Result<Vec<Socket
             }
         }
     }
-}
-
-fn ask(protocol: Protocol, family: Family) -> anyhow::Result<netlink_sys::Socket> {
-    let mut socket = netlink_sys::Socket::new(NETLINK_SOCK_DIAG)?;
-    socket.bind_auto()?;
-    socket.connect(&netlink_sys::SocketAddr::new(0, 0))?;
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let request = SockDiagMessage::InetRequest(request(protocol, family));
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
-    Ok(socket)
 }
 
 fn request(protocol: Protocol, family: Family) -> InetRequest {

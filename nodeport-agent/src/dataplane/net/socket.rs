@@ -5,13 +5,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context as _, bail};
-use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload,
-};
+use netlink_packet_core::{NLM_F_DUMP_INTR, NetlinkBuffer, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{Socket, SocketAddr};
+
+use crate::netlink::{Messages, ask};
 
 /// `RTNLGRP_*` of links, neighbours, traffic control, addresses, routes, rules and next hops.
 const GROUPS: [u32; 10] = [1, 3, 4, 5, 7, 8, 9, 11, 19, 32];
@@ -41,11 +40,11 @@ pub(super) fn dump(request: &RouteNetlinkMessage) -> anyhow::Result<Vec<RouteNet
 
 /// None if what is listed changed meanwhile.
 fn dump_once(request: RouteNetlinkMessage) -> anyhow::Result<Option<Vec<RouteNetlinkMessage>>> {
-    let socket = ask(request)?;
+    let socket = ask(NETLINK_ROUTE, request)?;
     let (mut found, mut is_whole) = (Vec::new(), true);
     loop {
         let (bytes, _) = socket.recv_from_full()?;
-        for message in Messages(&bytes) {
+        for message in messages(&bytes) {
             let message = match message {
                 Ok(message) => message,
                 Err(error) => {
@@ -65,41 +64,11 @@ fn dump_once(request: RouteNetlinkMessage) -> anyhow::Result<Option<Vec<RouteNet
     }
 }
 
-fn ask(request: RouteNetlinkMessage) -> anyhow::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
-    Ok(socket)
-}
-
 /// The messages in a datagram.
-struct Messages<'a>(&'a [u8]);
-
-impl Iterator for Messages<'_> {
-    type Item = anyhow::Result<NetlinkMessage<RouteNetlinkMessage>>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let length = match NetlinkBuffer::new_checked(self.0) {
-            Ok(buffer) => (buffer.length() as usize).next_multiple_of(4),
-            Err(error) => {
-                self.0 = &[];
-                return Some(Err(anyhow::Error::msg(error)));
-            }
-        };
-        let message = parse(self.0);
-        self.0 = self.0.get(length..).unwrap_or_default();
-        Some(message)
-    }
+fn messages(
+    bytes: &[u8],
+) -> impl Iterator<Item = anyhow::Result<NetlinkMessage<RouteNetlinkMessage>>> {
+    Messages(bytes).map(|bytes| parse(bytes?))
 }
 
 fn parse(bytes: &[u8]) -> anyhow::Result<NetlinkMessage<RouteNetlinkMessage>> {
@@ -171,7 +140,7 @@ impl Listener {
             }
             Err(error) => return Err(error).context("listening to rtnetlink"),
         };
-        let messages: anyhow::Result<Vec<_>> = Messages(&bytes).collect();
+        let messages: anyhow::Result<Vec<_>> = messages(&bytes).collect();
         let Ok(messages) = messages else { return Ok(Heard::Something) };
         let inner = messages.into_iter().filter_map(|message| match message.payload {
             NetlinkPayload::InnerMessage(message) => Some(message),
@@ -189,6 +158,7 @@ impl AsFd for Listener {
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_core::NetlinkHeader;
     use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 
     use super::*;
@@ -213,7 +183,7 @@ mod tests {
         bytes[HEADER + 20] = 0xff;
         bytes.extend(bytes_of(RouteNetlinkMessage::DelQueueDiscipline(message.clone())));
         message.attributes.clear();
-        let read: Vec<_> = Messages(&bytes).map(|message| message.unwrap().payload).collect();
+        let read: Vec<_> = messages(&bytes).map(|message| message.unwrap().payload).collect();
         let wanted = [
             RouteNetlinkMessage::NewTrafficFilter(message.clone()),
             RouteNetlinkMessage::DelQueueDiscipline(message),
@@ -221,7 +191,7 @@ mod tests {
         assert_eq!(read, wanted.map(NetlinkPayload::InnerMessage));
         for length in 0..whole {
             // One that is cut short says so, or says what is whole; it ends either way.
-            assert!(Messages(&bytes[..length]).count() <= 1, "{length}");
+            assert!(messages(&bytes[..length]).count() <= 1, "{length}");
         }
     }
 }
