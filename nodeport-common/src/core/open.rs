@@ -29,16 +29,7 @@ pub fn open<F: Family, P: Packet, W: World<F>>(
         return Verdict::PASS;
     }
     if let Err(reason) = prepare::<F, W>(world, work) {
-        if reason == Reason::NoBackend {
-            return no_backend::answer::<F, P, W>(packet, world, work);
-        }
-        if reason == Reason::SourceRange {
-            world.service_stats(work.frontend.service, |stats| stats.denied += 1);
-            world.count(reason);
-            return Verdict::DROP;
-        }
-        walk::count_passed::<F, W>(world, reason);
-        return Verdict::PASS;
+        return turn_away::<F, P, W>(packet, world, work, reason);
     }
     let verdict = match track::way_on::<F, P, W>(packet, world, work) {
         Ok(verdict) => verdict,
@@ -47,6 +38,28 @@ pub fn open<F: Family, P: Packet, W: World<F>>(
     match snat::claim::<F, W>(world, work).and_then(|()| insert_forward::<F, W>(world, work)) {
         Ok(()) => walk::deliver::<F, P, W>(packet, world, &work.parsed, &work.flow, verdict),
         Err(reason) => refuse::<F, W>(world, work.frontend.service, reason),
+    }
+}
+
+/// What a packet gets that opens no flow at a frontend.
+#[inline(always)]
+fn turn_away<F: Family, P: Packet, W: World<F>>(
+    packet: &mut P,
+    world: &W,
+    work: &Work<F::Addr>,
+    reason: Reason,
+) -> Verdict {
+    match reason {
+        Reason::NoBackend => no_backend::answer::<F, P, W>(packet, world, work),
+        Reason::SourceRange => {
+            world.service_stats(work.frontend.service, |stats| stats.denied += 1);
+            world.count(reason);
+            Verdict::DROP
+        }
+        _ => {
+            walk::count_passed::<F, W>(world, reason);
+            Verdict::PASS
+        }
     }
 }
 
