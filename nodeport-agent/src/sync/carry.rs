@@ -4,8 +4,8 @@
 //! 1. frontends that go;
 //! 2. counters of ids that another had, bits of ports, then backends that come;
 //! 3. slots, in regions that no packet reads;
-//! 4. source ranges that come, then frontends that come or are switched to their new slots, then
-//!    source ranges that go: no client is shut out for a moment, and none let in;
+//! 4. source ranges, then frontends that come or are switched to their new slots, then source ranges of
+//!    what is guarded no more: no client is shut out for a moment, and none let in;
 //! 5. backends that go, when no packet can be between the old slots and them ([`super::tidy`]).
 //!
 //! What fails for one group stops the later steps for that group and for no other.
@@ -96,7 +96,7 @@ fn remove(
     failed
 }
 
-/// Source ranges that nobody has any more.
+/// Source ranges of what is gone, or not guarded any more.
 fn remove_ranges(
     state: &mut State,
     plans: &[(&GroupKey, Option<&Group>)],
@@ -349,22 +349,20 @@ fn tables(state: &mut State, changes: &mut Changes<'_>, dataplane: &mut dyn Data
     failed
 }
 
-/// Also takes out what an earlier holder of the id has left.
 fn ranges(state: &mut State, changes: &mut Changes<'_>, dataplane: &mut dyn Dataplane) -> Failed {
     let mut batch = Batch::new();
     for (key, change) in &*changes {
-        for (of, range) in &change.foreign {
-            let op = Op::RemoveRange(of.0, *range);
-            batch.push(Subject::Group((*key).clone()), op, (*of, *range, false));
-        }
-        for (of, range) in &change.ranges {
-            let op = Op::AddRange(of.0, *range);
-            batch.push(Subject::Group((*key).clone()), op, (*of, *range, true));
+        for (of, range, comes) in &change.ranges {
+            let op = match comes {
+                true => Op::AddRange(of.0, *range),
+                false => Op::RemoveRange(of.0, *range),
+            };
+            batch.push(Subject::Group((*key).clone()), op, (*of, *range, *comes));
         }
     }
     let Outcome { done, failed } = batch.apply(dataplane);
-    for (of, range, is_there) in done {
-        match is_there {
+    for (of, range, comes) in done {
+        match comes {
             true => state.maps.add_range(of, range),
             false => state.maps.remove_range(of, &range),
         }

@@ -28,15 +28,17 @@ pub(super) struct Change {
     pub(super) ports: BTreeSet<(u16, u8)>,
     /// Backends that come, or come back.
     pub(super) backends: Vec<(u32, BackendValue)>,
-    /// Source ranges that are missing.
-    pub(super) ranges: Vec<(RangesOf, IpNet)>,
-    /// Source ranges of an earlier holder of the id.
-    pub(super) foreign: Vec<(RangesOf, IpNet)>,
+    /// Source ranges that come, and those that go while there is something to guard: whom they let in
+    /// shall be shut out.
+    pub(super) ranges: Vec<(RangesOf, IpNet, Comes)>,
     /// A new table.
     pub(super) table: Option<NewTable>,
     /// Frontends that come or are switched to the new table.
     pub(super) frontends: Vec<(FrontendAt, Frontend)>,
 }
+
+/// Whether something comes, or goes.
+pub(super) type Comes = bool;
 
 /// A table that is to be written.
 #[derive(Debug)]
@@ -76,24 +78,11 @@ impl State {
         let (offset, len) = self.table(key, order, &mut change)?;
         let service = self.groups.get(key).map_or(0, |placed| placed.service);
         change.cleared = Some(service).filter(|id| self.services.is_uncleared(*id));
-        let of = (service, key.family);
-        let missing = group.ranges.iter().filter(|range| !self.maps.has_range(of, range));
-        change.ranges = missing.map(|range| (of, *range)).collect();
-        if change.cleared.is_some() {
-            let is_foreign = |range: &&IpNet| group.ranges.binary_search(range).is_err();
-            let foreign = self.maps.ranges(of).filter(is_foreign);
-            change.foreign = foreign.map(|range| (of, *range)).collect();
+        if !group.guarded.is_empty() {
+            change.ranges = self.ranges((service, key.family), group);
         }
-        let affinity = group.affinity;
-        let internal = if key.traffic == Traffic::Internal { FRONTEND_INTERNAL } else { 0 };
-        let drops = if group.drops { FRONTEND_DROPS } else { 0 };
-        let left = Frontend { service, flags: FRONTEND_YIELDS, ..Frontend::default() };
         for at in &group.frontends {
-            let guarded = if group.guarded.contains(at) { FRONTEND_GUARDED } else { 0 };
-            let flags = drops | guarded | internal;
-            let wanted =
-                Frontend { service, slots_offset: offset, slots_len: len, flags, affinity };
-            let wanted = if group.yields.contains(at) { left } else { wanted };
+            let wanted = frontend(key, group, at, (service, offset, len));
             if self.maps.frontend(at) != Some(wanted) {
                 change.ports.insert((at.port, PORT_FRONTEND));
                 change.frontends.push((*at, wanted));
@@ -101,6 +90,14 @@ impl State {
         }
         change.ports.retain(|(port, bit)| self.maps.ports.bits(*port) & bit == 0);
         Ok(change)
+    }
+
+    /// Source ranges that come and go.
+    fn ranges(&self, of: RangesOf, group: &Group) -> Vec<(RangesOf, IpNet, Comes)> {
+        let comes = group.ranges.iter().filter(|range| !self.maps.has_range(of, range));
+        let goes = self.maps.ranges(of).filter(|range| group.ranges.binary_search(range).is_err());
+        let goes = goes.map(|range| (of, *range, false));
+        comes.map(|range| (of, *range, true)).chain(goes).collect()
     }
 
     /// Gives the group a place if it has none: the one where it was found, or an empty one.
@@ -170,6 +167,23 @@ impl State {
         change.table = Some(NewTable { table, backends, slots: Vec::new() });
         Ok((region.offset, region.len))
     }
+}
+
+/// What a frontend of a group shall be, with the id of the service port and the table there.
+fn frontend(
+    key: &GroupKey,
+    group: &Group,
+    at: &FrontendAt,
+    (service, slots_offset, slots_len): (u32, u32, u32),
+) -> Frontend {
+    if group.yields.contains(at) {
+        return Frontend { service, flags: FRONTEND_YIELDS, ..Frontend::default() };
+    }
+    let flag = |is_set, flag| if is_set { flag } else { 0 };
+    let flags = flag(group.drops, FRONTEND_DROPS)
+        | flag(group.guarded.contains(at), FRONTEND_GUARDED)
+        | flag(key.traffic == Traffic::Internal, FRONTEND_INTERNAL);
+    Frontend { service, slots_offset, slots_len, flags, affinity: group.affinity }
 }
 
 /// A map has no room for what a group needs.

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::fake::Fake;
 use super::*;
 use crate::dataplane::Op;
-use crate::model::testing::{draining, entry, name, node, ready, service, slice};
+use crate::model::testing::{balanced, draining, entry, name, node, ready, service, slice};
 use crate::model::{Entry, Node, Protocol};
 use crate::plan::{Held, Planner, Traffic, Update};
 
@@ -123,6 +123,37 @@ fn a_service_comes_and_goes() {
     let maps = fake.maps();
     assert_eq!((maps.live(), maps.ports.len(), maps.frontends4.len()), (0, 0, 0));
     assert!(agent.sync.state.groups.is_empty());
+}
+
+/// After each write, a client that is let in before and after is let in, and no other is.
+#[test]
+fn source_ranges_change_in_an_order_that_shuts_nobody_out_and_lets_nobody_in() {
+    let fake = Fake::new(SLOTS);
+    let mut agent = Agent::new(&fake);
+    let web = |ranges: &[&str]| {
+        let service = balanced("web", json!([{"port": 80}]), &["192.0.2.50"], ranges);
+        entry(service, vec![slice("web", 1, json!([{"port": 8080}]), two())])
+    };
+    let kinds = |fake: &Fake| -> String {
+        let kind = |op: &Op| match op {
+            Op::AddRange(..) => Some('+'),
+            Op::RemoveRange(..) => Some('-'),
+            Op::PutFrontend4(..) | Op::RemoveFrontend4(..) => Some('F'),
+            _ => None,
+        };
+        fake.take_written().iter().filter_map(kind).collect()
+    };
+    let (one, other) = (&["10.0.0.0/8"][..], &["10.1.0.0/16"][..]);
+    for (ranges, wanted) in
+        [(Some(one), "+F"), (Some(other), "+-"), (Some(&[]), "F-"), (Some(one), "+F"), (None, "F-")]
+    {
+        agent.set([("web", ranges.map(web).unwrap_or_default())]);
+        assert_eq!(kinds(&fake), wanted, "{ranges:?}");
+        agent.check();
+        agent.rest();
+        fake.take_written();
+    }
+    assert!(fake.maps().ranges.is_empty());
 }
 
 #[test]
