@@ -16,8 +16,6 @@ use nodeport_agent::model::{Family, Protocol};
 
 use crate::world::{in_own_world, ip, until};
 
-/// Tells the process that this file starts to listen here.
-const LISTEN_AT: &str = "NODEPORT_TEST_LISTEN_AT";
 const POD: &str = "7d1a2b3c-4e5f-4a6b-8c7d-9e0f1a2b3c4d";
 
 fn sockets() -> Vec<Socket> {
@@ -146,17 +144,16 @@ impl Drop for Group {
 struct Process(Child);
 
 impl Process {
-    /// Waits for a word before it opens its socket.
-    fn start(at: &str) -> Self {
-        let own = std::env::current_exe().unwrap();
-        let mut command = Command::new(own);
-        command.args([
-            "--exact",
-            "listeners::listens_for_another_test",
-            "--ignored",
-            "--nocapture",
-        ]);
-        command.env(LISTEN_AT, at).stdin(Stdio::piped()).stdout(Stdio::piped());
+    /// Waits for a word before it opens its socket, on all of the IPv4 addresses.
+    fn start(port: u16) -> Self {
+        // Until it is killed, or whoever started it has gone.
+        const LISTEN: &str = "use Socket; $| = 1; <STDIN>; \
+            socket(my $socket, PF_INET, SOCK_STREAM, 0) or die $!; \
+            bind($socket, sockaddr_in(shift, INADDR_ANY)) or die $!; \
+            listen($socket, 1) or die $!; print \"listening\\n\"; <STDIN>";
+        let mut command = Command::new("perl");
+        command.args(["-e", LISTEN, &port.to_string()]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         Self(command.spawn().unwrap())
     }
 
@@ -176,25 +173,13 @@ impl Drop for Process {
 }
 
 #[test]
-#[ignore = "another test starts it, as a process of its own"]
-fn listens_for_another_test() {
-    let Ok(at) = std::env::var(LISTEN_AT) else { return };
-    let mut lines = std::io::stdin().lines();
-    lines.next().unwrap().unwrap();
-    let _socket = TcpListener::bind(at).unwrap();
-    println!("listening");
-    // Until it is killed, or whoever started it has gone.
-    let _ = lines.next();
-}
-
-#[test]
 fn a_control_group_leads_from_a_socket_to_its_pod() {
     in_own_world(|_| {
         let Some(group) = Group::new() else {
             println!("skipped: no cgroup2 is mounted");
             return;
         };
-        let mut process = Process::start("0.0.0.0:30001");
+        let mut process = Process::start(30_001);
         fs::write(group.inner.join("cgroup.procs"), process.0.id().to_string()).unwrap();
         process.listen();
         let [socket] = &sockets()[..] else { panic!("{:?}", sockets()) };
