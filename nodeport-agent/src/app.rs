@@ -55,8 +55,9 @@ pub async fn run(
         source_ranges: config.serves.source_ranges,
         held: Held::default(),
     };
+    let events = watching.events();
     let (store, mut tasks) = watching.follow(sync.has_adopted());
-    let reconciler = Reconciler::new(store.clone(), settings, sync, seed);
+    let reconciler = Reconciler::new(store.clone(), settings, sync, seed).telling(events);
     let reconciler = heeding(config.host_listeners, reconciler, &store)?;
     let mut worker = Worker { reconciler, file: File::new(&config.instance) };
     let listed = Notify::new();

@@ -6,6 +6,7 @@ pub mod app;
 pub mod args;
 pub mod config;
 pub mod dataplane;
+pub mod events;
 pub mod inspect;
 pub mod listeners;
 pub mod model;

@@ -1,5 +1,6 @@
 //! The loop's one step: what changed in the world becomes a plan, the plan becomes writes.
 
+mod events;
 mod listeners;
 mod seed;
 mod services;
@@ -14,6 +15,7 @@ use nodeport_common::abi::LAYOUT_VERSION;
 use tracing::{debug, error, info, warn};
 
 use crate::config::HostListeners;
+use crate::events::Events;
 use crate::listeners::Watch;
 use crate::plan::{Changed, GroupKey, Planner, SeedRule, Settings, check};
 use crate::state_file::State;
@@ -35,6 +37,7 @@ pub struct Reconciler {
     listeners: Listeners,
     failures: BTreeMap<Subject, String>,
     node_name: Arc<str>,
+    events: Events,
     started: bool,
     outdated: bool,
 }
@@ -55,6 +58,7 @@ impl Reconciler {
             listeners: Listeners::new(None, HostListeners::Ignore),
             failures: BTreeMap::new(),
             node_name,
+            events: Events::default(),
             started: false,
             outdated: false,
         }
@@ -67,18 +71,28 @@ impl Reconciler {
         self
     }
 
+    /// Says by Events too what is wrong with objects.
+    #[must_use]
+    pub fn telling(mut self, events: Events) -> Self {
+        self.events = events;
+        self
+    }
+
     /// Takes a step. It needs no reason: without a change there is nothing to do.
     pub fn step(&mut self, now: Instant) {
         let Some(Snapshot { update, complete, problems }) = self.store.take(now) else {
             // Why nothing is listed yet is worth knowing all the more.
-            self.outdated |= self.board.set(Scope::Source, self.store.problems());
+            self.note(Scope::Source, self.store.problems());
             return;
         };
-        self.outdated |= self.board.set(Scope::Source, problems);
+        self.note(Scope::Source, problems);
         let changed = self.planner.update(update);
         let (left, is_news) = self.listeners.follow(&mut self.planner, &changed);
         let changed = changed.and(left);
-        self.outdated |= is_news;
+        if is_news {
+            self.outdated = true;
+            self.tell_of_listeners();
+        }
         let groups = self.take_note(changed);
         self.sync.set_seed(self.seed.keep(self.planner.model()));
         let mut report = self.sync.follow(self.planner.desired(), &groups, complete, now);
@@ -155,10 +169,10 @@ impl Reconciler {
     fn take_note(&mut self, changed: Changed) -> BTreeSet<GroupKey> {
         let Changed { mut groups, findings, node } = changed;
         for (name, findings) in findings {
-            self.outdated |= self.board.set(Scope::Service(name), findings);
+            self.note(Scope::Service(name), findings);
         }
         if let Some(findings) = node {
-            self.outdated |= self.board.set(Scope::Node, findings);
+            self.note(Scope::Node, findings);
         }
         groups.retain(|key| self.is_sound(key));
         groups
@@ -180,19 +194,24 @@ impl Reconciler {
     /// Says what failed when it fails for the first time or for another reason, and when it works
     /// again.
     fn log(&mut self, report: &mut Report, groups: &BTreeSet<GroupKey>) {
+        let mut is_news = false;
         self.services.outdate(std::mem::take(&mut report.touched));
         for (subject, error) in &report.failed {
             let why = telemetry::line(error);
             if self.failures.get(subject) != Some(&why) {
                 warn!("{subject}: {why} (it is tried again)");
                 self.failures.insert(subject.clone(), why);
-                self.outdated = true;
+                is_news = true;
             }
         }
         for subject in &report.recovered {
             info!("{subject}: works now");
             self.failures.remove(subject);
+            is_news = true;
+        }
+        if is_news {
             self.outdated = true;
+            self.tell_of_failures();
         }
         for key in groups {
             debug!("{key}: changed");

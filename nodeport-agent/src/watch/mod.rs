@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 pub use store::{Snapshot, Store};
 
 use crate::config::{self, Config};
+use crate::events::{self, Events};
 use crate::model::Rules;
 
 /// A source that can be watched: what could be checked about it has been.
@@ -52,6 +53,7 @@ impl Source {
         let Self { kind, node_name, rules } = self;
         let (store, mut tasks) = (Arc::new(Store::default()), JoinSet::new());
         let (adopted, told) = oneshot::channel();
+        let mut events = Events::default();
         match kind {
             Kind::Manifests(folder) => {
                 let store = store.clone();
@@ -62,12 +64,15 @@ impl Source {
                 });
             }
             Kind::Api(client) => {
+                let (tell, telling) = events::start(client.clone(), &node_name);
+                events = tell;
+                tasks.spawn(telling);
                 tasks.spawn(kube::services(client.clone(), rules, store.clone()));
                 tasks.spawn(kube::slices(client.clone(), store.clone()));
                 tasks.spawn(kube::node(client, node_name, store.clone()));
             }
         }
-        Watching { store, tasks, adopted }
+        Watching { store, tasks, adopted, events }
     }
 }
 
@@ -76,15 +81,22 @@ pub struct Watching {
     store: Arc<Store>,
     tasks: JoinSet<()>,
     adopted: oneshot::Sender<bool>,
+    events: Events,
 }
 
 impl Watching {
+    /// Where to say what is wrong with the source's objects.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        self.events.clone()
+    }
+
     /// What they fill, and their tasks, which end only if they are aborted. `adopted` says that an
     /// agent before this one has left something in the maps: then an empty folder is not believed
     /// at once.
     #[must_use]
     pub fn follow(self, adopted: bool) -> (Arc<Store>, JoinSet<()>) {
-        let Self { store, tasks, adopted: tell } = self;
+        let Self { store, tasks, adopted: tell, events: _ } = self;
         // Only a folder wants to know.
         let _ = tell.send(adopted);
         (store, tasks)
