@@ -21,6 +21,8 @@ const EACH: Duration = Duration::from_secs(5);
 const REFRESH: Duration = Duration::from_secs(50 * 60);
 /// What was told is told again no sooner, if it says something else or comes back.
 const PAUSE: Duration = Duration::from_secs(5 * 60);
+/// What could not be told is tried again no sooner.
+const PUT_OFF: Duration = Duration::from_secs(60);
 
 /// All that is to be told, and what was.
 #[derive(Debug, Default)]
@@ -147,7 +149,7 @@ impl Ledger {
     /// That could not be told: others come first, and then it again.
     pub(super) fn put_off(&mut self, message: &Message, now: Instant) {
         if let Some(entry) = self.entry(&message.topic, &message.key) {
-            entry.due = now + PAUSE;
+            entry.due = now + PUT_OFF;
         }
     }
 
@@ -318,6 +320,6 @@ mod tests {
         let Step::Tell(first) = ledger.next(now) else { panic!("something is due") };
         ledger.put_off(&first, now);
         assert_eq!(notes(tell_all(&mut ledger, now).0), ["b"]);
-        assert_eq!(notes(tell_all(&mut ledger, now + PAUSE).0), ["a"]);
+        assert_eq!(notes(tell_all(&mut ledger, now + PUT_OFF).0), ["a"]);
     }
 }

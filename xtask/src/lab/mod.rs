@@ -29,6 +29,7 @@ mod topology;
 
 pub mod client;
 pub mod commands;
+pub mod control_plane;
 pub mod flood;
 pub mod manifests;
 pub mod server;

@@ -4,6 +4,7 @@
 //! the machine, and two at a time would only disturb each other.
 
 mod bench;
+mod cluster;
 mod downloads;
 mod fast;
 mod flood;
@@ -60,7 +61,9 @@ fn main() -> ExitCode {
     let bench = trial("bench traffic: every row, nothing lost".to_owned(), bench::traffic);
     let (name, case) = scale::CASE;
     let scale = trial(name.to_owned(), move || case(Mode::Auto));
-    libtest_mimic::run(&arguments, trials.chain([bench, scale]).collect()).exit_code()
+    let cluster = cluster::trials();
+    let all = trials.chain([bench, scale]).chain(cluster).collect();
+    libtest_mimic::run(&arguments, all).exit_code()
 }
 
 fn cannot_run() -> Option<&'static str> {
@@ -73,7 +76,7 @@ fn cannot_run() -> Option<&'static str> {
     None
 }
 
-fn trial(name: String, case: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
+pub(crate) fn trial(name: String, case: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
     Trial::test(name, move || match catch_unwind(AssertUnwindSafe(case)) {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(Failed::from(format!("{error:#}"))),

@@ -11,7 +11,7 @@ use super::manifests::manifests;
 use super::measure::{Family, Measure, Setup, Stand, Way};
 use super::probe::{Counts, Probe};
 use super::{iptables, kube, nftables};
-use crate::lab::{Agent, AgentOptions, Line, Mode, Pair, Process, retry};
+use crate::lab::{Agent, AgentOptions, Line, Mode, Pair, retry};
 
 /// Services in one transaction of nft, and in one manifest.
 const PER_PIECE: usize = 500;
@@ -92,7 +92,7 @@ enum Running {
     /// Our agent.
     Agent { _agent: Box<Agent> },
     /// kube-proxy and what it needs.
-    KubeProxy { _processes: Vec<Process> },
+    KubeProxy { _kube: Box<kube::KubeProxy> },
 }
 
 fn set_up(stand: &Stand, line: &Line, services: &[Service]) -> Result<Running> {
@@ -117,7 +117,7 @@ fn set_up(stand: &Stand, line: &Line, services: &[Service]) -> Result<Running> {
             }
         }
         Setup::KubeProxy => {
-            return Ok(Running::KubeProxy { _processes: kube::start(line, services)? });
+            return Ok(Running::KubeProxy { _kube: Box::new(kube::start(line, services)?) });
         }
     }
     Ok(Running::Nothing)
