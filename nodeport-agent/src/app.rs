@@ -17,6 +17,7 @@ use tracing::{info, warn};
 
 use crate::config::{self, Config, HostListeners, Instance};
 use crate::dataplane::Dataplane;
+use crate::health;
 use crate::listeners::Watch;
 use crate::plan::{Held, SeedRule, Settings};
 use crate::reconcile::Reconciler;
@@ -58,6 +59,7 @@ pub async fn run(
     let events = watching.events();
     let (store, mut tasks) = watching.follow(sync.has_adopted());
     let reconciler = Reconciler::new(store.clone(), settings, sync, seed).telling(events);
+    tasks.spawn(health::serve(reconciler.health().clone(), store.clone(), config.health));
     let reconciler = heeding(config.host_listeners, reconciler, &store)?;
     let mut worker = Worker { reconciler, file: File::new(&config.instance) };
     let listed = Notify::new();

@@ -116,6 +116,19 @@ pub struct Run {
         env = "NODEPORT_HOST_LISTENERS"
     )]
     pub host_listeners: HostListenersArg,
+    /// Where to tell of this agent's health (/healthz, /livez): a port, at all addresses; an address and
+    /// a port; or off. Where kube-proxy runs beside, it has port 10256: give another one.
+    #[arg(long, default_value = "10256", env = "NODEPORT_HEALTHZ_ADDRESS", value_name = "ADDRESS")]
+    pub healthz_address: String,
+    /// Answer load balancers that ask at a Service's healthCheckNodePort. Where kube-proxy runs beside,
+    /// it does that.
+    #[arg(
+        long,
+        value_enum,
+        default_value_t = SwitchArg::On,
+        env = "NODEPORT_SERVICE_HEALTH_CHECKS"
+    )]
+    pub service_health_checks: SwitchArg,
     /// Ports for connections to backends on other nodes.
     #[arg(long, default_value = "10000-29999", value_name = "FIRST-LAST")]
     pub snat_ports: String,
@@ -205,6 +218,15 @@ pub enum HostListenersArg {
     Yield,
     /// Nothing is looked for.
     Ignore,
+}
+
+/// Value of what is on or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SwitchArg {
+    /// Done.
+    On,
+    /// Not done.
+    Off,
 }
 
 /// Value of `--output`.

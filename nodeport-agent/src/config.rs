@@ -16,8 +16,9 @@ pub use ports::PortRange;
 use time::duration;
 
 use crate::args::{
-    Common, HostListenersArg, LocalModeArg, ModeArg, NoBackendArg, Run, SourceRangesArg,
+    Common, HostListenersArg, LocalModeArg, ModeArg, NoBackendArg, Run, SourceRangesArg, SwitchArg,
 };
+use crate::health::Ports;
 
 /// Folder of all instances' runtime files, if the user names none.
 pub(crate) const RUN_DIR: &str = "/run/nodeport";
@@ -64,6 +65,8 @@ pub struct Config {
     pub no_backend: NoBackend,
     /// Who gets packets where a process of the node listens.
     pub host_listeners: HostListeners,
+    /// Where health is told.
+    pub health: Ports,
     /// Ports for connections to backends on other nodes; apart from `node_ports`.
     pub snat_ports: PortRange,
     /// Seed of the choice of backends, unless the source gives one.
@@ -242,6 +245,7 @@ impl Config {
                 HostListenersArg::Yield => HostListeners::Yield,
                 HostListenersArg::Ignore => HostListeners::Ignore,
             },
+            health: health(run)?,
             snat_ports,
             seed: run.seed.unwrap_or(DEFAULT_SEED),
             sizes: sizes(run)?,
@@ -249,6 +253,17 @@ impl Config {
             fragment_timeout: duration("--fragment-timeout", &run.fragment_timeout)?,
         })
     }
+}
+
+fn health(run: &Run) -> anyhow::Result<Ports> {
+    let own = match run.healthz_address.as_str() {
+        "off" => None,
+        text => {
+            let wrong = |problem| anyhow::anyhow!("--healthz-address {problem}, or off");
+            Some(text.parse().map_err(wrong)?)
+        }
+    };
+    Ok(Ports { own, services: run.service_health_checks == SwitchArg::On })
 }
 
 fn source(run: &Run) -> anyhow::Result<Source> {
@@ -402,6 +417,7 @@ mod tests {
             (&["--fragment-timeout", "0s"], "--fragment-timeout \"0s\""),
             (&["--manifests", "/does/not/exist"], "no such folder"),
             (&["--instance", "a/b"], "--instance"),
+            (&["--healthz-address", "localhost"], "--healthz-address \"localhost\": write a port"),
             (&["--node-name", ""], "--node-name"),
         ] {
             let text = error(options);

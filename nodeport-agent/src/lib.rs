@@ -7,6 +7,8 @@ pub mod args;
 pub mod config;
 pub mod dataplane;
 pub mod events;
+pub mod health;
+pub mod http;
 pub mod inspect;
 pub mod listeners;
 pub mod model;

@@ -16,6 +16,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::config::HostListeners;
 use crate::events::Events;
+use crate::health::Health;
 use crate::listeners::Watch;
 use crate::plan::{Changed, GroupKey, Planner, SeedRule, Settings, check};
 use crate::state_file::State;
@@ -36,6 +37,7 @@ pub struct Reconciler {
     services: Services,
     listeners: Listeners,
     failures: BTreeMap<Subject, String>,
+    health: Arc<Health>,
     node_name: Arc<str>,
     events: Events,
     started: bool,
@@ -49,6 +51,7 @@ impl Reconciler {
         let node_name = settings.node_name.clone();
         let planner = Planner::new(settings);
         Self {
+            health: Arc::new(Health::new(store.clone())),
             store,
             planner,
             sync,
@@ -78,13 +81,22 @@ impl Reconciler {
         self
     }
 
+    /// What is known of this proxy's health.
+    #[must_use]
+    pub const fn health(&self) -> &Arc<Health> {
+        &self.health
+    }
+
     /// Takes a step. It needs no reason: without a change there is nothing to do.
     pub fn step(&mut self, now: Instant) {
-        let Some(Snapshot { update, complete, problems }) = self.store.take(now) else {
+        let Some(Snapshot { update, complete, since, problems }) = self.store.take(now) else {
             // Why nothing is listed yet is worth knowing all the more.
             self.note(Scope::Source, self.store.problems());
             return;
         };
+        if let Some(since) = since {
+            self.health.begin(since);
+        }
         self.note(Scope::Source, problems);
         let changed = self.planner.update(update);
         let (left, is_news) = self.listeners.follow(&mut self.planner, &changed);
@@ -98,11 +110,21 @@ impl Reconciler {
         let mut report = self.sync.follow(self.planner.desired(), &groups, complete, now);
         self.outdated |= report.wrote || !groups.is_empty();
         self.log(&mut report, &groups);
+        self.tell_health();
         if !std::mem::replace(&mut self.started, true) {
             let services = self.planner.desired().groups.len();
             let milliseconds = now.elapsed().as_millis();
             info!(services, milliseconds, "all is listed and in the maps");
             self.outdated = true;
+        }
+    }
+
+    fn tell_health(&self) {
+        let node = self.planner.model().node.as_deref();
+        self.health.set_eligible(node.is_none_or(|node| node.eligible));
+        self.health.set_checks(&self.planner.desired().health_checks);
+        if self.failures.is_empty() {
+            self.health.done();
         }
     }
 

@@ -39,7 +39,9 @@ fn config(folder: &Path) -> Config {
     let text = |path: &Path| path.display().to_string();
     let (manifests, run) = (text(&folder.join("m")), text(&folder.join("run")));
     let words = ["nodeport-agent", "run", "--manifests", &manifests, "--run-dir", &run];
-    let cli = Cli::try_parse_from(words.iter().chain(&["--node-name", "n1"])).unwrap();
+    // Tests run side by side on one machine.
+    let more = ["--node-name", "n1", "--healthz-address", "off"];
+    let cli = Cli::try_parse_from(words.iter().chain(&more)).unwrap();
     let Command::Run(run) = &cli.command else { panic!("{cli:?}") };
     Config::new(&cli.common, run).unwrap()
 }

@@ -161,7 +161,7 @@ fn reference(regarding: &Regarding) -> ObjectReference {
     let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     let version = match kind {
         Kind::EndpointSlice => "discovery.k8s.io/v1",
-        Kind::Service | Kind::Node | Kind::File => "v1",
+        Kind::Service | Kind::Node | Kind::File | Kind::Agent => "v1",
     };
     ObjectReference {
         api_version: text(version),

@@ -13,7 +13,7 @@ use crate::plan::GroupKey;
 /// The object that an Event is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Regarding {
-    /// Its kind; of a file there are no Events.
+    /// Its kind; of a file and of the agent itself there are no Events.
     pub kind: Kind,
     /// Its name.
     pub name: Name,
@@ -61,7 +61,7 @@ impl Remark {
     /// slice is told beside its Service, where its author looks, if `service` names one.
     #[must_use]
     pub fn of_finding(finding: &Finding, service: Option<&Name>, uids: Uids<'_>) -> Option<Self> {
-        if finding.origin != Origin::Api || finding.kind == Kind::File {
+        if finding.origin != Origin::Api || matches!(finding.kind, Kind::File | Kind::Agent) {
             return None;
         }
         let Finding { kind, object, field, problem, .. } = finding;
@@ -82,7 +82,7 @@ impl Remark {
         Some(Self {
             regarding,
             reason: reason(*kind, field),
-            action: "Serve",
+            action: if field == HEALTH_CHECK { "Listen" } else { "Serve" },
             problem: format!("{place}{field}{colon}{problem}"),
         })
     }
@@ -115,6 +115,9 @@ fn of_service(name: &Name, uids: Uids<'_>) -> Regarding {
     Regarding { kind: Kind::Service, name: name.clone(), uid: uids(name).unwrap_or_default() }
 }
 
+/// kube-proxy's own word and action are kept for it: people have alerts on them.
+const HEALTH_CHECK: &str = "spec.healthCheckNodePort";
+
 /// A word for what a field's being wrong comes to.
 fn reason(kind: Kind, field: &str) -> &'static str {
     const OF_SERVICE: [(&str, &str); 5] = [
@@ -125,6 +128,7 @@ fn reason(kind: Kind, field: &str) -> &'static str {
         ("metadata.annotations", "AnnotationNotUsable"),
     ];
     match kind {
+        Kind::Service if field == HEALTH_CHECK => "FailedToStartServiceHealthcheck",
         Kind::Service if field.ends_with(".protocol") => "ProtocolNotSupported",
         Kind::Service if field.ends_with(".nodePort") => "NodePortConflict",
         Kind::Service => OF_SERVICE
@@ -133,7 +137,7 @@ fn reason(kind: Kind, field: &str) -> &'static str {
             .map_or("ServedOtherwise", |(_, reason)| reason),
         Kind::EndpointSlice if field.starts_with("endpoints") => "EndpointNotUsable",
         Kind::EndpointSlice => "EndpointSliceNotUsable",
-        Kind::Node | Kind::File => "NodeNotUsable",
+        Kind::Node | Kind::File | Kind::Agent => "NodeNotUsable",
     }
 }
 
@@ -207,6 +211,7 @@ mod tests {
             (Kind::Service, "web", "spec.ports[1].protocol", "ProtocolNotSupported", "web u-1"),
             (Kind::Service, "web", "spec.ports[0].nodePort", "NodePortConflict", "web u-1"),
             (Kind::Service, "web", "spec.externalIPs[0]", "ExternalIPNotServed", "web u-1"),
+            (Kind::Service, "web", HEALTH_CHECK, "FailedToStartServiceHealthcheck", "web u-1"),
             (Kind::Service, "web", "spec.sessionAffinity", "ServedOtherwise", "web u-1"),
             (
                 Kind::EndpointSlice,

@@ -39,6 +39,8 @@ pub enum Kind {
     EndpointSlice,
     /// A Node.
     Node,
+    /// This agent itself, as it was configured.
+    Agent,
     /// A file of manifests that cannot be told apart into objects.
     File,
 }
@@ -77,7 +79,7 @@ impl fmt::Display for Finding {
         if let Origin::File(path) = origin {
             write!(f, "{}: ", path.display())?;
         }
-        if *kind != Kind::File {
+        if !matches!(kind, Kind::File | Kind::Agent) {
             write!(f, "{kind:?} {object}: ")?;
         }
         if !field.is_empty() {

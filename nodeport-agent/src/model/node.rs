@@ -7,6 +7,8 @@ use k8s_openapi::api::core::v1 as core;
 
 use super::{Family, Finding, Findings, Kind, Name, Origin};
 
+/// The cluster's autoscaler has chosen the node to go.
+const GOING_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
 /// What counts of a Node object.
@@ -18,6 +20,9 @@ pub struct Node {
     pub zone: Option<Arc<str>>,
     /// Its primary address of each family it has: there nodePorts are served.
     pub addresses: Vec<IpAddr>,
+    /// It is not about to be taken away. A node that takes no new pods may well take connections
+    /// (KEP-3836).
+    pub eligible: bool,
     /// What is wrong with it.
     pub findings: Vec<Finding>,
 }
@@ -34,6 +39,7 @@ impl Node {
             name: name.into(),
             zone: zone.map(|zone| zone.as_str().into()),
             addresses: addresses(node, &mut findings),
+            eligible: is_eligible(node),
             findings: findings.finish(),
         }
     }
@@ -43,6 +49,12 @@ impl Node {
     pub fn has_address(&self, address: IpAddr) -> bool {
         self.addresses.contains(&address)
     }
+}
+
+fn is_eligible(node: &core::Node) -> bool {
+    let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    let is_going = taints.into_iter().any(|taint| taint.key == GOING_TAINT);
+    node.metadata.deletion_timestamp.is_none() && !is_going
 }
 
 /// The first address of each family, internal ones before external ones.
@@ -110,6 +122,19 @@ mod tests {
         let texts: Vec<_> = node.addresses.iter().map(ToString::to_string).collect();
         assert_eq!(texts, ["192.0.2.1", "2001:db8::1"]);
         assert_eq!(node.findings, []);
+    }
+
+    #[test]
+    fn a_node_that_is_to_go_is_not_eligible_and_a_cordoned_one_is() {
+        for (object, expected) in [
+            (json!({"spec": {}}), true),
+            (json!({"spec": {"unschedulable": true}}), true),
+            (json!({"spec": {"taints": [{"key": "other", "effect": "NoSchedule"}]}}), true),
+            (json!({"spec": {"taints": [{"key": GOING_TAINT, "effect": "NoSchedule"}]}}), false),
+            (json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}), false),
+        ] {
+            assert_eq!(node(object.clone()).eligible, expected, "{object}");
+        }
     }
 
     #[test]

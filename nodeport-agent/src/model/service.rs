@@ -47,6 +47,8 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// Its own addresses.
     pub addresses: Vec<ServiceAddress>,
+    /// Where a load balancer asks whether this node has endpoints, if it does.
+    pub health_check_port: Option<u16>,
     /// Who may use a load balancer's address, sorted; none if everybody may.
     pub source_ranges: Option<Vec<IpNet>>,
     /// What is wrong with it.
@@ -96,6 +98,10 @@ impl Service {
             external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
             internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
             affinity: affinity(spec, &mut findings),
+            health_check_port: match is_ours {
+                true => health_check_port(spec, &mut findings),
+                false => None,
+            },
             source_ranges: match ports.is_empty() {
                 true => None,
                 false => exposure::source_ranges(spec, &mut findings),
@@ -172,6 +178,15 @@ fn affinity(spec: &core::ServiceSpec, findings: &mut Findings) -> Option<u32> {
         format!("{seconds} is not between 1 and {LONGEST_AFFINITY}; it counts as {AFFINITY}"),
     );
     u32::try_from(AFFINITY).ok()
+}
+
+/// Load balancers ask only where traffic goes to endpoints on this node alone.
+fn health_check_port(spec: &core::ServiceSpec, findings: &mut Findings) -> Option<u16> {
+    let asks = spec.type_.as_deref() == Some("LoadBalancer")
+        && spec.external_traffic_policy.as_deref() == Some("Local");
+    let number = spec.health_check_node_port.filter(|number| asks && *number != 0)?;
+    let report = |problem| findings.error("spec.healthCheckNodePort", problem);
+    port_number(number).map_err(report).ok()
 }
 
 /// What the Service asks for and does not get.

@@ -8,13 +8,16 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::model::{Family, PortName, Protocol};
+use super::health::HealthCheck;
+use crate::model::{Family, Name, PortName, Protocol};
 
 /// The desired state of the data path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Desired {
     /// All groups.
     pub groups: BTreeMap<GroupKey, Arc<Group>>,
+    /// Health checks of services.
+    pub health_checks: BTreeMap<Name, HealthCheck>,
     /// Addresses of the node on which nodePorts are served.
     pub node_addresses: BTreeSet<IpAddr>,
 }

@@ -7,6 +7,7 @@ pub mod check;
 mod claims;
 mod desired;
 mod frontends;
+mod health;
 mod held;
 pub mod policy;
 pub mod seed;
@@ -26,6 +27,7 @@ use foldhash::HashMap;
 
 pub use claims::NodePort;
 pub use desired::{Desired, FrontendAt, Group, GroupKey, Target, Traffic};
+pub use health::HealthCheck;
 pub use held::Held;
 pub use seed::{Seed, SeedRule};
 
@@ -248,9 +250,13 @@ impl Planner {
     }
 
     fn replace(&mut self, name: &Name, plan: service::Plan, changed: &mut Changed) {
-        let service::Plan { groups, findings, at_node } = plan;
+        let service::Plan { groups, health_check, findings, at_node } = plan;
         let old = self.planned.remove(name).unwrap_or_default();
         self.replace_at_node(name, &old.at_node, &at_node);
+        match health_check {
+            Some(check) => drop(self.desired.health_checks.insert(name.clone(), check)),
+            None => drop(self.desired.health_checks.remove(name)),
+        }
         let groups = self.replace_groups(&old.groups, groups, changed);
         changed.findings.insert(name.clone(), findings);
         if self.model.entries.contains_key(name) {

@@ -9,6 +9,7 @@ use foldhash::HashSet;
 use super::claims::{Claim, Claims, NodePort};
 use super::desired::{Group, GroupKey, Target, Traffic};
 use super::frontends::{Frontends, OfGroup};
+use super::health::{self, HealthCheck};
 use super::held::Held;
 use super::policy::{Policy, categorize};
 use crate::config::SourceRanges;
@@ -30,6 +31,7 @@ pub(super) struct View<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub(super) groups: BTreeMap<GroupKey, Group>,
+    pub(super) health_check: Option<HealthCheck>,
     /// All that is wrong with the Service and its slices.
     pub(super) findings: Vec<Finding>,
     /// Ports at this node's own addresses among its endpoints: if one becomes or ceases to be a
@@ -45,6 +47,7 @@ pub(super) fn plan(entry: &Entry, view: &View<'_>) -> Plan {
     let mut plan = Plan::default();
     if let Some(service) = &entry.service {
         plan.findings.extend(service.findings.iter().cloned());
+        plan.health_check = health::check(service, &entry.slices, view.node_name);
         for port in &service.ports {
             plan.port(service, port, &entry.slices, view);
         }

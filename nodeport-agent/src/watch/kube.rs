@@ -101,7 +101,11 @@ pub(super) async fn node(client: Client, name: Arc<str>, store: Arc<Store>) {
                 }
                 store.list_node();
             }
-            Event::Delete(_) => store.set_problems("node", vec![missing(&name)]),
+            Event::Delete(node) => {
+                // Its last state tells whether it was to go.
+                store.set_node(Arc::new(Node::new(&node, Origin::Api)));
+                store.set_problems("node", vec![missing(&name)]);
+            }
         }
     }
 }

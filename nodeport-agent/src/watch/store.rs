@@ -28,6 +28,8 @@ pub struct Snapshot {
     pub update: Update,
     /// All objects there are have been read. Otherwise what is missing may only not be known.
     pub complete: bool,
+    /// When the oldest of the changes came, if there are any.
+    pub since: Option<Instant>,
     /// What is wrong with the source itself.
     pub problems: Vec<Finding>,
 }
@@ -40,6 +42,8 @@ struct Inner {
     homes: HashMap<Name, Name>,
     node: Option<Arc<Node>>,
     changed: HashSet<Name>,
+    /// When the oldest of these changes came.
+    changed_at: Option<Instant>,
     problems: BTreeMap<&'static str, Vec<Finding>>,
     services_listed: bool,
     slices_listed: bool,
@@ -48,6 +52,8 @@ struct Inner {
     /// When the Node is waited for no longer.
     limit: Option<Instant>,
     incomplete: bool,
+    /// The first changes have been taken.
+    taken: bool,
 }
 
 impl Store {
@@ -69,11 +75,13 @@ impl Store {
         if !inner.is_listed(now) {
             return None;
         }
+        inner.taken = true;
         let changed = std::mem::take(&mut inner.changed);
         let entries = changed.into_iter().map(|name| (name.clone(), inner.entry(&name))).collect();
         Some(Snapshot {
             update: Update { node: inner.node.clone(), entries },
             complete: !inner.incomplete,
+            since: inner.changed_at.take(),
             problems: inner.all_problems(),
         })
     }
@@ -83,6 +91,14 @@ impl Store {
     pub fn wake_at(&self) -> Option<Instant> {
         let inner = self.lock();
         inner.limit.filter(|_| !inner.node_listed)
+    }
+
+    /// Since when changes wait to be taken. Before all is listed none does: there is nothing to hold
+    /// them against.
+    #[must_use]
+    pub fn waiting_since(&self) -> Option<Instant> {
+        let inner = self.lock();
+        inner.changed_at.filter(|_| inner.taken)
     }
 
     /// What is wrong with the source itself.
@@ -157,7 +173,12 @@ impl Store {
     }
 
     fn write(&self, change: impl FnOnce(&mut Inner)) {
-        change(&mut self.lock());
+        let mut inner = self.lock();
+        change(&mut inner);
+        if !inner.changed.is_empty() {
+            inner.changed_at.get_or_insert_with(Instant::now);
+        }
+        drop(inner);
         self.wake.notify_one();
     }
 

@@ -13,6 +13,7 @@ use nodeport_agent::config::{
     Serves, Sizes, Source, SourceRanges, Timeouts,
 };
 use nodeport_agent::dataplane::status::{self, DeviceMode, DeviceStatus};
+use nodeport_agent::health::Ports;
 use nodeport_common::abi::LAYOUT_VERSION;
 
 pub(crate) struct World {
@@ -84,6 +85,7 @@ impl World {
             local_mode: LocalMode::Auto,
             no_backend: NoBackend::Refuse,
             host_listeners: HostListeners::Serve,
+            health: Ports { own: None, services: false },
             snat_ports: PortRange::new(10_000, 10_099).unwrap(),
             seed: 1,
             sizes: Sizes { flows: 4_096, slots: 65_536, fragments: 64 },
