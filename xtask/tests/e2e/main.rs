@@ -10,6 +10,7 @@ mod fast;
 mod flood;
 mod fragments;
 mod frontends;
+mod health;
 mod lifecycle;
 mod listeners;
 mod load;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         paths::CASES,
         rules::CASES,
         frontends::CASES,
+        health::CASES,
         fast::CASES,
         fragments::CASES,
         load::CASES,
