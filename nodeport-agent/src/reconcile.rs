@@ -2,6 +2,7 @@
 
 mod events;
 mod listeners;
+mod ports;
 mod seed;
 mod services;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use nodeport_common::abi::LAYOUT_VERSION;
 use tracing::{debug, error, info, warn};
 
 use crate::config::HostListeners;
+use crate::dataplane::PortReport;
 use crate::events::Events;
 use crate::health::Health;
 use crate::listeners::Watch;
@@ -38,6 +40,7 @@ pub struct Reconciler {
     listeners: Listeners,
     failures: BTreeMap<Subject, String>,
     health: Arc<Health>,
+    ports: Arc<PortReport>,
     node_name: Arc<str>,
     events: Events,
     started: bool,
@@ -60,6 +63,7 @@ impl Reconciler {
             services: Services::default(),
             listeners: Listeners::new(None, HostListeners::Ignore),
             failures: BTreeMap::new(),
+            ports: Arc::default(),
             node_name,
             events: Events::default(),
             started: false,
@@ -89,6 +93,7 @@ impl Reconciler {
 
     /// Takes a step. It needs no reason: without a change there is nothing to do.
     pub fn step(&mut self, now: Instant) {
+        self.heed_ports();
         let Some(Snapshot { update, complete, since, problems }) = self.store.take(now) else {
             // Why nothing is listed yet is worth knowing all the more.
             self.note(Scope::Source, self.store.problems());

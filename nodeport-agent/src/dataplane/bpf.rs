@@ -17,6 +17,7 @@ use super::counters::Counters;
 use super::maps::{Hash, hash, shared};
 use super::pins::{Lock, Pins};
 use super::ranges::Ranges;
+use super::snat_ports::{self, PortReport};
 use super::sys::{self, SharedArray};
 use super::wire::Wire;
 use super::worker::Worker;
@@ -36,16 +37,17 @@ pub struct Bpf {
 #[derive(Debug)]
 pub(super) struct Attached {
     // In this order: threads end before others may have the maps.
-    workers: OnceLock<[Worker; 2]>,
+    workers: OnceLock<[Worker; 3]>,
+    pub(super) ports: Arc<snat_ports::Board>,
     _lock: Lock,
 }
 
 impl Attached {
-    pub(super) const fn new(lock: Lock) -> Self {
-        Self { workers: OnceLock::new(), _lock: lock }
+    pub(super) fn new(lock: Lock) -> Self {
+        Self { workers: OnceLock::new(), ports: Arc::default(), _lock: lock }
     }
 
-    pub(super) fn set(&self, workers: [Worker; 2]) {
+    pub(super) fn set(&self, workers: [Worker; 3]) {
         // It is set once: who attaches is used up by that.
         let _ = self.workers.set(workers);
     }
@@ -89,6 +91,10 @@ impl Dataplane for Bpf {
         // Before they run there is nothing that could have ended.
         self.attached.workers.get().into_iter().flatten().try_for_each(Worker::check)?;
         Ok(())
+    }
+
+    fn port_report(&self) -> Arc<PortReport> {
+        self.attached.ports.read()
     }
 
     fn begin_barrier(&mut self) {

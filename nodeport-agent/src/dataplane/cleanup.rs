@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use super::attach::Hook;
 use super::filters::Filters;
 use super::pins::Pins;
-use super::{net, preflight, status, sys};
+use super::{net, preflight, reserve, status, sys};
 use crate::config::{Instance, RUN_DIR};
 use crate::state_file;
 
@@ -34,6 +34,7 @@ pub fn cleanup(instance: &Instance) -> anyhow::Result<Vec<String>> {
     }
     detach_filters(instance, &mut removed)?;
     pins.remove_all(&mut |path| removed.push(format!("removed {}", path.display())))?;
+    removed.extend(reserve::restore(&instance.run_dir)?);
     remove_run_dir(instance, &mut removed)?;
     drop(lock);
     Ok(removed)

@@ -1,6 +1,5 @@
 //! The settings of the data path, which programs read from memory.
 
-use std::fs;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::ensure;
@@ -18,10 +17,6 @@ use crate::config::{Config, LocalMode, NoBackend, PortRange};
 const ERRORS_PER_SECOND: u32 = 1_000;
 /// What is wrong with a map in which nothing can be set.
 const NO_ELEMENT: &str = "the map control has no element";
-/// Ports that the kernel gives to the node's own connections.
-const LOCAL_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
-/// Ports among them that it keeps free.
-const RESERVED_PORTS: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 
 /// The settings.
 #[derive(Debug)]
@@ -115,35 +110,6 @@ pub(super) fn mark_snat_ports(ports: &SharedArray<PortLine>, range: PortRange) {
     }
 }
 
-/// Warns if the kernel may give SNAT ports to the node's own connections.
-pub(super) fn check_local_ports(range: PortRange) {
-    // Where these files are hidden, there is nothing to compare with.
-    let read = |path| fs::read_to_string(path).unwrap_or_default();
-    let (local, reserved) = (read(LOCAL_PORTS), read(RESERVED_PORTS));
-    if let Some(port) = shared_port(range, &local, &reserved) {
-        tracing::warn!(
-            "--snat-ports {range}: the kernel may give port {port} to connections of the node's \
-             own, whose answers would be taken for ours; choose a range outside {LOCAL_PORTS} \
-             ({}), or keep it free with `sysctl net.ipv4.ip_local_reserved_ports={range}`",
-            local.split_whitespace().collect::<Vec<_>>().join("-")
-        );
-    }
-}
-
-/// A port in the range that the kernel may give away.
-fn shared_port(range: PortRange, local: &str, reserved: &str) -> Option<u16> {
-    let mut bounds = local.split_whitespace().filter_map(|bound| bound.parse::<u16>().ok());
-    let local = bounds.next()?..=bounds.next()?;
-    let reserved: Vec<_> = reserved.trim().split(',').filter_map(port_or_range).collect();
-    let is_free = |port: &u16| !reserved.iter().any(|range| range.contains(port));
-    range.ports().find(|port| local.contains(port) && is_free(port))
-}
-
-fn port_or_range(text: &str) -> Option<std::ops::RangeInclusive<u16>> {
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    Some(first.parse().ok()?..=last.parse().ok()?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,19 +120,5 @@ mod tests {
         assert_eq!(following(7), 8);
         assert_eq!(following(u32::MAX), 1);
         assert_eq!(following(0xffff), 0x1_0001);
-    }
-
-    #[test]
-    fn ports_that_the_kernel_gives_away_are_found() {
-        let range = PortRange::new(10_000, 29_999).unwrap();
-        for (local, reserved, shared) in [
-            ("32768\t60999\n", "\n", None),
-            ("20000 60999", "", Some(20_000)),
-            ("1024 65535", "10000-29999", None),
-            ("1024 65535", "80,10000-20000,20002", Some(20_001)),
-            ("", "", None),
-        ] {
-            assert_eq!(shared_port(range, local, reserved), shared, "{local:?} {reserved:?}");
-        }
     }
 }

@@ -23,6 +23,8 @@ pub(crate) mod pins;
 mod pods;
 mod preflight;
 mod ranges;
+mod reserve;
+pub(crate) mod snat_ports;
 pub mod status;
 #[expect(unsafe_code, reason = "system calls, and memory shared with the kernel")]
 pub(crate) mod sys;
@@ -33,9 +35,11 @@ pub use cleanup::cleanup;
 pub use object::is_built_in;
 pub use open::{Opening, begin, open, open_on};
 pub use preflight::Kernel;
+pub use snat_ports::{PortReport, Scarce};
 pub(crate) use sys::wire;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use nodeport_common::abi::{Addr4, Addr6, Backend, Frontend, FrontendKey};
@@ -147,6 +151,11 @@ pub trait Dataplane: Send {
     /// If a part of it has ended, which none should: only a new start helps.
     fn check(&self) -> anyhow::Result<()> {
         Ok(())
+    }
+
+    /// What is known of SNAT ports; of none, if nobody watches over them.
+    fn port_report(&self) -> Arc<PortReport> {
+        Arc::default()
     }
 
     /// Begins what [`Op::Barrier`] does, without waiting for it: after its end, what was replaced

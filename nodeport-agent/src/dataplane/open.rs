@@ -23,6 +23,8 @@ use super::overload::Overload;
 use super::pins::{self, Pins};
 use super::pods::Pods;
 use super::preflight::{self, Kernel};
+use super::reserve::Reservation;
+use super::snat_ports;
 use super::sys::Jiffies;
 use crate::config::Config;
 
@@ -63,7 +65,6 @@ fn begin_on(config: &Config, kernel: Kernel) -> anyhow::Result<(Bpf, Opening)> {
     let lock = pins.lock()?;
     let is_new = pins.make()?;
     let begun = unless_failed(&pins, is_new, || {
-        control::check_local_ports(config.snat_ports);
         let ebpf = make_maps(&pins, &config.sizes)?;
         let control = Arc::new(Control::open(&pins)?);
         let tables = Tables::open(&pins, control.clone())?;
@@ -124,6 +125,9 @@ impl Opening {
         let clock = Jiffies::load().context("loading the program that reads the clock")?;
         control.prepare(&config, &clock, kernel.fib_source)?;
         fragments::prepare(&pins, config.fragment_timeout, control.read().hz)?;
+        let reservation =
+            Reservation::new(vec![config.snat_ports, config.node_ports], &config.instance.run_dir);
+        let ports = snat_ports::Watching::new(&pins, reservation, attached.ports.clone());
         let overload = Overload::open(&pins, config.instance.clone())?;
         let limits = limits(&config.timeouts, control.read().hz);
         let sweeping = Sweeping::open(&pins, expire, limits, overload)?;
@@ -142,7 +146,8 @@ impl Opening {
         following.begin()?;
         pins.remove_other_layouts()?;
         let sweeper = sweeping.start()?;
-        attached.set([following.start(listener)?, sweeper]);
+        let ports = ports.start()?;
+        attached.set([following.start(listener)?, sweeper, ports]);
         Ok(())
     }
 }

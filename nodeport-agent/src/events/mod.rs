@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 
 use crate::telemetry::Scope;
 use ledger::Ledger;
+pub(crate) use remark::{RESERVED, SOURCE_PORTS};
 pub use remark::{Regarding, Remark, Uids};
 
 /// A part of what is wrong that is said at once and replaces what was said of it before.

@@ -118,6 +118,11 @@ fn of_service(name: &Name, uids: Uids<'_>) -> Regarding {
 /// kube-proxy's own word and action are kept for it: people have alerts on them.
 const HEALTH_CHECK: &str = "spec.healthCheckNodePort";
 
+/// What a finding is about that the ports to a backend are scarce.
+pub(crate) const SOURCE_PORTS: &str = "source ports";
+/// What a finding is about that ports could not be reserved.
+pub(crate) const RESERVED: &str = "net.ipv4.ip_local_reserved_ports";
+
 /// A word for what a field's being wrong comes to.
 fn reason(kind: Kind, field: &str) -> &'static str {
     const OF_SERVICE: [(&str, &str); 5] = [
@@ -129,6 +134,8 @@ fn reason(kind: Kind, field: &str) -> &'static str {
     ];
     match kind {
         Kind::Service if field == HEALTH_CHECK => "FailedToStartServiceHealthcheck",
+        Kind::Service if field == SOURCE_PORTS => "SourcePortsScarce",
+        Kind::Node if field == RESERVED => "PortsNotReserved",
         Kind::Service if field.ends_with(".protocol") => "ProtocolNotSupported",
         Kind::Service if field.ends_with(".nodePort") => "NodePortConflict",
         Kind::Service => OF_SERVICE
@@ -221,7 +228,9 @@ mod tests {
                 "web u-1",
             ),
             (Kind::EndpointSlice, "web-1", "addressType", "EndpointSliceNotUsable", "web u-1"),
+            (Kind::Service, "web", SOURCE_PORTS, "SourcePortsScarce", "web u-1"),
             (Kind::Node, "n1", "status.addresses", "NodeNotUsable", "n1 n1"),
+            (Kind::Node, "n1", RESERVED, "PortsNotReserved", "n1 n1"),
         ] {
             let found = finding(kind, object, field);
             let remark = Remark::of_finding(&found, Some(&web), &uids).unwrap();

@@ -12,6 +12,7 @@ mod view;
 use crate::args::Output;
 use crate::config::Instance;
 use view::View;
+pub(crate) use view::protocol;
 
 /// What can be shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,8 @@
 //! `nodeport-agent status`.
 
-use std::net::SocketAddr;
+use std::borrow::Cow;
+use std::cmp::Reverse;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd as _;
 
 use anyhow::Context as _;
@@ -13,14 +15,18 @@ use serde::Serialize;
 use super::output::{Cells, Row, Shown, table};
 use super::services;
 use super::table::Table;
-use super::view::{InFamily, View};
+use super::view::{InFamily, View, protocol};
 use crate::dataplane::attach::Hook;
 use crate::dataplane::fragments;
 use crate::dataplane::maps::{open, read_all};
+use crate::dataplane::snat_ports::{self, Use};
 use crate::dataplane::status::{self, DeviceMode, DeviceStatus};
 use crate::dataplane::sys;
 use crate::listeners::{HostListener, Outcome};
 use crate::state_file::State;
+
+/// So many backends are shown with the ports that are in use towards them.
+const BUSIEST: usize = 10;
 
 /// How an instance is.
 #[derive(Debug, Serialize)]
@@ -40,6 +46,8 @@ pub(super) struct Status {
     devices: Vec<DeviceStatus>,
     programs: Vec<Attachment>,
     maps: Vec<Fill>,
+    /// Backends towards which most SNAT ports are in use.
+    ports_in_use: Vec<PortsInUse>,
     counters: Vec<Counter>,
     /// Writes to the maps since the agent was started, if that is known; the slots of a table are
     /// one.
@@ -73,6 +81,17 @@ struct Fill {
     /// Of a table of flows, the halves whose flow has proved itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     established: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct PortsInUse {
+    backend: SocketAddr,
+    protocol: Cow<'static, str>,
+    /// The node's address that the backend sees.
+    source: IpAddr,
+    service: String,
+    ports: u32,
+    of: u16,
 }
 
 #[derive(Debug, Serialize)]
@@ -111,6 +130,7 @@ pub(super) fn status(view: &View) -> anyhow::Result<Status> {
         devices: status::read(&view.instance.run_dir)?,
         programs: programs(view)?,
         maps: fills(view)?,
+        ports_in_use: ports_in_use(view)?,
         counters: counters(view)?,
         map_writes: state.as_ref().map(|state| state.map_writes),
         drops: drops(view)?,
@@ -201,6 +221,20 @@ fn used_slots(view: &View) -> anyhow::Result<u64> {
     Ok(regions.into_iter().map(|(_, len)| u64::from(len)).sum())
 }
 
+fn ports_in_use(view: &View) -> anyhow::Result<Vec<PortsInUse>> {
+    let mut uses = snat_ports::in_use(&view.pins)?;
+    uses.sort_by_key(|one| (Reverse(one.ports), one.to));
+    let row = |Use { to, service, ports }| PortsInUse {
+        backend: to.backend,
+        protocol: protocol(to.protocol),
+        source: to.source,
+        service: view.names.service(service).into_owned(),
+        ports,
+        of: view.control.snat_count,
+    };
+    Ok(uses.into_iter().take(BUSIEST).map(row).collect())
+}
+
 fn counters(view: &View) -> anyhow::Result<Vec<Counter>> {
     let counter = |reason: &Reason| {
         Ok(Counter {
@@ -253,6 +287,7 @@ impl Shown for Status {
         section(&mut text, "Interfaces", &self.devices);
         section(&mut text, "Programs", &self.programs);
         section(&mut text, "Maps", &self.maps);
+        section(&mut text, "Source ports in use, by backend", &self.ports_in_use);
         let counted: Vec<&Counter> =
             self.counters.iter().filter(|counter| counter.packets > 0).collect();
         section(&mut text, "Packets not simply forwarded", &counted);
@@ -327,6 +362,25 @@ impl Row for Fill {
             self.max_entries.to_string(),
             format!("{share:.1}%"),
             self.established.map(|count| count.to_string()).unwrap_or_default(),
+        ]);
+    }
+}
+
+impl Row for PortsInUse {
+    const TITLES: &'static [&'static str] =
+        &["BACKEND", "PROTO", "SOURCE", "SERVICE", "PORTS", "OF", "FULL"];
+
+    fn add_to(&self, cells: &mut Cells) {
+        let Self { backend, protocol, source, service, ports, of } = self;
+        let share = f64::from(*ports) * 100.0 / f64::from((*of).max(1));
+        cells.texts([
+            backend.to_string(),
+            protocol.to_string(),
+            source.to_string(),
+            service.clone(),
+            ports.to_string(),
+            of.to_string(),
+            format!("{share:.1}%"),
         ]);
     }
 }

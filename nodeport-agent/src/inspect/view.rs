@@ -137,7 +137,7 @@ impl View {
 }
 
 /// The name of a protocol number.
-pub(super) fn protocol(number: u8) -> Cow<'static, str> {
+pub(crate) fn protocol(number: u8) -> Cow<'static, str> {
     match number {
         abi::IPPROTO_TCP => Cow::Borrowed("TCP"),
         abi::IPPROTO_UDP => Cow::Borrowed("UDP"),

@@ -18,7 +18,7 @@ impl Reconciler {
         let Some(findings) = told else { return };
         let service = match &scope {
             Scope::Service(name) => Some(name),
-            Scope::Source | Scope::Node => None,
+            Scope::Source | Scope::Node | Scope::Ports => None,
         };
         let remark = |finding| Remark::of_finding(finding, service, &|name| self.uid(name));
         let remarks = findings.iter().filter_map(remark).collect();

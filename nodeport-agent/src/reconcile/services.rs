@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use nodeport_common::abi::BACKEND_DRAINING;
 
+use crate::model::Name;
 use crate::plan::{Desired, Group, GroupKey};
 use crate::state_file::{Backend, Frontend, Service};
 use crate::sync::{Member, Sync};
@@ -24,8 +25,20 @@ impl Services {
         self.outdated.extend(groups);
     }
 
+    /// The Service whose port has this id.
+    pub(super) fn name(&mut self, id: u32, desired: &Desired, sync: &Sync) -> Option<Name> {
+        self.renew(desired, sync);
+        let found = self.told.values().find(|service| service.id == id);
+        found.map(|service| service.service.clone())
+    }
+
     /// All of them.
     pub(super) fn all(&mut self, desired: &Desired, sync: &Sync) -> Vec<Arc<Service>> {
+        self.renew(desired, sync);
+        self.told.values().cloned().collect()
+    }
+
+    fn renew(&mut self, desired: &Desired, sync: &Sync) {
         for key in std::mem::take(&mut self.outdated) {
             let now = desired.groups.get(&key).and_then(|group| service(&key, group, sync));
             match now {
@@ -33,7 +46,6 @@ impl Services {
                 None => self.told.remove(&key),
             };
         }
-        self.told.values().cloned().collect()
     }
 }
 

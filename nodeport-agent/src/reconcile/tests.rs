@@ -1,9 +1,11 @@
 //! Steps from a store that is filled by hand, against the maps in memory.
 
+use nodeport_common::abi::IPPROTO_TCP;
 use serde_json::json;
 
 use super::*;
-use crate::dataplane::Op;
+use crate::dataplane::snat_ports::Key;
+use crate::dataplane::{Op, Scarce};
 use crate::model::testing::{name, ready, service, slice};
 use crate::plan::seed::of_uid;
 use crate::sync::fake::Fake;
@@ -119,4 +121,32 @@ fn a_seed_that_cannot_be_written_is_tried_again() {
     agent.step(Instant::now() + std::time::Duration::from_secs(5));
     assert_eq!(fake.maps().seed, of_uid(UID).unwrap());
     assert!(agent.failures.is_empty());
+}
+
+#[test]
+fn scarce_ports_are_a_finding_about_their_service_as_long_as_they_are() {
+    let fake = Fake::new(1 << 16);
+    let mut agent = begun(&listed(None), of_cluster(None), &fake);
+    let told = |agent: &mut Reconciler| {
+        agent.step(Instant::now());
+        let state = agent.take_state()?;
+        Some(state.findings.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    let id = agent.take_state().unwrap().services[0].id;
+    assert_eq!(told(&mut agent), None);
+    let to = Key {
+        backend: "10.0.0.1:8080".parse().unwrap(),
+        source: "10.1.0.1".parse().unwrap(),
+        protocol: IPPROTO_TCP,
+    };
+    let (scarce, unreserved) = (vec![Scarce { service: id, to }], Some("why".to_owned()));
+    let report = PortReport { ports: 1_000, scarce, unreserved };
+    fake.maps().port_report = Arc::new(report.clone());
+    let findings = told(&mut agent).unwrap();
+    assert!(findings[0].starts_with("Service default/web: most of the 1000 "), "{findings:?}");
+    assert!(findings[0].contains("to the backend 10.0.0.1:8080/TCP"), "{findings:?}");
+    assert!(findings[1].starts_with("Node ") && findings[1].ends_with(": why"), "{findings:?}");
+    assert_eq!(told(&mut agent), None, "nothing is new");
+    fake.maps().port_report = Arc::new(PortReport { scarce: Vec::new(), ..report });
+    assert_eq!(told(&mut agent).unwrap().len(), 1);
 }

@@ -1,6 +1,8 @@
 //! Counts what is written to the maps.
 
-use crate::dataplane::{Dataplane, Failure, Observed, Op};
+use std::sync::Arc;
+
+use crate::dataplane::{Dataplane, Failure, Observed, Op, PortReport};
 
 /// The kernel side, with a count of the writes to it that succeeded.
 pub(super) struct Counted {
@@ -34,6 +36,10 @@ impl Dataplane for Counted {
 
     fn check(&self) -> anyhow::Result<()> {
         self.inner.check()
+    }
+
+    fn port_report(&self) -> Arc<PortReport> {
+        self.inner.port_report()
     }
 
     fn begin_barrier(&mut self) {

@@ -11,7 +11,7 @@ use nodeport_common::abi::{
     PORT_BACKEND, PORT_FRONTEND,
 };
 
-use crate::dataplane::{Dataplane, Failure, Observed, Op};
+use crate::dataplane::{Dataplane, Failure, Observed, Op, PortReport};
 
 /// Which writes fail.
 pub(crate) type Fault = Box<dyn FnMut(&Op) -> bool + Send>;
@@ -38,6 +38,8 @@ pub(crate) struct Maps {
     pub(crate) slots: Vec<u32>,
     /// All writes so far.
     pub(crate) written: Vec<Op>,
+    /// What is said of SNAT ports.
+    pub(crate) port_report: Arc<PortReport>,
     /// Decides which writes fail.
     pub(crate) fault: Fault,
     /// Tables that were replaced since the last barrier: a packet may be reading them, and the
@@ -69,6 +71,7 @@ impl Fake {
             counted: BTreeMap::new(),
             slots: vec![0; slots],
             written: Vec::new(),
+            port_report: Arc::default(),
             fault: Box::new(|_| false),
             replaced: Vec::new(),
             barrier: None,
@@ -118,6 +121,10 @@ impl Dataplane for Fake {
 
     fn slot_capacity(&self) -> u32 {
         self.maps().slots.len() as u32
+    }
+
+    fn port_report(&self) -> Arc<PortReport> {
+        self.maps().port_report.clone()
     }
 
     fn begin_barrier(&mut self) {

@@ -27,6 +27,7 @@ mod tidy;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use batch::Subject;
@@ -37,7 +38,7 @@ use nodeport_common::abi::BACKEND_GONE;
 use retry::Retries;
 use state::State;
 
-use crate::dataplane::Dataplane;
+use crate::dataplane::{Dataplane, PortReport};
 use crate::plan::{Desired, GroupKey};
 
 /// How long what was replaced waits for more of its kind before one barrier serves all.
@@ -139,6 +140,11 @@ impl Sync {
     /// If something has ended.
     pub fn check(&self) -> anyhow::Result<()> {
         self.dataplane.check()
+    }
+
+    /// See [`Dataplane::port_report`].
+    pub(crate) fn port_report(&self) -> Arc<PortReport> {
+        self.dataplane.port_report()
     }
 
     /// Writes to the maps since the start. The slots of a table are one.

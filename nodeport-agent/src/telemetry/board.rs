@@ -14,6 +14,8 @@ pub enum Scope {
     Source,
     /// This machine's node.
     Node,
+    /// The ports by which backends know us.
+    Ports,
     /// A service and its slices.
     Service(Name),
 }

@@ -8,5 +8,6 @@ mod listeners;
 mod look;
 mod maps;
 mod pods;
+mod reserve;
 mod way;
 mod world;
