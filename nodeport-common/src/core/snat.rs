@@ -13,7 +13,7 @@ use crate::abi::{Control, FLOW_LOCAL, FLOW_PROVED, Flow, FlowKey, FlowState, Por
 
 /// Ports that are tried before we give up. With `n` of `m` ports taken by flows that live, all tries
 /// fail with probability `(n/m)^16`: less than one in ten million while a third is taken.
-const TRIES: u32 = 16;
+const TRIES: u32 = 32;
 
 /// The tries after which a flow that is over gives its port away: before, each port is likely to be
 /// free, and under a flood, which has taken all, each try costs a look-up.
