@@ -1,10 +1,12 @@
 //! `Env` and `Tables` over helpers and maps.
 
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64};
 use nodeport_common::abi::{
     Addr4, Addr6, Affinity, AffinityKey, Backend, Control, Flow, FlowKey, FlowState, Frontend,
-    FrontendKey, PORTS_PER_LINE, Reason, SLOTS_PER_LINE, ServiceStats, SourceRange, Tags,
+    FrontendKey, Load, PORTS_PER_LINE, Reason, SLOTS_PER_LINE, ServiceStats, SourceRange, Tags,
 };
 use nodeport_common::core::env::{Env, Hook, Inserted, Route, Step, Stepped, Tables};
 use nodeport_common::core::family::{V4, V6};
@@ -15,6 +17,9 @@ use nodeport_common::core::work::Work;
 use crate::maps;
 use crate::route::{self, RouteContext};
 use crate::table::{MapFlow, Table};
+
+/// What is counted is ordered by nothing.
+const RELAXED: AtomicOrdering = AtomicOrdering::Relaxed;
 
 /// The kernel around a program at `HOOK` (a [`Hook`], as a number).
 #[derive(Clone, Copy)]
@@ -118,7 +123,7 @@ impl<C: RouteContext, const HOOK: u8> Env for Kernel<C, HOOK> {
 }
 
 macro_rules! tables {
-    ($family:ty, $addr:ty, $frontends:ident, $ranges:ident, $affinity:ident, $backends:ident, $node_addrs:ident, $work:ident) => {
+    ($family:ty, $addr:ty, $frontends:ident, $ranges:ident, $affinity:ident, $backends:ident, $loads:ident, $node_addrs:ident, $work:ident) => {
         impl<C: RouteContext, const HOOK: u8> Tables<$family> for Kernel<C, HOOK> {
             type Flow<'a>
                 = MapFlow<$family>
@@ -212,6 +217,20 @@ macro_rules! tables {
             }
 
             #[inline(always)]
+            fn load(&self, index: u32) -> Load {
+                maps::$loads.get(index).copied().unwrap_or_default()
+            }
+
+            #[inline(always)]
+            fn note_opened(&self, index: u32) {
+                if let Some(load) = maps::$loads.get_ptr_mut(index) {
+                    // SAFETY: the pointer is to an element of an array map, whose words are aligned;
+                    // programs change this one by such additions alone.
+                    unsafe { atomic_xadd::<u32, u32, RELAXED>(&raw mut (*load).opened, 1) };
+                }
+            }
+
+            #[inline(always)]
             fn generation(&self, index: u32) -> Option<u32> {
                 maps::$backends.get(index).map(|backend| kept(backend.generation))
             }
@@ -235,5 +254,5 @@ macro_rules! tables {
     };
 }
 
-tables!(V4, Addr4, FRONTENDS4, RANGES4, AFFINITY4, BACKENDS4, NODE_ADDRS4, WORK4);
-tables!(V6, Addr6, FRONTENDS6, RANGES6, AFFINITY6, BACKENDS6, NODE_ADDRS6, WORK6);
+tables!(V4, Addr4, FRONTENDS4, RANGES4, AFFINITY4, BACKENDS4, LOADS4, NODE_ADDRS4, WORK4);
+tables!(V6, Addr6, FRONTENDS6, RANGES6, AFFINITY6, BACKENDS6, LOADS6, NODE_ADDRS6, WORK6);

@@ -5,7 +5,7 @@ use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, Progr
 use aya_ebpf::macros::btf_map;
 use nodeport_common::abi::{
     Addr4, Addr6, Affinity, AffinityKey, Backend, Control, DatagramSet, Device, ErrorBudget, Exit,
-    FlowDetails, FlowEntry4, FlowEntry6, Fragments, Frontend, FrontendKey, Heap, IndexLine,
+    FlowDetails, FlowEntry4, FlowEntry6, Fragments, Frontend, FrontendKey, Heap, IndexLine, Load,
     PortLine, Reason, ServiceStats, SlotLine, SourceRange, Waiting, maps,
 };
 use nodeport_common::core::work::Work;
@@ -53,6 +53,10 @@ pub(crate) static BACKENDS4: Array<Backend<Addr4>, { maps::BACKEND_ENTRIES }, SH
 #[btf_map(name = "backends6")]
 pub(crate) static BACKENDS6: Array<Backend<Addr6>, { maps::BACKEND_ENTRIES }, SHARED> =
     Array::new();
+#[btf_map(name = "loads4")]
+pub(crate) static LOADS4: Array<Load, { maps::BACKEND_ENTRIES }, SHARED> = Array::new();
+#[btf_map(name = "loads6")]
+pub(crate) static LOADS6: Array<Load, { maps::BACKEND_ENTRIES }, SHARED> = Array::new();
 #[btf_map(name = "slots")]
 pub(crate) static SLOTS: Array<SlotLine, { maps::SLOT_LINES }, SHARED> = Array::new();
 #[btf_map(name = "node_addrs4")]

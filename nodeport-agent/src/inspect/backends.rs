@@ -24,6 +24,8 @@ pub(super) struct BackendRow {
     state: &'static str,
     node: Option<String>,
     local: bool,
+    /// How much it takes beside the others; 0 for no new flows.
+    weight: u32,
     #[serde(flatten)]
     load: Load,
 }
@@ -39,8 +41,17 @@ struct Load {
 }
 
 impl Row for BackendRow {
-    const TITLES: &'static [&'static str] =
-        &["SERVICE", "BACKEND", "STATE", "NODE", "LOCAL", "FLOWS", "TO-BACKEND", "TO-CLIENT"];
+    const TITLES: &'static [&'static str] = &[
+        "SERVICE",
+        "BACKEND",
+        "STATE",
+        "NODE",
+        "LOCAL",
+        "WEIGHT",
+        "FLOWS",
+        "TO-BACKEND",
+        "TO-CLIENT",
+    ];
 
     fn add_to(&self, cells: &mut Cells) {
         cells.texts([
@@ -49,6 +60,7 @@ impl Row for BackendRow {
             self.state.to_owned(),
             self.node.clone().unwrap_or_else(|| "-".to_owned()),
             if self.local { "yes" } else { "no" }.to_owned(),
+            self.weight.to_string(),
             self.load.flows.to_string(),
             bytes(self.load.bytes_to_backend),
             bytes(self.load.bytes_to_client),
@@ -83,7 +95,7 @@ fn row<A: InFamily>(
     backend: &Backend<A>,
     loads: &BTreeMap<(u32, u32), Load>,
 ) -> BackendRow {
-    let Backend { address, port, flags, state, generation, pad: _ } = *backend;
+    let Backend { address, port, flags, state, generation, weight } = *backend;
     let name = view.names.backend(A::FAMILY, index, generation);
     BackendRow {
         service: name.map_or_else(|| "?".to_owned(), |name| name.service.clone()),
@@ -98,6 +110,7 @@ fn row<A: InFamily>(
         },
         node: name.and_then(|name| name.node.clone()),
         local: flags & BACKEND_LOCAL != 0,
+        weight,
         load: loads.get(&(index, kept(generation))).copied().unwrap_or_default(),
     }
 }

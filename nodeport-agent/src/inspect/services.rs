@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use nodeport_common::abi::{
-    Addr4, Addr6, BACKEND_DRAINING, BACKEND_USABLE, Backend, FRONTEND_YIELDS, FrontendKey, Plain,
+    Addr4, Addr6, BACKEND_DRAINING, BACKEND_USABLE, Backend, FRONTEND_LEAST, FRONTEND_RANDOM,
+    FRONTEND_YIELDS, FrontendKey, Plain,
 };
 use serde::Serialize;
 
 use super::output::{Cells, Row};
 use super::view::{InFamily, View, protocol};
+use crate::model::Algorithm;
 
 /// A service port in one family, as the maps have it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -22,6 +24,10 @@ pub(super) struct ServiceRow {
     frontends: Vec<String>,
     usable_backends: u32,
     draining_backends: u32,
+    /// How many backends have each weight; one that weighs nothing gets no new flows.
+    weights: BTreeMap<u32, u32>,
+    /// Which backend a new flow goes to.
+    algorithm: Algorithm,
     slots: u32,
     /// For how many seconds a client that opens no flow is known again; 0 for not at all.
     affinity_seconds: u32,
@@ -40,6 +46,8 @@ impl Row for ServiceRow {
         "FRONTENDS",
         "BACKENDS",
         "DRAINING",
+        "WEIGHTS",
+        "ALGORITHM",
         "OPENED",
         "NO-BACKEND",
         "NO-PORT",
@@ -54,6 +62,8 @@ impl Row for ServiceRow {
             self.frontends.join(" "),
             self.usable_backends.to_string(),
             self.draining_backends.to_string(),
+            weights(&self.weights),
+            self.algorithm.to_string(),
             self.flows_opened.to_string(),
             self.packets_without_backend.to_string(),
             self.flows_without_port.to_string(),
@@ -83,7 +93,7 @@ where
     FrontendKey<A>: Plain,
     Backend<A>: Plain,
 {
-    let backends = count_backends::<A>(view)?;
+    let backends = backends_by_name::<A>(view)?;
     let mut rows: BTreeMap<u32, ServiceRow> = BTreeMap::new();
     for (key, frontend) in view.frontends::<A>()? {
         let row = match rows.entry(frontend.service) {
@@ -97,6 +107,9 @@ where
             shown.push_str(" (left to a process)");
         }
         row.frontends.push(shown);
+        if frontend.flags & FRONTEND_YIELDS == 0 {
+            row.algorithm = algorithm(frontend.flags);
+        }
         row.slots = row.slots.max(frontend.slots_len);
         row.affinity_seconds = row.affinity_seconds.max(frontend.affinity);
     }
@@ -110,10 +123,11 @@ fn row<A: InFamily>(
     view: &View,
     id: u32,
     number: u8,
-    backends: &BTreeMap<String, [u32; 2]>,
+    backends: &BTreeMap<String, Backends>,
 ) -> anyhow::Result<ServiceRow> {
     let service = view.names.service(id).into_owned();
-    let [usable_backends, draining_backends] = backends.get(&service).copied().unwrap_or_default();
+    let Backends { usable, draining, weights } =
+        backends.get(&service).cloned().unwrap_or_default();
     let stats = view.counters.service(id)?;
     Ok(ServiceRow {
         service,
@@ -121,8 +135,10 @@ fn row<A: InFamily>(
         family: A::FAMILY.to_string(),
         protocol: protocol(number).into_owned(),
         frontends: Vec::new(),
-        usable_backends,
-        draining_backends,
+        usable_backends: usable,
+        draining_backends: draining,
+        weights,
+        algorithm: Algorithm::default(),
         slots: 0,
         affinity_seconds: 0,
         flows_opened: stats.opened,
@@ -133,22 +149,52 @@ fn row<A: InFamily>(
     })
 }
 
-/// Usable and draining backends, by the service port's name.
-fn count_backends<A: InFamily>(view: &View) -> anyhow::Result<BTreeMap<String, [u32; 2]>>
+/// The backends of a service port, counted.
+#[derive(Clone, Debug, Default)]
+struct Backends {
+    usable: u32,
+    draining: u32,
+    weights: BTreeMap<u32, u32>,
+}
+
+/// Backends by the service port's name.
+fn backends_by_name<A: InFamily>(view: &View) -> anyhow::Result<BTreeMap<String, Backends>>
 where
     Backend<A>: Plain,
 {
-    let mut counts: BTreeMap<String, [u32; 2]> = BTreeMap::new();
+    let mut counts: BTreeMap<String, Backends> = BTreeMap::new();
     for (index, backend) in view.backends::<A>()? {
         let Some(name) = view.names.backend(A::FAMILY, index, backend.generation) else { continue };
         let count = counts.entry(name.service.clone()).or_default();
         match backend.state {
-            BACKEND_USABLE => count[0] += 1,
-            BACKEND_DRAINING => count[1] += 1,
-            _ => {}
+            BACKEND_USABLE => count.usable += 1,
+            BACKEND_DRAINING => count.draining += 1,
+            _ => continue,
         }
+        *count.weights.entry(backend.weight).or_default() += 1;
     }
     Ok(counts)
+}
+
+/// The algorithm that a frontend with these flags has.
+const fn algorithm(flags: u32) -> Algorithm {
+    match flags {
+        _ if flags & FRONTEND_LEAST != 0 => Algorithm::Least,
+        _ if flags & FRONTEND_RANDOM != 0 => Algorithm::Random,
+        _ => Algorithm::Maglev,
+    }
+}
+
+/// `1x3 2x1`: one backend that weighs three, two that weigh one. Where all weigh the same, nothing
+/// is to be said.
+fn weights(weights: &BTreeMap<u32, u32>) -> String {
+    match weights.len() {
+        0 | 1 if !weights.contains_key(&0) => "-".to_owned(),
+        _ => {
+            let shown = weights.iter().rev().map(|(weight, count)| format!("{count}x{weight}"));
+            shown.collect::<Vec<_>>().join(" ")
+        }
+    }
 }
 
 fn shown(address: IpAddr, port: u16) -> String {
@@ -161,6 +207,33 @@ fn shown(address: IpAddr, port: u16) -> String {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn weights_are_shown_where_they_differ() {
+        for (weights, shown) in [
+            (&[][..], "-"),
+            (&[(1, 7)], "-"),
+            (&[(0, 2)], "2x0"),
+            (&[(1, 2), (3, 1), (0, 1)], "1x3 2x1 1x0"),
+        ] {
+            assert_eq!(super::weights(&weights.iter().copied().collect()), shown);
+        }
+    }
+
+    #[test]
+    fn an_algorithm_is_known_by_its_flag() {
+        use nodeport_common::abi::{FRONTEND_DROPS, FRONTEND_LEAST, FRONTEND_RANDOM};
+
+        use crate::model::Algorithm;
+
+        for (flags, algorithm) in [
+            (FRONTEND_DROPS, Algorithm::Maglev),
+            (FRONTEND_DROPS | FRONTEND_RANDOM, Algorithm::Random),
+            (FRONTEND_LEAST, Algorithm::Least),
+        ] {
+            assert_eq!(super::algorithm(flags), algorithm);
+        }
+    }
+
     #[test]
     fn any_node_address_is_called_node() {
         assert_eq!(super::shown([0; 4].into(), 30_007), "node:30007");

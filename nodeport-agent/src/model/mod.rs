@@ -4,6 +4,7 @@
 //! cannot be served is no error: it becomes a [`Finding`], and the rest of the object counts.
 
 pub mod address;
+mod annotations;
 mod exposure;
 mod finding;
 mod name;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 
+pub use annotations::{Algorithm, PREFIX as ANNOTATIONS, Weights};
 pub use exposure::{AddressKind, ServiceAddress};
 pub use finding::{Finding, Findings, Kind, Origin, Severity};
 pub use name::{Family, Name, PortName, Protocol};

@@ -81,6 +81,19 @@ pub(super) struct RawEndpoint<'a> {
     pub(super) hints: Option<RawHints<'a>>,
     #[serde(borrow)]
     pub(super) node_name: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) target_ref: Option<RawTarget<'a>>,
+    #[serde(borrow)]
+    pub(super) zone: Option<Text<'a>>,
+}
+
+/// The object that an endpoint is.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct RawTarget<'a> {
+    #[serde(borrow)]
+    pub(super) kind: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) name: Option<Text<'a>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -177,6 +190,11 @@ impl<'a> From<&'a discovery::Endpoint> for RawEndpoint<'a> {
             conditions,
             hints,
             node_name: endpoint.node_name.as_deref().map(Text::of),
+            target_ref: endpoint.target_ref.as_ref().map(|target| RawTarget {
+                kind: target.kind.as_deref().map(Text::of),
+                name: target.name.as_deref().map(Text::of),
+            }),
+            zone: endpoint.zone.as_deref().map(Text::of),
         }
     }
 }

@@ -7,8 +7,9 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
 
 use super::address::port as port_number;
+use super::annotations;
 use super::exposure::{self, ServiceAddress};
-use super::{Family, Finding, Findings, Kind, Name, Origin, Protocol};
+use super::{Algorithm, Family, Finding, Findings, Kind, Name, Origin, Protocol, Weights};
 use crate::config::{PortRange, Serves};
 
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
@@ -43,6 +44,10 @@ pub struct Service {
     pub internal_local: bool,
     /// For how many seconds a client that opens no flow is known again, if it shall be.
     pub affinity: Option<u32>,
+    /// Which endpoint a client gets that is not known.
+    pub algorithm: Algorithm,
+    /// How much its endpoints take beside each other.
+    pub weights: Weights,
     /// Its ports that clients can address.
     pub ports: Vec<ServicePort>,
     /// Its own addresses.
@@ -87,9 +92,11 @@ impl Service {
             true => ports(spec, rules, !addresses.is_empty(), &mut findings),
             false => Vec::new(),
         };
+        let annotated = service.metadata.annotations.as_ref().filter(|_| is_ours);
         ports.retain(|port| port.node_port.is_some() || !addresses.is_empty());
         if !ports.is_empty() {
             report_unserved(spec, &mut findings);
+            annotations::report_unknown(annotated, &mut findings);
         }
         Self {
             created: service.metadata.creation_timestamp.as_ref().map(|t| t.0.as_microsecond()),
@@ -102,6 +109,8 @@ impl Service {
                 true => health_check_port(spec, &mut findings),
                 false => None,
             },
+            algorithm: Algorithm::of(annotated, &mut findings),
+            weights: Weights::of(annotated, &mut findings),
             source_ranges: match ports.is_empty() {
                 true => None,
                 false => exposure::source_ranges(spec, &mut findings),

@@ -50,6 +50,10 @@ pub struct Endpoint {
     pub address: IpAddr,
     /// The node that it is on, if it is on one.
     pub node: Option<Arc<str>>,
+    /// The pod that it is, by name, if it is one.
+    pub pod: Option<Arc<str>>,
+    /// The zone it is in, if that is known.
+    pub zone: Option<Arc<str>>,
     /// It wants new connections.
     pub ready: bool,
     /// It answers, ready or not.
@@ -161,12 +165,19 @@ fn endpoint(
         position,
         address,
         node: endpoint.node_name.as_ref().map(|node| (*node.0).into()),
+        pod: pod(endpoint),
+        zone: endpoint.zone.as_ref().map(|zone| (*zone.0).into()),
         ready,
         serving: conditions.serving.unwrap_or(ready),
         terminating: conditions.terminating.unwrap_or(false),
         zones: names(hints.and_then(|hints| hints.for_zones.as_ref())),
         nodes: names(hints.and_then(|hints| hints.for_nodes.as_ref())),
     })
+}
+
+fn pod(endpoint: &RawEndpoint<'_>) -> Option<Arc<str>> {
+    let target = endpoint.target_ref.as_ref().filter(|it| text(it.kind.as_ref()) == "Pod")?;
+    target.name.as_ref().map(|name| (*name.0).into())
 }
 
 #[cfg(test)]

@@ -57,6 +57,9 @@ pub fn group(key: &GroupKey, group: &Group) -> Vec<Violation> {
     }
     ranges(key.family, group, &mut broken);
     targets("usable", &group.usable, key.family, &mut broken);
+    for target in group.usable.iter().filter(|target| target.weight == 0) {
+        broken.push(format!("{} is usable and weighs nothing", target.at));
+    }
     targets("lingering", &group.lingering, key.family, &mut broken);
     for target in &group.lingering {
         if group.usable.binary_search_by(|one| one.at.cmp(&target.at)).is_ok() {
@@ -96,7 +99,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::{Name, PortName, Protocol};
+    use crate::model::{Algorithm, Name, PortName, Protocol};
 
     fn key() -> GroupKey {
         let service = Name::new("default", "web");
@@ -105,7 +108,7 @@ mod tests {
     }
 
     fn target(at: &str) -> Target {
-        Target { at: at.parse().unwrap(), local: false, node: None }
+        Target { at: at.parse().unwrap(), local: false, node: None, weight: 1 }
     }
 
     fn good() -> Group {
@@ -117,6 +120,7 @@ mod tests {
             ranges: vec!["192.0.2.0/24".parse().unwrap()],
             frontends,
             affinity: 0,
+            algorithm: Algorithm::Maglev,
             yields: BTreeSet::new(),
             usable: vec![target("10.0.0.1:80"), target("10.0.0.2:80")],
             lingering: vec![target("10.0.0.3:80")],
@@ -132,7 +136,7 @@ mod tests {
     #[test]
     fn each_rule_is_checked() {
         type Break = (&'static str, fn(&mut Group));
-        let broken: [Break; 11] = [
+        let broken: [Break; 12] = [
             ("none of its frontends", |group| {
                 group.guarded = [FrontendAt::node_port(Family::V4, 1, Protocol::Tcp)].into();
             }),
@@ -151,6 +155,7 @@ mod tests {
             ("stands before", |group| group.usable.reverse()),
             ("no endpoint of its family", |group| group.usable = vec![target("[fd00::1]:80")]),
             ("no endpoint of its family", |group| group.usable = vec![target("10.0.0.1:0")]),
+            ("weighs nothing", |group| group.usable[0].weight = 0),
             ("usable and lingering", |group| group.lingering = group.usable.clone()),
         ];
         for (part, breaks) in broken {

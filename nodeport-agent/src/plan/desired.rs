@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::health::HealthCheck;
-use crate::model::{Family, Name, PortName, Protocol};
+use crate::model::{Algorithm, Family, Name, PortName, Protocol};
 
 /// The desired state of the data path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,6 +80,8 @@ pub struct Group {
     pub ranges: Vec<IpNet>,
     /// For how many seconds a client that opens no flow is known again; 0 for not at all.
     pub affinity: u32,
+    /// Which endpoint a client gets that is not known.
+    pub algorithm: Algorithm,
     /// Those of them that are left to a process of the node: they open no new flows.
     pub yields: BTreeSet<FrontendAt>,
     /// Endpoints that take new flows, sorted by address: the table is made of them.
@@ -148,4 +150,6 @@ pub struct Target {
     pub local: bool,
     /// The node it is on, if it is on one.
     pub node: Option<Arc<str>>,
+    /// How much it takes beside the others; 0 for no new flows.
+    pub weight: u32,
 }

@@ -9,6 +9,8 @@ fn endpoint(words: &str) -> Endpoint {
         position: 0,
         address: [10, 0, 0, 1].into(),
         node: None,
+        pod: None,
+        zone: None,
         ready: false,
         serving: false,
         terminating: false,

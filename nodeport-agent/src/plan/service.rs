@@ -169,10 +169,18 @@ fn group(
     found: &BTreeMap<SocketAddr, Found<'_>>,
     view: &View<'_>,
 ) -> Group {
-    let all: Vec<_> = found.values().map(|(_, endpoint)| *endpoint).collect();
+    // One that weighs nothing is to the rules as one that is not ready, and no last resort either.
+    let weighs = |endpoint: &&Endpoint| service.weights.weight(endpoint) > 0;
+    let all: Vec<_> = found.values().map(|(_, endpoint)| *endpoint).filter(weighs).collect();
     let (usable, any) = usable(&all, (service, port), traffic, view);
     let drops = any && usable.is_empty();
-    let targets = found.iter().map(|(at, (_, endpoint))| (target(*at, endpoint, view), *endpoint));
+    let target = |at, endpoint: &Endpoint| Target {
+        at,
+        local: is_local(endpoint, view),
+        node: endpoint.node.clone(),
+        weight: service.weights.weight(endpoint),
+    };
+    let targets = found.iter().map(|(at, (_, endpoint))| (target(*at, endpoint), *endpoint));
     let (usable, rest): (Vec<_>, Vec<_>) =
         targets.partition(|(_, endpoint)| usable.contains(&std::ptr::from_ref(*endpoint)));
     let lingering = rest.into_iter().filter(|(_, endpoint)| lingers(endpoint, port.protocol));
@@ -186,6 +194,7 @@ fn group(
         ranges,
         yields,
         affinity: service.affinity.unwrap_or(0),
+        algorithm: service.algorithm,
         lingering: lingering.map(|(target, _)| target).collect(),
         usable: usable.into_iter().map(|(target, _)| target).collect(),
         drops,
@@ -223,10 +232,6 @@ fn lingers(endpoint: &Endpoint, protocol: Protocol) -> bool {
 
 fn is_local(endpoint: &Endpoint, view: &View<'_>) -> bool {
     endpoint.node.as_ref() == Some(view.node_name)
-}
-
-fn target(at: SocketAddr, endpoint: &Endpoint, view: &View<'_>) -> Target {
-    Target { at, local: is_local(endpoint, view), node: endpoint.node.clone() }
 }
 
 /// Whether clients outside can address it.

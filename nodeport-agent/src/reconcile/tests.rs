@@ -143,7 +143,10 @@ fn scarce_ports_are_a_finding_about_their_service_as_long_as_they_are() {
     let report = PortReport { ports: 1_000, scarce, unreserved };
     fake.maps().port_report = Arc::new(report.clone());
     let findings = told(&mut agent).unwrap();
-    assert!(findings[0].starts_with("Service default/web: most of the 1000 "), "{findings:?}");
+    assert!(
+        findings[0].starts_with("Service default/web: source ports: most of the 1000 "),
+        "{findings:?}"
+    );
     assert!(findings[0].contains("to the backend 10.0.0.1:8080/TCP"), "{findings:?}");
     assert!(findings[1].starts_with("Node ") && findings[1].ends_with(": why"), "{findings:?}");
     assert_eq!(told(&mut agent), None, "nothing is new");

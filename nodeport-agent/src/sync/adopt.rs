@@ -12,7 +12,7 @@ use tracing::warn;
 use super::indices::Indices;
 use super::maps::BackendId;
 use super::ops::{self, BackendValue};
-use super::placed::{Placed, Table, slots};
+use super::placed::{Placed, Table, slots, unless_equal};
 use super::regions::Region;
 use super::state::{Services, State};
 use crate::dataplane::{Dataplane, Observed, Op};
@@ -197,7 +197,7 @@ impl State {
             {
                 found.service.get_or_insert(value.service);
                 found.placed.frontends.insert(*at);
-                self.claim_table(key.family, value, &mut adoption, &mut found.placed);
+                self.claim_table((key.family, group), value, &mut adoption, &mut found.placed);
             }
         }
         for target in group.usable.iter().chain(&group.lingering) {
@@ -213,7 +213,7 @@ impl State {
 
     fn claim_table(
         &self,
-        family: Family,
+        (family, group): (Family, &Group),
         value: Frontend,
         adoption: &mut Adoption,
         placed: &mut Placed,
@@ -227,13 +227,14 @@ impl State {
         let indices: BTreeSet<u32> = found.iter().copied().collect();
         let backends = self.claim_backends(family, &indices, adoption);
         let sorted: Vec<_> = backends.iter().map(|(at, index)| (*at, *index)).collect();
-        let exact = sorted.len() == indices.len() && slots(&sorted, self.seed) == found;
+        let weights = unless_equal(sorted.iter().map(|(at, _)| weight(group, *at)).collect());
+        let exact = sorted.len() == indices.len() && slots(&sorted, &weights, self.seed) == found;
         let order = match exact {
             true => sorted.iter().map(|(_, index)| *index).collect(),
             false => indices.into_iter().collect(),
         };
         placed.members.extend(backends);
-        placed.tables.push(Table { region, order, exact, used: true });
+        placed.tables.push(Table { region, order, weights, exact, used: true });
     }
 
     /// Those of the indices that are backends of their own, by address.
@@ -280,4 +281,11 @@ impl State {
         self.services.release_found();
         self.maps.ports.doubt_all();
     }
+}
+
+/// What a backend weighs that the table of a group may have been made of: what it weighs now. One that
+/// weighs nothing now was in the table with some other weight, so any will do.
+fn weight(group: &Group, at: SocketAddr) -> u32 {
+    let found = group.usable.binary_search_by(|target| target.at.cmp(&at));
+    found.ok().and_then(|position| group.usable.get(position)).map_or(1, |target| target.weight)
 }

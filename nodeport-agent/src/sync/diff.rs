@@ -6,16 +6,16 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 use nodeport_common::abi::{
-    BACKEND_USABLE, FRONTEND_DROPS, FRONTEND_GUARDED, FRONTEND_INTERNAL, FRONTEND_YIELDS, Frontend,
-    PORT_BACKEND, PORT_FRONTEND, maps,
+    BACKEND_USABLE, FRONTEND_DROPS, FRONTEND_GUARDED, FRONTEND_INTERNAL, FRONTEND_LEAST,
+    FRONTEND_RANDOM, FRONTEND_YIELDS, Frontend, PORT_BACKEND, PORT_FRONTEND, maps,
 };
 use nodeport_common::core::maglev::table_len;
 
 use super::maps::{BackendId, RangesOf};
 use super::ops::BackendValue;
-use super::placed::{Placed, Table, slots};
+use super::placed::{Placed, Table, slots, unless_equal};
 use super::state::State;
-use crate::model::Family;
+use crate::model::{Algorithm, Family};
 use crate::plan::{FrontendAt, Group, GroupKey, Target, Traffic};
 
 /// What must be written for one group, in the order of the fields. Backends that go are not
@@ -53,7 +53,7 @@ pub(super) struct NewTable {
 impl NewTable {
     /// Fills its slots: most of the work of a first round.
     pub(super) fn fill(&mut self, seed: u32) {
-        self.slots = slots(&self.backends, seed);
+        self.slots = slots(&self.backends, &self.table.weights, seed);
     }
 }
 
@@ -66,6 +66,7 @@ impl State {
         self.place(key, group)?;
         let mut change = Change::default();
         let mut order = Vec::with_capacity(group.usable.len());
+        let weights = unless_equal(group.usable.iter().map(|target| target.weight).collect());
         for target in &group.usable {
             let index = self.member(key, target.at)?;
             order.push((target.at, index));
@@ -75,7 +76,7 @@ impl State {
             // Nobody would read the table.
             order.clear();
         }
-        let (offset, len) = self.table(key, order, &mut change)?;
+        let (offset, len) = self.table(key, order, weights, &mut change)?;
         let service = self.groups.get(key).map_or(0, |placed| placed.service);
         change.cleared = Some(service).filter(|id| self.services.is_uncleared(*id));
         if !group.guarded.is_empty() {
@@ -144,26 +145,34 @@ impl State {
             Some(held) => held.generation,
             None => self.maps.next_generation(id),
         };
-        BackendValue { at: target.at, local: target.local, state, generation }
+        BackendValue {
+            at: target.at,
+            local: target.local,
+            state,
+            generation,
+            weight: target.weight,
+        }
     }
 
-    /// The table of these backends: the one that is there, or a new one in a free region.
+    /// The table of these backends with these weights: the one that is there, or a new one in a free region.
     fn table(
         &mut self,
         key: &GroupKey,
         backends: Vec<(SocketAddr, u32)>,
+        weights: Vec<u32>,
         change: &mut Change,
     ) -> Result<(u32, u32), Full> {
         if backends.is_empty() {
             return Ok((0, 0));
         }
         let order: Vec<_> = backends.iter().map(|(_, index)| *index).collect();
-        if let Some(table) = self.groups.get(key).and_then(|placed| placed.table(&order)) {
+        if let Some(table) = self.groups.get(key).and_then(|placed| placed.table(&order, &weights))
+        {
             return Ok((table.region.offset, table.region.len));
         }
         let len = table_len(backends.len());
         let region = self.regions.take(len).ok_or(Full::Slots(len))?;
-        let table = Table { region, order, exact: true, used: false };
+        let table = Table { region, order, weights, exact: true, used: false };
         change.table = Some(NewTable { table, backends, slots: Vec::new() });
         Ok((region.offset, region.len))
     }
@@ -182,7 +191,9 @@ fn frontend(
     let flag = |is_set, flag| if is_set { flag } else { 0 };
     let flags = flag(group.drops, FRONTEND_DROPS)
         | flag(group.guarded.contains(at), FRONTEND_GUARDED)
-        | flag(key.traffic == Traffic::Internal, FRONTEND_INTERNAL);
+        | flag(key.traffic == Traffic::Internal, FRONTEND_INTERNAL)
+        | flag(group.algorithm == Algorithm::Random, FRONTEND_RANDOM)
+        | flag(group.algorithm == Algorithm::Least, FRONTEND_LEAST);
     Frontend { service, slots_offset, slots_len, flags, affinity: group.affinity }
 }
 

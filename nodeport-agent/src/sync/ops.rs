@@ -20,6 +20,8 @@ pub(super) struct BackendValue {
     /// One of `BACKEND_USABLE`, `BACKEND_DRAINING`, `BACKEND_GONE`.
     pub(super) state: u8,
     pub(super) generation: u32,
+    /// How much it takes beside the others; 0 if it takes no new flows.
+    pub(super) weight: u32,
 }
 
 impl BackendValue {
@@ -30,7 +32,7 @@ impl BackendValue {
             Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
         let at = SocketAddr::new(address, 0);
-        Self { at, local: false, state: BACKEND_GONE, generation }
+        Self { at, local: false, state: BACKEND_GONE, generation, weight: 0 }
     }
 
     /// Whether its replies may leave by an interface of this node.
@@ -39,9 +41,9 @@ impl BackendValue {
     }
 
     fn read<A: Into<IpAddr>>(backend: &Backend<A>, address: A) -> Self {
-        let Backend { address: _, port, flags, state, generation, .. } = *backend;
+        let Backend { address: _, port, flags, state, generation, weight } = *backend;
         let at = SocketAddr::new(address.into(), port);
-        Self { at, local: flags & BACKEND_LOCAL != 0, state, generation }
+        Self { at, local: flags & BACKEND_LOCAL != 0, state, generation, weight }
     }
 
     pub(super) fn from4(backend: &Backend<[u8; 4]>) -> Self {
@@ -54,8 +56,8 @@ impl BackendValue {
 
     fn write<A>(&self, address: A) -> Backend<A> {
         let flags = if self.local { BACKEND_LOCAL } else { 0 };
-        let Self { at, local: _, state, generation } = *self;
-        Backend { address, port: at.port(), flags, state, generation, pad: 0 }
+        let Self { at, local: _, state, generation, weight } = *self;
+        Backend { address, port: at.port(), flags, state, generation, weight }
     }
 }
 

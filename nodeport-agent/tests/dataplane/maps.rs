@@ -18,7 +18,7 @@ fn some_ops() -> Vec<Op> {
         flags: 0,
         state: BACKEND_USABLE,
         generation: 3,
-        pad: 0,
+        weight: 1,
     };
     vec![
         Op::PutBackend4(7, backend),

@@ -178,7 +178,7 @@ fn side<F: Net>() -> Side<F::Addr> {
             flags: if matches!(index, LOCAL | OWN_VETH) { BACKEND_LOCAL } else { 0 },
             state: if index == GONE { 0 } else { BACKEND_USABLE },
             generation: 5,
-            pad: 0,
+            weight: 1,
         });
     }
     for index in [

@@ -44,6 +44,10 @@ pub const AFFINITY6: &str = "affinity6";
 pub const BACKENDS4: &str = "backends4";
 /// IPv6 endpoints.
 pub const BACKENDS6: &str = "backends6";
+/// How busy IPv4 endpoints are.
+pub const LOADS4: &str = "loads4";
+/// How busy IPv6 endpoints are.
+pub const LOADS6: &str = "loads6";
 /// All services' Maglev tables, side by side.
 pub const SLOTS: &str = "slots";
 /// The node's IPv4 addresses on which nodePorts are served.
@@ -72,7 +76,7 @@ pub const FRAGMENTS: &str = "fragments";
 pub const ERROR_BUDGET: &str = "error_budget";
 
 /// All maps that live as long as the data path, in the order in which they are pinned.
-pub const ALL: [&str; 33] = [
+pub const ALL: [&str; 35] = [
     JUMP_XDP,
     JUMP_INGRESS,
     JUMP_EGRESS,
@@ -93,6 +97,8 @@ pub const ALL: [&str; 33] = [
     AFFINITY6,
     BACKENDS4,
     BACKENDS6,
+    LOADS4,
+    LOADS6,
     SLOTS,
     NODE_ADDRS4,
     NODE_ADDRS6,

@@ -52,6 +52,14 @@ pub const FRONTEND_INTERNAL: u32 = 4;
 /// before it came keep their backends.
 pub const FRONTEND_YIELDS: u32 = 8;
 
+/// New flows go to a backend drawn by lot, and not to the one that Maglev names. Without this flag and
+/// [`FRONTEND_LEAST`] Maglev chooses.
+pub const FRONTEND_RANDOM: u32 = 16;
+
+/// Of two backends drawn by lot, new flows go to the one that has fewer flows for its weight
+/// ([`Load`]).
+pub const FRONTEND_LEAST: u32 = 32;
+
 /// A client of a service port.
 #[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -131,11 +139,35 @@ pub struct Backend<A> {
     pub state: u8,
     /// Raised each time the index is given to another backend, or its backend is gone.
     pub generation: u32,
-    /// Zero.
-    pub pad: u32,
+    /// How much it takes beside the service's other backends; 0 counts as 1. (How many slots it has says
+    /// the table.)
+    pub weight: u32,
 }
 plain!(Backend<super::Addr4> = 4, 2, 1, 1, 4, 4);
 plain!(Backend<super::Addr6> = 16, 2, 1, 1, 4, 4);
+
+/// How busy a backend is as far as this node knows: `base + opened`, wrapping, is the number of its flows
+/// when the agent last counted them in the table, and of those that were opened since. What has ended
+/// since still counts; nothing that is lost or counted twice lasts longer than to the next count.
+///
+/// Only of services that ask for it ([`FRONTEND_LEAST`]) are the words kept.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Its flows less `opened`, both at the time of the count; written by the agent.
+    pub base: u32,
+    /// Raised whenever a flow to it is opened; written by programs.
+    pub opened: u32,
+}
+plain!(Load = 4, 4);
+
+impl Load {
+    /// How many flows it has, more or less.
+    #[inline(always)]
+    pub const fn flows(self) -> u32 {
+        self.base.wrapping_add(self.opened)
+    }
+}
 
 /// Counters of one service port on one CPU.
 #[repr(C, align(8))]

@@ -1,11 +1,16 @@
-//! Which backend a new flow goes to: that of its slot, or the one that the client had before.
+//! Which backend a new flow goes to: the one that the client had before, where the service knows its
+//! clients again; else the one that the service's algorithm chooses. All of them choose among the slots
+//! of one table, in which backends have their weights.
 
 use super::env::World;
 use super::expiry;
 use super::family::Family;
 use super::hash;
 use super::work::Work;
-use crate::abi::{Affinity, AffinityKey, BACKEND_USABLE, FRONTEND_INTERNAL, FlowKey, Frontend};
+use crate::abi::{
+    Affinity, AffinityKey, BACKEND_USABLE, FRONTEND_INTERNAL, FRONTEND_LEAST, FRONTEND_RANDOM,
+    FlowKey, Frontend,
+};
 
 /// Slots that are tried before a service counts as having no backend: a slot may name one that
 /// went a moment ago.
@@ -27,15 +32,31 @@ pub fn choose<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> bo
     is_found
 }
 
-/// Takes the backend that the flow's hash names.
+/// Takes the backend that the service's algorithm chooses.
 #[inline(always)]
 fn pick<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> bool {
     let (frontend, seed) = (work.frontend, work.control.hash_seed);
-    // With affinity, all that a client opens goes to one, on every node.
-    let mut hash = match frontend.affinity {
-        0 => flow_hash::<F>(&work.key, seed),
-        _ => client_hash::<F>(&work.key.src, seed),
+    let hash = if frontend.flags & (FRONTEND_RANDOM | FRONTEND_LEAST) != 0 {
+        lot::<F>(&work.key, seed, world.now())
+    } else if frontend.affinity == 0 {
+        flow_hash::<F>(&work.key, seed)
+    } else {
+        // With affinity, all that a client opens goes to one, on every node.
+        client_hash::<F>(&work.key.src, seed)
     };
+    if !take_at::<F, W>(world, work, hash) {
+        return false;
+    }
+    if frontend.flags & FRONTEND_LEAST != 0 {
+        prefer_idler::<F, W>(world, work, hash);
+    }
+    true
+}
+
+/// Takes the backend of the slot that the hash names, or of another one if that takes no new flows.
+#[inline(always)]
+fn take_at<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, mut hash: u32) -> bool {
+    let (frontend, seed) = (work.frontend, work.control.hash_seed);
     for _ in 0..PICKS {
         let slot = hash::index(hash, frontend.slots_len);
         let Some(index) = world.slot(frontend.slots_offset.wrapping_add(slot)) else {
@@ -47,6 +68,38 @@ fn pick<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> bool {
         hash = hash::finish(hash::mix(hash, seed));
     }
     false
+}
+
+/// The lot of a packet that opens a flow: another one in each jiffy, for the same ports as well. It is
+/// drawn from the packet and the clock, since TC meets what XDP could not send, and is to decide alike:
+/// if each of them drew anew, backends that XDP sends to would get more than their share.
+#[inline(always)]
+fn lot<F: Family>(key: &FlowKey<F::Addr>, seed: u32, now: u32) -> u32 {
+    hash::finish(hash::mix(flow_hash::<F>(key, seed), now))
+}
+
+/// Draws a second lot, and takes its backend if that has fewer flows for its weight than the one that
+/// was taken. Where they are equal it was chance that decided.
+#[inline(never)]
+fn prefer_idler<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, lot: u32) {
+    let lot = hash::finish(hash::mix(lot, !work.control.hash_seed));
+    let slot = hash::index(lot, work.frontend.slots_len);
+    let Some(index) = world.slot(work.frontend.slots_offset.wrapping_add(slot)) else { return };
+    if index == work.backend_index {
+        return;
+    }
+    let flows = world.load(work.backend_index).flows();
+    let Some(other) = world.backend(index) else { return };
+    if is_idler(world.load(index).flows(), other.weight, flows, work.backend.weight) {
+        take::<F, W>(world, work, index);
+    }
+}
+
+/// Whether so many flows are fewer for a weight than those others for theirs.
+#[inline(always)]
+const fn is_idler(flows: u32, weight: u32, others: u32, of: u32) -> bool {
+    let (weight, of) = (if weight == 0 { 1 } else { weight }, if of == 0 { 1 } else { of });
+    (flows as u64) * (of as u64) < (others as u64) * (weight as u64)
 }
 
 /// Takes the backend of that index, if it takes new flows.

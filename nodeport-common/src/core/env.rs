@@ -8,7 +8,7 @@ use super::family::Family;
 use super::table::handle::Handle;
 use super::work::Work;
 use crate::abi::{
-    Affinity, AffinityKey, Backend, Control, Flow, FlowKey, FlowState, Frontend, FrontendKey,
+    Affinity, AffinityKey, Backend, Control, Flow, FlowKey, FlowState, Frontend, FrontendKey, Load,
     NextHop, Reason, ServiceStats, Tags,
 };
 
@@ -224,6 +224,10 @@ pub trait Tables<F: Family> {
     fn is_node_address(&self, address: &F::Addr) -> bool;
     /// The backend of that index.
     fn backend(&self, index: u32) -> Option<Backend<F::Addr>>;
+    /// How busy the backend of that index is.
+    fn load(&self, index: u32) -> Load;
+    /// Notes that a flow to the backend of that index was opened.
+    fn note_opened(&self, index: u32);
     /// The bits of a backend's generation that its flows keep (see
     /// [`kept`](super::table::half::kept)).
     fn generation(&self, index: u32) -> Option<u32>;

@@ -4,6 +4,7 @@
 //! all nodes that see the same backends make the same table, and one that takes over another's
 //! connections finds the same backends for them. The length follows the number of backends in
 //! steps of two, so that most changes of that number leave it, and with it most slots, as it was.
+//! It does not follow their weights: another weight moves the slots that it must, and few others.
 
 use super::hash::{finish, index, mix};
 
@@ -41,6 +42,10 @@ pub const fn table_len(backends: usize) -> u32 {
 pub struct Preference {
     next: u32,
     skip: u32,
+    /// How many slots it gets, beside the others' weights.
+    weight: u32,
+    /// What is left of the way to its next slot, in parts of the heaviest one's weight.
+    wait: u32,
 }
 
 impl Preference {
@@ -50,7 +55,25 @@ impl Preference {
         let hash = identity(address, port, seed);
         // Two independent numbers from one identity: the second is hashed again.
         let again = finish(mix(hash, seed ^ 0x9e37_79b9));
-        Self { next: index(hash, len), skip: 1 + index(again, len.saturating_sub(1)) }
+        let skip = 1 + index(again, len.saturating_sub(1));
+        Self { next: index(hash, len), skip, weight: 1, wait: 0 }
+    }
+
+    /// The same of a backend with that weight; the others' is 1, if they say nothing.
+    #[must_use]
+    pub const fn weighing(self, weight: u32) -> Self {
+        Self { weight, ..self }
+    }
+
+    /// Whether it takes a slot in this round: of `heaviest` rounds in as many as its weight is, at
+    /// even distances, and in the first one.
+    fn is_due(&mut self, heaviest: u32) -> bool {
+        let is_due = self.wait < self.weight;
+        if is_due {
+            self.wait += heaviest;
+        }
+        self.wait -= self.weight;
+        is_due
     }
 
     fn advance(&mut self, len: u32) {
@@ -73,10 +96,15 @@ fn identity(address: &[u8], port: u16, seed: u32) -> u32 {
 /// that is still free. The backends must be in an order that all nodes agree on, and the table
 /// as long as the one their preferences were made for; the preferences are used up.
 ///
+/// The heaviest take a slot in every round, the others in part of them: all get what their weight
+/// is of the sum of all weights, but for two slots more, or one and one in a hundred less; and at
+/// least one slot. One that weighs nothing gets none.
+///
 /// A table with fewer slots than there are backends leaves the last ones out.
 pub fn fill(backends: &mut [Preference], table: &mut [u32]) {
     table.fill(NOBODY);
-    if backends.is_empty() {
+    let heaviest = backends.iter().map(|backend| backend.weight).max().unwrap_or(0);
+    if heaviest == 0 {
         return;
     }
     let mut left = table.len();
@@ -84,6 +112,9 @@ pub fn fill(backends: &mut [Preference], table: &mut [u32]) {
         for (position, backend) in backends.iter_mut().enumerate() {
             if left == 0 {
                 return;
+            }
+            if !backend.is_due(heaviest) {
+                continue;
             }
             claim(backend, position as u32, table);
             left -= 1;
@@ -184,7 +215,109 @@ mod tests {
         assert_ne!(table_of(&two, 1, 251), table_of(&two, 2, 251));
     }
 
+    /// The table of backends with weights.
+    fn weighted(backends: &[(Identity, u32)], seed: u32, len: u32) -> Vec<u32> {
+        let preference = |((address, port), weight): &(Identity, u32)| {
+            Preference::new(address, *port, seed, len).weighing(*weight)
+        };
+        let mut preferences: Vec<_> = backends.iter().map(preference).collect();
+        let mut table = vec![0; len as usize];
+        fill(&mut preferences, &mut table);
+        table
+    }
+
+    fn counts(table: &[u32], backends: usize) -> Vec<u32> {
+        let mut counts = vec![0; backends];
+        table.iter().for_each(|slot| counts[*slot as usize] += 1);
+        counts
+    }
+
+    fn weights(most: usize) -> impl Strategy<Value = Vec<(Identity, u32)>> {
+        backends(most).prop_flat_map(|all| {
+            let len = all.len();
+            prop::collection::vec(1..=100u32, len)
+                .prop_map(move |weights| all.iter().copied().zip(weights).collect())
+        })
+    }
+
+    #[test]
+    fn nobody_weighs_anything_and_nobody_gets_a_slot() {
+        let two = [(([10, 0, 0, 1], 80), 0), (([10, 0, 0, 2], 80), 0)];
+        assert!(weighted(&two, 7, 251).iter().all(|slot| *slot == NOBODY));
+        let one = [(([10, 0, 0, 1], 80), 0), (([10, 0, 0, 2], 80), 5)];
+        assert_eq!(counts(&weighted(&one, 7, 251), 2), [0, 251]);
+    }
+
+    #[test]
+    fn three_to_one_is_three_to_one() {
+        let two = [(([10, 0, 0, 1], 80), 3), (([10, 0, 0, 2], 80), 1)];
+        assert_eq!(counts(&weighted(&two, 7, 251), 2), [188, 63]);
+    }
+
+    #[test]
+    fn the_table_of_a_few_weights_stays_what_it_is() {
+        // As `the_table_of_a_few_backends_stays_what_it_is`.
+        let backends =
+            [(([10, 0, 0, 1], 80), 1), (([10, 0, 0, 2], 80), 7), (([10, 0, 0, 3], 8080), 3)];
+        let sum = weighted(&backends, 42, 509).iter().fold(0, |hash, slot| mix(hash, *slot));
+        assert_eq!(finish(sum), 3_093_808_651);
+    }
+
+    #[test]
+    fn a_weight_that_changes_disturbs_few_of_the_others_in_the_mean() {
+        let all: Vec<_> = (0..10u8).map(|host| (([10, 0, 0, host], 80), 10)).collect();
+        let len = table_len(10);
+        for (weight, most) in [(9, 0.02), (20, 0.04), (1, 0.03), (0, 0.03)] {
+            let mut changed = all.clone();
+            changed[4].1 = weight;
+            let moved = |seed| {
+                let (before, after) = (weighted(&all, seed, len), weighted(&changed, seed, len));
+                // A slot that it gains or loses is what was asked for.
+                let is_lost = |(b, a): &(&u32, &u32)| a != b && **b != 4 && **a != 4;
+                before.iter().zip(&after).filter(is_lost).count()
+            };
+            let total: usize = (0..100).map(moved).sum();
+            let mean = total as f64 / 100.0 / f64::from(len);
+            assert!(mean < most, "weight {weight}: {mean} of the slots moved in the mean");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn shares_are_as_the_weights(backends in weights(60), seed: u32) {
+            let len = table_len(backends.len());
+            let sum: u32 = backends.iter().map(|(_, weight)| weight).sum();
+            let counts = counts(&weighted(&backends, seed, len), backends.len());
+            for ((_, weight), count) in backends.iter().zip(counts) {
+                let fair = f64::from(len) * f64::from(*weight) / f64::from(sum);
+                let (least, most) = ((fair * 0.99 - 1.0).max(1.0), fair + 2.0);
+                let count = f64::from(count);
+                prop_assert!((least..=most).contains(&count), "{count}, fair were {fair}");
+            }
+        }
+
+        #[test]
+        fn equal_weights_are_none(backends in backends(40), weight in 1..=100u32, seed: u32) {
+            let len = table_len(backends.len());
+            let all: Vec<_> = backends.iter().map(|one| (*one, weight)).collect();
+            prop_assert_eq!(weighted(&all, seed, len), table_of(&backends, seed, len));
+        }
+
+        #[test]
+        fn one_that_weighs_nothing_might_as_well_not_be_there(
+            backends in backends(40), seed: u32, which: prop::sample::Index,
+        ) {
+            let len = table_len(backends.len());
+            let which = which.index(backends.len());
+            let of = |(position, one)| (one, u32::from(position != which));
+            let all: Vec<_> = backends.iter().copied().enumerate().map(of).collect();
+            let rest: Vec<_> = backends.iter().copied().filter(|b| *b != all[which].0).collect();
+            prop_assume!(!rest.is_empty());
+            let names: Vec<_> =
+                weighted(&all, seed, len).iter().map(|slot| backends[*slot as usize]).collect();
+            prop_assert_eq!(names, named(&rest, seed, len));
+        }
+
         #[test]
         fn shares_differ_by_one_slot_at_most(backends in backends(60), seed: u32) {
             let table = table_of(&backends, seed, table_len(backends.len()));

@@ -14,8 +14,9 @@ use super::verdict::Verdict;
 use super::walk;
 use super::work::Work;
 use crate::abi::{
-    BACKEND_LOCAL, FLOW_FAST, FLOW_LOCAL, FRONTEND_GUARDED, FRONTEND_YIELDS, FlowKey, Frontend,
-    FrontendKey, HOP_NEIGHBOUR, HOP_POD, HOP_STACK, HOP_UNRESOLVED, Ports, Reason,
+    BACKEND_LOCAL, FLOW_FAST, FLOW_LOCAL, FRONTEND_GUARDED, FRONTEND_LEAST, FRONTEND_YIELDS,
+    FlowKey, Frontend, FrontendKey, HOP_NEIGHBOUR, HOP_POD, HOP_STACK, HOP_UNRESOLVED, Ports,
+    Reason,
 };
 
 /// Opens a flow if the packet is for a frontend and may.
@@ -187,6 +188,9 @@ fn insert_forward<F: Family, W: World<F>>(
     let reason = match world.claim_flow(&work.key, &mut work.flow) {
         Inserted::Done => {
             world.service_stats(work.flow.service, |stats| stats.opened += 1);
+            if work.frontend.flags & FRONTEND_LEAST != 0 {
+                world.note_opened(work.flow.backend);
+            }
             return Ok(());
         }
         Inserted::Taken => Reason::Raced,

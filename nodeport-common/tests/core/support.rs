@@ -310,7 +310,7 @@ fn usable<F: Net>(ip: IpAddr, flags: u8) -> Backend<F::Addr> {
         flags,
         state: BACKEND_USABLE,
         generation: 5,
-        pad: 0,
+        weight: 1,
     }
 }
 

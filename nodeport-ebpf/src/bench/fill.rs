@@ -88,9 +88,9 @@ fn backends() -> Option<()> {
         // SAFETY: as in `settings`.
         unsafe {
             *maps::BACKENDS4.get_ptr_mut(index)? =
-                Backend { address: address4(index), port, state, generation, flags: 0, pad: 0 };
+                Backend { address: address4(index), port, state, generation, flags: 0, weight: 1 };
             *maps::BACKENDS6.get_ptr_mut(index)? =
-                Backend { address: address6(index), port, state, generation, flags: 0, pad: 0 };
+                Backend { address: address6(index), port, state, generation, flags: 0, weight: 1 };
             (*maps::SLOTS.get_ptr_mut(0)?)[(index & 15) as usize] = index;
         }
     }

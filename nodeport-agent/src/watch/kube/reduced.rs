@@ -4,15 +4,17 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{LoadBalancerStatus, Service, ServiceSpec, ServiceStatus};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::model::{Origin, RawSlice, Slice};
+use crate::model::{ANNOTATIONS, Origin, RawSlice, Slice};
 
 /// A Service with less metadata.
 #[derive(Clone, Debug)]
@@ -43,6 +45,8 @@ struct Metadata {
     name: Option<String>,
     namespace: Option<String>,
     labels: Option<BTreeMap<String, String>>,
+    #[serde(default, deserialize_with = "ours")]
+    annotations: Option<BTreeMap<String, String>>,
     uid: Option<String>,
     resource_version: Option<String>,
     creation_timestamp: Option<Time>,
@@ -55,6 +59,35 @@ struct RawService {
     status: Option<Status>,
 }
 
+/// Those annotations that are ours. Others may be as long as the whole object was when it was applied.
+fn ours<'de, D: Deserializer<'de>>(from: D) -> Result<Option<BTreeMap<String, String>>, D::Error> {
+    struct Ours;
+    impl<'de> Visitor<'de> for Ours {
+        type Value = Option<BTreeMap<String, String>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("annotations")
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut all: A) -> Result<Self::Value, A::Error> {
+            let mut found = BTreeMap::new();
+            while let Some(name) = all.next_key::<String>()? {
+                if name.starts_with(ANNOTATIONS) {
+                    found.insert(name, all.next_value()?);
+                } else {
+                    all.next_value::<IgnoredAny>()?;
+                }
+            }
+            Ok(Some(found).filter(|found| !found.is_empty()))
+        }
+    }
+    from.deserialize_any(Ours)
+}
+
 /// Conditions are nobody's business here.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -64,11 +97,20 @@ struct Status {
 
 fn whole(metadata: Option<Metadata>) -> ObjectMeta {
     let Some(metadata) = metadata else { return ObjectMeta::default() };
-    let Metadata { name, namespace, labels, uid, resource_version, creation_timestamp } = metadata;
+    let Metadata {
+        name,
+        namespace,
+        labels,
+        annotations,
+        uid,
+        resource_version,
+        creation_timestamp,
+    } = metadata;
     ObjectMeta {
         name,
         namespace,
         labels,
+        annotations,
         uid,
         resource_version,
         creation_timestamp,
@@ -172,6 +214,9 @@ mod tests {
         assert_eq!(*slice, model::Slice::new(&RawSlice::from(&whole), Origin::Api));
         assert_eq!(slice.endpoints.len(), 2);
         assert_eq!(slice.endpoints[0].zones, ["a".into()]);
+        let of = |text: &Option<Arc<str>>| text.as_deref().map(str::to_owned);
+        assert_eq!(of(&slice.endpoints[0].pod).as_deref(), Some("web-x"));
+        assert_eq!(of(&slice.endpoints[0].zone).as_deref(), Some("a"));
         assert_eq!((slice.endpoints[0].ready, slice.endpoints[0].terminating), (false, true));
     }
 
@@ -181,6 +226,10 @@ mod tests {
             "metadata": {
                 "name": "web", "namespace": "shop", "uid": "u", "resourceVersion": "7",
                 "creationTimestamp": "2025-03-01T08:00:00Z", "labels": {"a": "b"},
+                "annotations": {
+                    "kubectl.kubernetes.io/last-applied-configuration": "{}",
+                    "nodeport.dev/algorithm": "least", "nodeport.dev/weights": "node/n1=0",
+                },
             },
             "spec": {
                 "type": "LoadBalancer", "externalTrafficPolicy": "Local", "ipFamilies": ["IPv4"],
@@ -194,6 +243,8 @@ mod tests {
         let reduced: ReducedService = serde_json::from_value(object).unwrap();
         let read = |service| model::Service::new(service, Origin::Api, &rules());
         assert_eq!(read(reduced.get()), read(&whole));
+        assert_eq!(read(reduced.get()).algorithm, model::Algorithm::Least);
+        assert_eq!(reduced.meta().annotations.as_ref().map(BTreeMap::len), Some(2));
         assert_eq!((read(reduced.get()).ports.len(), read(reduced.get()).addresses.len()), (1, 1));
     }
 

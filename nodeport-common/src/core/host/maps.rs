@@ -7,7 +7,9 @@ use std::vec::Vec;
 use super::World;
 use super::fragments::Sets;
 use super::table::FlowTable;
-use crate::abi::{Affinity, AffinityKey, Backend, Frontend, FrontendKey, NextHop, SourceRange};
+use crate::abi::{
+    Affinity, AffinityKey, Backend, Frontend, FrontendKey, Load, NextHop, SourceRange,
+};
 use crate::core::family::{Family, V4, V6};
 use crate::core::work::Work;
 
@@ -37,6 +39,8 @@ pub struct Maps<A> {
     pub affinity: RefCell<BTreeMap<AffinityKey<A>, Affinity>>,
     /// Backends by index.
     pub backends: RefCell<Vec<Backend<A>>>,
+    /// How busy they are; those that are not among them have no flows.
+    pub loads: RefCell<BTreeMap<u32, Load>>,
     /// The node's addresses.
     pub node_addresses: RefCell<BTreeSet<A>>,
     /// Ways to destinations; there is none to any other.
@@ -57,6 +61,7 @@ impl<A: Copy + Ord + Default> Maps<A> {
             ranges: RefCell::default(),
             affinity: RefCell::default(),
             backends: RefCell::default(),
+            loads: RefCell::default(),
             node_addresses: RefCell::default(),
             routes: RefCell::default(),
             asked: RefCell::default(),

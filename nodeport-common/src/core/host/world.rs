@@ -10,7 +10,7 @@ use super::maps::{Maps, OnHost};
 use super::table::Entry;
 use crate::abi::{
     Addr4, Addr6, Affinity, AffinityKey, Backend, Control, ErrorBudget, Flow, FlowKey, FlowState,
-    Frontend, FrontendKey, NextHop, Reason, ServiceStats, Tags,
+    Frontend, FrontendKey, Load, NextHop, Reason, ServiceStats, Tags,
 };
 use crate::core::env::{Env, FlowRef as _, Hook, Inserted, Route, Step, Stepped, Tables};
 use crate::core::fragment;
@@ -279,6 +279,14 @@ impl<F: OnHost, const HOOK: u8> Tables<F> for At<'_, HOOK> {
 
     fn backend(&self, index: u32) -> Option<Backend<F::Addr>> {
         F::maps(self.world).backends.borrow().get(index as usize).copied()
+    }
+
+    fn load(&self, index: u32) -> Load {
+        F::maps(self.world).loads.borrow().get(&index).copied().unwrap_or_default()
+    }
+
+    fn note_opened(&self, index: u32) {
+        F::maps(self.world).loads.borrow_mut().entry(index).or_default().opened += 1;
     }
 
     fn generation(&self, index: u32) -> Option<u32> {
