@@ -129,7 +129,7 @@ fn reason(kind: Kind, field: &str) -> &'static str {
         ("spec.externalIPs", "ExternalIPNotServed"),
         ("spec.clusterIPs", "ClusterIPNotServed"),
         ("status.loadBalancer", "LoadBalancerIPNotServed"),
-        ("spec.loadBalancerSourceRanges", "SourceRangeNotUsable"),
+        ("spec.loadBalancerSourceRanges", "SourceRangesShutOut"),
         ("metadata.annotations", "AnnotationNotUsable"),
     ];
     match kind {

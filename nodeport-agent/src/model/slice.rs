@@ -64,6 +64,8 @@ pub struct Endpoint {
     pub zones: Vec<Arc<str>>,
     /// Nodes whose clients it is meant for.
     pub nodes: Vec<Arc<str>>,
+    /// It stands in one of the zones whose clients it is meant for.
+    pub is_home: bool,
 }
 
 impl Slice {
@@ -161,6 +163,7 @@ fn endpoint(
     let names = |hints: Option<&Vec<RawHint<'_>>>| {
         hints.into_iter().flatten().map(|hint| text(hint.name.as_ref()).into()).collect()
     };
+    let zones: Vec<Arc<str>> = names(hints.and_then(|hints| hints.for_zones.as_ref()));
     Some(Endpoint {
         position,
         address,
@@ -170,7 +173,8 @@ fn endpoint(
         ready,
         serving: conditions.serving.unwrap_or(ready),
         terminating: conditions.terminating.unwrap_or(false),
-        zones: names(hints.and_then(|hints| hints.for_zones.as_ref())),
+        is_home: zones.iter().any(|zone| **zone == *text(endpoint.zone.as_ref())),
+        zones,
         nodes: names(hints.and_then(|hints| hints.for_nodes.as_ref())),
     })
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
-use super::claims::Claim;
+use super::claims::{Claim, NodePort};
 use super::desired::{FrontendAt, Traffic};
 use super::service::View;
 use crate::config::SourceRanges;
@@ -17,6 +17,7 @@ use crate::model::{
 #[derive(Debug, Default)]
 pub(super) struct Frontends {
     all: Vec<(Traffic, FrontendAt, Guarded)>,
+    at_node: Vec<NodePort>,
 }
 
 /// Whether source ranges say who may use it.
@@ -59,11 +60,26 @@ impl Frontends {
         }
         for one in &service.addresses {
             let claim = Claim::at(one.address, port.port, port.protocol);
-            if has(claim, &|| one.field(), "; until it goes, packets go there") {
-                this.all.push(at(one, port, guards_all));
+            if !has(claim, &|| one.field(), "; until it goes, packets go there") {
+                continue;
             }
+            // A nodePort was given out by the cluster, an address is what somebody wrote down.
+            if view.node.is_some_and(|node| node.has_address(one.address)) {
+                let node_port = (port.port, port.protocol);
+                this.at_node.push(node_port);
+                let remedy = format!(" as its nodePort on {}; choose another port", one.address);
+                if !has(Claim::node_port(node_port), &|| one.field(), &remedy) {
+                    continue;
+                }
+            }
+            this.all.push(at(one, port, guards_all));
         }
         this
+    }
+
+    /// Ports at this node's own addresses, whether they are served or not.
+    pub(super) fn at_node(&self) -> impl Iterator<Item = NodePort> {
+        self.at_node.iter().copied()
     }
 
     /// Those of one group; none if it has none.

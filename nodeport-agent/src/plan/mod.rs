@@ -3,12 +3,15 @@
 //! [`plan`] makes the whole of it from nothing. [`Planner`] does the same work step by step: it
 //! keeps what it planned last and plans again only the services that a change touches.
 
+#[cfg(test)]
+mod bad_input_tests;
 pub mod check;
 mod claims;
 mod desired;
 mod frontends;
 mod health;
 mod held;
+mod hints;
 pub mod policy;
 pub mod seed;
 mod service;
@@ -98,7 +101,7 @@ pub struct Planner {
     claims: Claims,
     /// Groups of each service, and the node's own ports among its endpoints.
     planned: HashMap<Name, Planned>,
-    /// Services with an endpoint at this node's own address and that port.
+    /// Services with an endpoint or a frontend at this node's own address and that port.
     at_node: HashMap<NodePort, BTreeSet<Name>>,
     desired: Desired,
 }

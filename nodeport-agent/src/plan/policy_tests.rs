@@ -16,6 +16,7 @@ fn endpoint(words: &str) -> Endpoint {
         terminating: false,
         zones: Vec::new(),
         nodes: Vec::new(),
+        is_home: true,
     };
     for word in words.split_whitespace() {
         match word.split_once(['=', '@']) {

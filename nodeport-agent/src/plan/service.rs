@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use foldhash::HashSet;
+use nodeport_common::core::maglev::LONGEST;
 
 use super::claims::{Claim, Claims, NodePort};
 use super::desired::{Group, GroupKey, Target, Traffic};
 use super::frontends::{Frontends, OfGroup};
 use super::health::{self, HealthCheck};
 use super::held::Held;
+use super::hints;
 use super::policy::{Policy, categorize};
 use crate::config::SourceRanges;
 use crate::model::{
@@ -34,13 +36,13 @@ pub(super) struct Plan {
     pub(super) health_check: Option<HealthCheck>,
     /// All that is wrong with the Service and its slices.
     pub(super) findings: Vec<Finding>,
-    /// Ports at this node's own addresses among its endpoints: if one becomes or ceases to be a
-    /// nodePort, the service must be planned again.
+    /// Ports at this node's own addresses among its endpoints and frontends: if one becomes or
+    /// ceases to be a nodePort, the service must be planned again.
     pub(super) at_node: BTreeSet<NodePort>,
 }
 
 /// An endpoint with the slice that it stands in.
-type Found<'a> = (&'a Slice, &'a Endpoint);
+pub(super) type Found<'a> = (&'a Slice, &'a Endpoint);
 
 /// Plans one service.
 pub(super) fn plan(entry: &Entry, view: &View<'_>) -> Plan {
@@ -51,6 +53,7 @@ pub(super) fn plan(entry: &Entry, view: &View<'_>) -> Plan {
         for port in &service.ports {
             plan.port(service, port, &entry.slices, view);
         }
+        plan.shut_out(service);
     }
     plan.findings.extend(entry.slices.iter().flat_map(|slice| slice.findings.iter().cloned()));
     plan
@@ -65,9 +68,36 @@ impl Plan {
         view: &View<'_>,
     ) {
         let frontends = Frontends::of(service, port, view, &mut self.findings);
+        self.at_node.extend(frontends.at_node());
         for family in families(service, slices) {
             self.family(service, port, family, (&frontends, slices), view);
         }
+    }
+
+    /// Says in which family source ranges let nobody in. kube-proxy lets everybody in there.
+    fn shut_out(&mut self, service: &Service) {
+        let ranges = service.source_ranges.as_deref().unwrap_or_default();
+        let shut = |(key, group): (&GroupKey, &Group)| {
+            let frontend = group.guarded.first().filter(|_| group.ranges.is_empty())?;
+            Some((key.family, *frontend))
+        };
+        // Of a list that cannot be read it is said already that it lets nobody in.
+        let Some((family, frontend)) =
+            self.groups.iter().find_map(shut).filter(|_| !ranges.is_empty())
+        else {
+            return;
+        };
+        self.say(Some(Finding {
+            severity: Severity::Warning,
+            origin: service.origin.clone(),
+            kind: Kind::Service,
+            object: service.name.clone(),
+            field: "spec.loadBalancerSourceRanges".to_owned(),
+            problem: format!(
+                "it has no {family} network, so nobody may use {frontend}; add the {family} networks \
+                 of those who may"
+            ),
+        }));
     }
 
     /// The groups of a port in one family: for each kind of traffic that has a frontend.
@@ -85,9 +115,11 @@ impl Plan {
             let found = found.get_or_insert_with(|| {
                 let mut found = endpoints(port, family, slices, view);
                 found.retain(|at, (slice, one)| self.may_use(*at, slice, one, port, view));
+                self.say(hints::finding(&found, view));
                 found
             });
             let group = group(service, port, (traffic, of_group), found, view);
+            self.say(too_many(service, port, group.usable.len()));
             let name = PortName {
                 service: service.name.clone(),
                 port: port.name.clone(),
@@ -117,11 +149,14 @@ impl Plan {
              circle; give the address of the endpoint itself"
         );
         let field = format!("endpoints[{}].addresses[0]", endpoint.position);
-        let finding = of_slice(slice, field, problem);
-        if !self.findings.contains(&finding) {
-            self.findings.push(finding);
-        }
+        self.say(Some(of_slice(slice, field, problem)));
         false
+    }
+
+    /// Once, although several ports may have it.
+    fn say(&mut self, finding: Option<Finding>) {
+        let new = finding.filter(|finding| !self.findings.contains(finding));
+        self.findings.extend(new);
     }
 }
 
@@ -238,6 +273,22 @@ fn is_local(endpoint: &Endpoint, view: &View<'_>) -> bool {
 fn is_external(service: &Service, port: &ServicePort) -> bool {
     port.node_port.is_some()
         || service.addresses.iter().any(|one| one.kind != AddressKind::ClusterIp)
+}
+
+/// Every endpoint that takes new flows needs a slot of the table of its port.
+fn too_many(service: &Service, port: &ServicePort, usable: usize) -> Option<Finding> {
+    let most = LONGEST as usize;
+    (usable > most).then(|| Finding {
+        severity: Severity::Error,
+        origin: service.origin.clone(),
+        kind: Kind::Service,
+        object: service.name.clone(),
+        field: format!("spec.ports[{}]", port.position),
+        problem: format!(
+            "it has {usable} endpoints, and no more than {most} can have new connections; split the \
+             Service"
+        ),
+    })
 }
 
 fn of_slice(slice: &Slice, field: String, problem: String) -> Finding {
