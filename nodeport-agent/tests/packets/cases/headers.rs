@@ -76,7 +76,30 @@ fn passed(hook: Hook, frames: Vec<Vec<u8>>) -> Vec<Event> {
     frames.into_iter().map(|frame| Step::passed(hook, frame).into()).collect()
 }
 
+/// SCTP to the number of a port that is served is nobody's of ours, also where a flow has the same
+/// addresses and ports: it goes up as it came.
+fn sctp<F: Net>(hook: Hook) -> Vec<Event> {
+    const ETHERNET: usize = 14;
+    const SCTP: u8 = 132;
+    // Ports stand where TCP has them; tag, checksum and chunk need not make sense to a node.
+    let mut frame = tcp(client::<F>(), frontend::<F>(REMOTE), SYN).payload(b"abc").build();
+    if F::VERSION == 4 {
+        frame[ETHERNET + 9] = SCTP;
+        frame[ETHERNET + 10..ETHERNET + 12].fill(0);
+        let words = frame[ETHERNET..ETHERNET + 20].chunks_exact(2);
+        let sum: u32 = words.map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
+        let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+        frame[ETHERNET + 10..ETHERNET + 12].copy_from_slice(&sum.to_be_bytes());
+    } else {
+        frame[ETHERNET + 6] = SCTP;
+    }
+    let passes = || Step::passed(hook, frame.clone()).into();
+    let is_served = || step::<F>(hook, Action::Send(IN), |draft| draft);
+    vec![passes(), is_served(), passes(), is_served()]
+}
+
 pub(super) fn add<F: Net>(table: &mut CaseTable) {
+    table.add_arriving("sctp", sctp::<F>);
     tags::<F>(table);
     table.add_arriving("three_tags", |hook| {
         let draft = tcp(client::<F>(), frontend::<F>(REMOTE), SYN);
