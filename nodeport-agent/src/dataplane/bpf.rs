@@ -37,7 +37,7 @@ pub struct Bpf {
 #[derive(Debug)]
 pub(super) struct Attached {
     // In this order: threads end before others may have the maps.
-    workers: OnceLock<[Worker; 3]>,
+    workers: OnceLock<[Worker; 4]>,
     pub(super) ports: Arc<snat_ports::Board>,
     _lock: Lock,
 }
@@ -47,7 +47,7 @@ impl Attached {
         Self { workers: OnceLock::new(), ports: Arc::default(), _lock: lock }
     }
 
-    pub(super) fn set(&self, workers: [Worker; 3]) {
+    pub(super) fn set(&self, workers: [Worker; 4]) {
         // It is set once: who attaches is used up by that.
         let _ = self.workers.set(workers);
     }
@@ -136,10 +136,15 @@ impl Tables {
     fn observe(&self) -> anyhow::Result<Observed> {
         let keys = |list: Vec<(Addr4, u32)>| list.into_iter().map(|(key, _)| key).collect();
         let keys6 = |list: Vec<(Addr6, u32)>| list.into_iter().map(|(key, _)| key).collect();
+        let frontends4 = entries(&self.frontends4).context(maps::FRONTENDS4)?;
+        let frontends6 = entries(&self.frontends6).context(maps::FRONTENDS6)?;
+        let values4 = frontends4.iter().map(|(_, value)| value);
+        let values6 = frontends6.iter().map(|(_, value)| value);
+        values4.chain(values6).for_each(|value| self.control.note_frontend(value));
         Ok(Observed {
             seed: self.control.read().hash_seed,
-            frontends4: entries(&self.frontends4).context(maps::FRONTENDS4)?,
-            frontends6: entries(&self.frontends6).context(maps::FRONTENDS6)?,
+            frontends4,
+            frontends6,
             ranges: self.ranges.read().context("reading source ranges")?,
             backends4: elements(&self.backends4),
             backends6: elements(&self.backends6),
@@ -202,9 +207,11 @@ impl Tables {
         match op {
             Op::SetSeed(seed) => self.control.set_seed(*seed),
             Op::PutFrontend4(key, value) => {
+                self.control.note_frontend(value);
                 put(&mut self.frontends4, maps::FRONTENDS4, *key, *value, &shown(key))
             }
             Op::PutFrontend6(key, value) => {
+                self.control.note_frontend(value);
                 put(&mut self.frontends6, maps::FRONTENDS6, *key, *value, &shown(key))
             }
             Op::RemoveFrontend4(key) => {

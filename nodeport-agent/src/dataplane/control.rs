@@ -1,11 +1,12 @@
 //! The settings of the data path, which programs read from memory.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::ensure;
 use nodeport_common::abi::{
-    self, NO_BACKEND_DROPS, NO_BACKEND_REFUSES, NO_BACKEND_RESETS, PORT_SNAT, PORTS_PER_LINE,
-    PortLine, maps,
+    self, FRONTEND_LEAST, NO_BACKEND_DROPS, NO_BACKEND_REFUSES, NO_BACKEND_RESETS, PORT_SNAT,
+    PORTS_PER_LINE, PortLine, maps,
 };
 
 use super::maps::shared;
@@ -24,11 +25,17 @@ pub(crate) struct Control {
     memory: SharedArray<abi::Control>,
     /// Held for a change: it is read, made and written, and two threads make them.
     changing: Mutex<()>,
+    /// Some frontend of this run wants its backends' loads to be known.
+    counts_loads: AtomicBool,
 }
 
 impl Control {
     pub(crate) fn open(pins: &Pins) -> anyhow::Result<Self> {
-        Ok(Self { memory: shared(pins, maps::CONTROL)?, changing: Mutex::new(()) })
+        Ok(Self {
+            memory: shared(pins, maps::CONTROL)?,
+            changing: Mutex::new(()),
+            counts_loads: AtomicBool::new(false),
+        })
     }
 
     /// The settings as they are.
@@ -72,6 +79,18 @@ impl Control {
     /// Makes every flow look its next hop up again.
     pub(super) fn raise_epoch(&self) {
         self.change(|control| control.epoch = following(control.epoch));
+    }
+
+    /// Notes what a frontend in the maps, or one on its way there, wants of us.
+    pub(super) fn note_frontend(&self, frontend: &abi::Frontend) {
+        if frontend.flags & FRONTEND_LEAST != 0 {
+            self.counts_loads.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether some frontend has wanted its backends' loads to be known.
+    pub(super) fn counts_loads(&self) -> bool {
+        self.counts_loads.load(Ordering::Relaxed)
     }
 
     /// Lets packets choose their slots by this seed.

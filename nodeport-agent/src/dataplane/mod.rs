@@ -13,6 +13,7 @@ mod filters;
 mod follow;
 pub(crate) mod fragments;
 mod load;
+mod loads;
 pub(crate) mod maps;
 mod net;
 mod object;

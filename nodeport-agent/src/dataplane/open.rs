@@ -16,6 +16,7 @@ use super::filters::Filters;
 use super::follow::Following;
 use super::fragments;
 use super::load::{expire_program, load_programs, make_maps};
+use super::loads::Counting;
 use super::maps::{Hash, hash};
 use super::net::Listener;
 use super::object;
@@ -142,12 +143,12 @@ impl Opening {
             tcx: kernel.tcx,
             filters: Filters::of(&config.instance.name),
         };
+        let counting = Counting::open(&pins, control.clone())?;
         let mut following = following(&config, &pins, attacher, control)?;
         following.begin()?;
         pins.remove_other_layouts()?;
-        let sweeper = sweeping.start()?;
-        let ports = ports.start()?;
-        attached.set([following.start(listener)?, sweeper, ports]);
+        let (sweeper, ports, counter) = (sweeping.start()?, ports.start()?, counting.start()?);
+        attached.set([following.start(listener)?, sweeper, ports, counter]);
         Ok(())
     }
 }

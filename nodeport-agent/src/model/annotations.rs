@@ -203,6 +203,7 @@ mod tests {
 
     fn endpoint(address: &str) -> Endpoint {
         Endpoint {
+            is_home: false,
             position: 0,
             address: address.parse().unwrap(),
             node: Some("n1".into()),

@@ -34,6 +34,15 @@ pub(crate) fn service_with(name: &str, mut spec: Value) -> Arc<Service> {
     Arc::new(Service::new(&from(object), Origin::Api, &rules()))
 }
 
+/// A Service of type NodePort with these ports and annotations.
+pub(crate) fn annotated(name: &str, ports: Value, annotations: Value) -> Arc<Service> {
+    let object = json!({
+        "metadata": {"name": name, "uid": name, "annotations": annotations},
+        "spec": {"type": "NodePort", "ports": ports},
+    });
+    Arc::new(Service::new(&from(object), Origin::Api, &rules()))
+}
+
 /// A Service of type LoadBalancer with these ports, its balancer's addresses and source ranges.
 pub(crate) fn balanced(name: &str, ports: Value, ips: &[&str], ranges: &[&str]) -> Arc<Service> {
     let ingress: Vec<_> = ips.iter().map(|ip| json!({"ip": ip})).collect();

@@ -4,6 +4,7 @@
 mod support;
 
 mod affinity;
+mod algorithm;
 mod checksum;
 mod ending;
 mod expiry;

@@ -52,6 +52,15 @@ impl<T: Plain> SharedArray<T> {
         true
     }
 
+    /// Writes one word of an element, the one at `place`; false if there is no such.
+    pub(crate) fn write_word(&self, index: u32, place: usize, value: u32) -> bool {
+        let word = self.0.words(index).and_then(|words| words.get(place));
+        if let Some(word) = word {
+            word.store(value, Ordering::Release);
+        }
+        word.is_some()
+    }
+
     /// Lets `change` change an element; false if there is no such.
     pub(crate) fn update(&self, index: u32, change: impl FnOnce(&mut T)) -> bool {
         let Some(mut value) = self.read(index) else { return false };
