@@ -12,6 +12,7 @@ use nodeport_common::abi::{
 };
 
 use crate::dataplane::{Dataplane, Failure, Observed, Op, PortReport};
+use crate::plan::FrontendAt;
 
 /// Which writes fail.
 pub(crate) type Fault = Box<dyn FnMut(&Op) -> bool + Send>;
@@ -316,6 +317,28 @@ impl Maps {
             meaning.insert(format!("{:?}:{}/{}", key.address, key.port, key.protocol), ends);
         }
         meaning
+    }
+
+    /// The slots of a frontend.
+    pub(crate) fn slots_of(&self, at: &FrontendAt) -> &[u32] {
+        let found4 = self.frontends4.iter().find(|(key, _)| {
+            (IpAddr::from(key.address), key.port, key.protocol)
+                == (at.address, at.port, at.protocol.number())
+        });
+        let found6 = self.frontends6.iter().find(|(key, _)| {
+            (IpAddr::from(key.address), key.port, key.protocol)
+                == (at.address, at.port, at.protocol.number())
+        });
+        let found = found4.map(|(_, value)| *value).or(found6.map(|(_, value)| *value));
+        found.map_or(&[], |value| self.table(value))
+    }
+
+    /// What a backend weighs.
+    pub(crate) fn weight(&self, at: IpAddr, index: u32) -> u32 {
+        match at {
+            IpAddr::V4(_) => self.backends4[&index].weight,
+            IpAddr::V6(_) => self.backends6[&index].weight,
+        }
     }
 
     /// Who may use the guarded frontends: for each its networks.

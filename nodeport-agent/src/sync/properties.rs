@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 
 use super::fake::Fake;
 use super::tests::Agent;
-use crate::model::testing::{balanced, draining, entry, name, ready, slice};
-use crate::model::{Entry, Protocol, Service};
+use crate::model::testing::{annotated, balanced, draining, entry, name, ready, slice};
+use crate::model::{Algorithm, Entry, Protocol, Service};
 use crate::plan::{self, FrontendAt, Held, NodePort};
 
 #[derive(Clone, Debug)]
@@ -39,6 +39,9 @@ struct Shape {
     balancer: u8,
     /// Bits: which source ranges it has.
     ranges: u8,
+    /// Weights of three endpoints.
+    weights: [u32; 3],
+    algorithm: usize,
     endpoints: Vec<End>,
 }
 
@@ -53,8 +56,17 @@ struct End {
 fn step() -> impl Strategy<Value = Step> {
     let end = (any::<bool>(), 1u8..6, any::<bool>(), prop::bool::weighted(0.3))
         .prop_map(|(six, last, local, draining)| End { six, last, local, draining });
-    let shape = (30000u16..30004, 0u8..3, 0u8..16, prop::collection::vec(end, 0..8)).prop_map(
-        |(node_port, balancer, ranges, endpoints)| Shape { node_port, balancer, ranges, endpoints },
+    let balance = (prop::array::uniform3(prop_oneof![3 => Just(1u32), 1 => 0u32..4]), 0usize..3);
+    let ends = prop::collection::vec(end, 0..8);
+    let shape = (30000u16..30004, 0u8..3, 0u8..16, balance, ends).prop_map(
+        |(node_port, balancer, ranges, (weights, algorithm), endpoints)| Shape {
+            node_port,
+            balancer,
+            ranges,
+            weights,
+            algorithm,
+            endpoints,
+        },
     );
     let change = prop::collection::vec((0u8..4, prop::option::weighted(0.85, shape)), 1..4);
     prop_oneof![
@@ -93,7 +105,18 @@ fn to_service(named: &str, ports: Value, shape: &Shape) -> Arc<Service> {
     let ips: Vec<&str> = ips.iter().filter(|_| shape.balancer > 0).map(String::as_str).collect();
     let is_there = |(bit, _): &(usize, &&str)| shape.ranges & 1 << bit != 0;
     let ranges: Vec<_> = RANGES.iter().enumerate().filter(is_there).map(|(_, one)| *one).collect();
-    balanced(named, ports, &ips, &ranges)
+    let mut service = Service::clone(&balanced(named, ports, &ips, &ranges));
+    service.algorithm = Algorithm::ALL[shape.algorithm];
+    let [a, b, c] = shape.weights;
+    let weights = format!("10.0.0.1={a}, 10.0.0.2={b}, fd00::1={c}");
+    service.weights = annotated(
+        "",
+        json!([{"port": 80, "nodePort": 30000}]),
+        json!({"nodeport.dev/weights": weights}),
+    )
+    .weights
+    .clone();
+    Arc::new(service)
 }
 
 fn held((port, everywhere): &(u16, bool)) -> (NodePort, IpAddr) {
@@ -165,6 +188,27 @@ fn check_nothing_is_lost(agent: &Agent) {
     assert_eq!(left, right, "what is in no table is free");
     check_ports(agent);
     check_ranges(agent);
+    check_shares(agent);
+}
+
+/// Each backend has as many slots as its weight is of all weights, and is known to weigh that.
+fn check_shares(agent: &Agent) {
+    let maps = agent.fake.maps();
+    for (key, group) in agent.planner.desired().groups.iter().filter(|(_, it)| it.opens_flows()) {
+        let (_, members) = agent.sync.place(key).unwrap_or_default();
+        let Some(at) = group.frontends.iter().find(|at| !group.yields.contains(at)) else {
+            continue;
+        };
+        let slots = maps.slots_of(at);
+        let sum: u32 = group.usable.iter().map(|target| target.weight).sum();
+        for target in &group.usable {
+            let member = members.iter().find(|member| member.at == target.at).unwrap();
+            let count = slots.iter().filter(|slot| **slot == member.index).count() as f64;
+            let fair = slots.len() as f64 * f64::from(target.weight) / f64::from(sum);
+            assert!(fair * 0.99 - 1.0 <= count && count <= fair + 2.0, "{count}, fair: {fair}");
+            assert_eq!(maps.weight(target.at.ip(), member.index), target.weight);
+        }
+    }
 }
 
 /// Who may use what is guarded is as planned, and nothing is left of what was guarded before.
