@@ -103,7 +103,7 @@ pub struct Run {
     #[arg(long, value_enum, default_value_t = LocalModeArg::Auto)]
     pub local_mode: LocalModeArg,
     /// What a packet gets for which a service has no backend: refuse it with Port Unreachable, reset
-    /// TCP (by the node's own stack), or drop it.
+    /// TCP, or drop it.
     #[arg(long, value_enum, default_value_t = NoBackendArg::Refuse)]
     pub no_backend: NoBackendArg,
     /// What to do where a process of this node listens on a port that a service has: the service is

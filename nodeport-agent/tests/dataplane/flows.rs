@@ -169,8 +169,11 @@ fn what_was_silent_too_long_goes_with_its_partner_and_nothing_else() {
             pair(&mut flows, flow(20_001, IPPROTO_UDP, FlowState::Established, long_ago), long_ago);
         let unanswered =
             pair(&mut flows, flow(20_002, IPPROTO_TCP, FlowState::Opening, long_ago), long_ago);
-        let (key, half) = established(20_003, now);
-        let stale = pair(&mut flows, (key, Flow { generation: GENERATION - 1, ..half }), now);
+        // Whose backend is gone: a connection waits until its client can be told.
+        let gone = |(key, half)| (key, Flow { generation: GENERATION - 1, ..half });
+        let datagrams = flow(20_003, IPPROTO_UDP, FlowState::Established, now);
+        let stale = pair(&mut flows, gone(datagrams), now);
+        let waits = pair(&mut flows, gone(established(20_007, now)), now);
         let both_alive = pair(&mut flows, established(20_004, now), now);
         let one_alive = pair(&mut flows, established(20_005, long_ago), now);
         let (alone, half) = established(20_006, now);
@@ -181,7 +184,7 @@ fn what_was_silent_too_long_goes_with_its_partner_and_nothing_else() {
             let over = keys(&[both_silent, silent_udp, unanswered, stale]);
             !over.iter().any(|key| flows.has(key))
         });
-        for key in keys(&[both_alive, one_alive]).iter().chain([&alone]) {
+        for key in keys(&[both_alive, one_alive, waits]).iter().chain([&alone]) {
             assert!(flows.has(key), "{key:?}");
         }
     });

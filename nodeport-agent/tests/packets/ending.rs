@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use nodeport_common::abi::SWEEP_ANY_USED;
+use nodeport_common::abi::{IPPROTO_TCP, IPPROTO_UDP, SWEEP_ANY_USED};
 use nodeport_common::core::env::Hook;
 use nodeport_common::core::expiry::Limits;
 use nodeport_common::core::family::{V4, V6};
@@ -64,12 +64,13 @@ fn those_over_end<F: Net>(twins: &mut Twins) {
     assert_eq!(kernel.sweep_and_tell::<F>(4, 4, limits(0, 0)), 0);
 }
 
-/// Flows whose backend is gone end, however young they are.
+/// Flows whose backend is gone end, however young they are; connections wait for their clients.
 fn those_without_backend_end<F: Net>(twins: &mut Twins) {
     let walk = |twins: &Twins, draft: Draft| {
         twins.kernel().run(Hook::Xdp, &draft.build(), 0).expect("the kernel takes the frame");
     };
     walk(twins, tcp(client::<F>(), frontend::<F>(REMOTE), SYN));
+    walk(twins, udp(client::<F>(), frontend::<F>(REMOTE)));
     walk(twins, udp(client::<F>(), frontend::<F>(OTHER)));
     let mut state = State::new();
     state.v4.backends[REMOTE as usize].generation += 1;
@@ -77,8 +78,13 @@ fn those_without_backend_end<F: Net>(twins: &mut Twins) {
     twins.write(state);
     let kernel = twins.kernel();
     assert_eq!(kernel.sweep::<F>(0, ENTRIES, limits(LONG, LONG)), 1);
-    let backends: Vec<u32> = kernel.flows::<F>().values().map(|flow| flow.backend).collect();
-    assert_eq!(backends, [OTHER, OTHER]);
+    let flows = kernel.flows::<F>();
+    let mut left: Vec<_> = flows.iter().map(|(key, flow)| (key.protocol, flow.backend)).collect();
+    left.sort_unstable();
+    let (tcp, udp) = ((IPPROTO_TCP, REMOTE), (IPPROTO_UDP, OTHER));
+    assert_eq!(left, [tcp, tcp, udp, udp]);
+    thread::sleep(Duration::from_millis(50));
+    assert_eq!(kernel.sweep::<F>(0, ENTRIES, limits(0, LONG)), 1);
 }
 
 /// What flows know of a way that has changed since is forgotten, so that no part of an epoch can

@@ -35,8 +35,7 @@ plain!(Control = 4, 4, 4, 2, 2, 4, 4, 4, 4, 4, 28);
 
 /// They are refused with Port Unreachable, whatever their protocol, as kube-proxy does.
 pub const NO_BACKEND_REFUSES: u32 = 0;
-/// TCP to an address of the node is left to the node's stack, which resets it where nobody listens;
-/// all else is refused with Port Unreachable.
+/// TCP is answered with a reset; all else is refused with Port Unreachable.
 pub const NO_BACKEND_RESETS: u32 = 1;
 /// They are dropped.
 pub const NO_BACKEND_DROPS: u32 = 2;

@@ -37,7 +37,8 @@ reasons! {
     NoBackend = 3, "no_backend";
     /// Passed to the stack: the source address is one that no client can have.
     MartianSource = 4, "martian_source";
-    /// The backend of the flow is gone: the flow was ended.
+    /// The backend of the flow is gone: what opens a flow is given another one, what is still on
+    /// its way from that backend or tears down the connection is not sent on.
     StaleBackend = 5, "stale_backend";
     /// There is no route to the next hop: a packet that would open a flow is passed to the stack,
     /// one of a live flow is dropped.
@@ -79,6 +80,8 @@ reasons! {
     /// Dropped: a fragment whose first one was refused or dropped, whose flow is gone, or of which
     /// too many came before the first.
     FragmentDropped = 23, "fragment_dropped";
+    /// Answered with a TCP reset: a segment of a connection whose backend is gone.
+    ConnectionReset = 24, "connection_reset";
 }
 
 #[cfg(test)]

@@ -70,6 +70,9 @@ pub trait Packet {
     /// alone. False if that cannot be noted: then the packet must go up as it came.
     fn mark_done(&mut self) -> bool;
 
+    /// Cuts the frame after `keep` bytes, if it is longer. Returns false if it could not.
+    fn cut(&mut self, keep: usize) -> bool;
+
     /// Cuts the frame after `keep` bytes and makes room for `room` bytes behind the Ethernet
     /// header (which is `l3` bytes long and is moved to the front). Returns false if it could not.
     fn open_room(&mut self, l3: usize, room: Room, keep: usize) -> bool;

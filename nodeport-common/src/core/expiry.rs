@@ -89,6 +89,17 @@ pub const fn age(seen: u32, now: u32) -> u32 {
     if age > i32::MAX as u32 { 0 } else { age }
 }
 
+/// Whether the flow is over because its backend is gone. A TCP connection is not: its client is to get
+/// a reset with its next packet, whenever that comes ([`gone`](super::gone)).
+#[inline(always)]
+pub fn ends_with_backend<F: Family, W: World<F>>(
+    world: &W,
+    half: &Flow<F::Addr>,
+    protocol: u8,
+) -> bool {
+    protocol != IPPROTO_TCP && world.generation(half.backend) != Some(half.generation)
+}
+
 /// Removes both halves of the flow of `work.key`, if it is over now; true if it was.
 #[inline(never)]
 pub fn end<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, limits: &Limits) -> bool {
@@ -102,7 +113,7 @@ pub fn end<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, limits: 
     } else {
         limits.is_over(&work.flow, protocol, now)
     };
-    if !over && world.generation(work.flow.backend) == Some(work.flow.generation) {
+    if !over && !ends_with_backend::<F, W>(world, &work.flow, protocol) {
         return false;
     }
     world.remove_flow(&work.key, Handle::of(&work.flow));

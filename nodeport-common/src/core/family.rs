@@ -35,7 +35,7 @@ fn words6(address: &Addr6) -> [u32; 4] {
 }
 
 /// TTL or hop limit of packets that we make.
-const ERROR_TTL: u8 = 64;
+const OWN_TTL: u8 = 64;
 
 /// An address family.
 pub trait Family: private::Sealed + Copy + Sized + 'static {
@@ -72,16 +72,26 @@ pub trait Family: private::Sealed + Copy + Sized + 'static {
     fn is_martian(address: &Self::Addr) -> bool;
     /// The address of an interface.
     fn device_address(device: &crate::abi::Device) -> Self::Addr;
-    /// Writes the header of an ICMP error with a message of `length` bytes at `l3`: from the
+    /// Writes the header of an answer of ours at `l3`, with `length` bytes behind it: from the
     /// address that the packet was sent to, to the one that it came from.
-    fn write_error_header<P: Packet>(
+    fn write_header<P: Packet>(
         packet: &mut P,
         l3: usize,
         parsed: &Parsed<Self::Addr>,
+        content: Content,
         length: usize,
     ) -> bool;
-    /// What the pseudo-header of such an error adds to its checksum.
-    fn error_pseudo_sum(key: &FlowKey<Self::Addr>, length: usize) -> u64;
+    /// Sum of the pseudo-header of such an answer.
+    fn pseudo_sum(key: &FlowKey<Self::Addr>, protocol: u8, length: usize) -> u64;
+}
+
+/// What an answer of ours is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// Protocol number.
+    pub protocol: u8,
+    /// IPv4's type of service.
+    pub service: u8,
 }
 
 /// New addresses for a packet's header.
@@ -158,24 +168,25 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn write_error_header<P: Packet>(
+    fn write_header<P: Packet>(
         packet: &mut P,
         l3: usize,
         parsed: &Parsed<Addr4>,
+        content: Content,
         length: usize,
     ) -> bool {
         let Some(mut header) = packet.window::<20>(l3) else { return false };
-        // Precedence 6 (internetwork control) as RFC 1812, 4.3.2.5 asks; no fragment.
-        header.store::<[u8; 2], 0>([0x45, 0xc0]);
+        // No fragment.
+        header.store::<[u8; 2], 0>([0x45, content.service]);
         header.store::<u16, 2>(((length + 20) as u16).to_be());
         header.store::<u32, 4>(0);
-        header.store::<[u8; 2], 8>([ERROR_TTL, IPPROTO_ICMP]);
+        header.store::<[u8; 2], 8>([OWN_TTL, content.protocol]);
         header.store::<u16, 10>(0);
         header.store::<[u8; 4], 12>(parsed.key.dst);
         header.store::<[u8; 4], 16>(parsed.key.src);
-        let first = u16::from_ne_bytes([0x45, 0xc0]) as u64
+        let first = u16::from_ne_bytes([0x45, content.service]) as u64
             + ((length + 20) as u16).to_be() as u64
-            + u16::from_ne_bytes([ERROR_TTL, IPPROTO_ICMP]) as u64;
+            + u16::from_ne_bytes([OWN_TTL, content.protocol]) as u64;
         let addresses =
             checksum::sum(&words4(&parsed.key.dst)) + checksum::sum(&words4(&parsed.key.src));
         header.store::<u16, 10>(!checksum::fold_wide(first + addresses));
@@ -183,8 +194,12 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn error_pseudo_sum(_: &FlowKey<Addr4>, _: usize) -> u64 {
-        0
+    fn pseudo_sum(key: &FlowKey<Addr4>, protocol: u8, length: usize) -> u64 {
+        // RFC 9293, 3.1: addresses, protocol and length.
+        checksum::sum(&words4(&key.src))
+            + checksum::sum(&words4(&key.dst))
+            + u16::from_ne_bytes([0, protocol]) as u64
+            + (length as u16).to_be() as u64
     }
 }
 
@@ -258,27 +273,28 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn write_error_header<P: Packet>(
+    fn write_header<P: Packet>(
         packet: &mut P,
         l3: usize,
         parsed: &Parsed<Addr6>,
+        content: Content,
         length: usize,
     ) -> bool {
         let Some(mut header) = packet.window::<40>(l3) else { return false };
         header.store::<[u8; 4], 0>([0x60, 0, 0, 0]);
         header.store::<u16, 4>((length as u16).to_be());
-        header.store::<[u8; 2], 6>([IPPROTO_ICMPV6, ERROR_TTL]);
+        header.store::<[u8; 2], 6>([content.protocol, OWN_TTL]);
         header.store::<[u8; 16], 8>(parsed.key.dst);
         header.store::<[u8; 16], 24>(parsed.key.src);
         true
     }
 
     #[inline(always)]
-    fn error_pseudo_sum(key: &FlowKey<Addr6>, length: usize) -> u64 {
+    fn pseudo_sum(key: &FlowKey<Addr6>, protocol: u8, length: usize) -> u64 {
         // RFC 8200, 8.1: addresses, length and next header.
         checksum::sum(&words6(&key.src))
             + checksum::sum(&words6(&key.dst))
             + (length as u16).to_be() as u64
-            + u16::from_ne_bytes([0, IPPROTO_ICMPV6]) as u64
+            + u16::from_ne_bytes([0, protocol]) as u64
     }
 }

@@ -2,7 +2,7 @@
 
 use super::checksum;
 use super::env::{Packet, Window, World};
-use super::family::Family;
+use super::family::{Content, Family};
 use super::parse::{Parsed, icmp};
 use super::rewrite;
 use super::verdict::Verdict;
@@ -88,8 +88,7 @@ pub fn send<F: Family, P: Packet, W: World<F>>(
     work: &Work<F::Addr>,
     problem: Problem,
 ) -> Verdict {
-    if !world.may_send_error(problem.spared(work.control.errors_per_second)) {
-        world.count(Reason::ErrorLimit);
+    if !is_in_budget::<F, W>(world, work, problem) {
         return Verdict::DROP;
     }
     world.count(problem.reason());
@@ -98,6 +97,20 @@ pub fn send<F: Family, P: Packet, W: World<F>>(
     }
     world.count(Reason::Failed);
     Verdict::DROP
+}
+
+/// Whether one more answer of that kind may be sent in this second; counts it if not.
+#[inline(always)]
+pub fn is_in_budget<F: Family, W: World<F>>(
+    world: &W,
+    work: &Work<F::Addr>,
+    problem: Problem,
+) -> bool {
+    let may = world.may_send_error(problem.spared(work.control.errors_per_second));
+    if !may {
+        world.count(Reason::ErrorLimit);
+    }
+    may
 }
 
 #[inline(always)]
@@ -111,7 +124,9 @@ fn build<F: Family, P: Packet>(packet: &mut P, parsed: &Parsed<F::Addr>, problem
         return false;
     }
     let icmp = l3 + F::HEADER;
-    F::write_error_header(packet, l3, parsed, quoted + icmp::HEADER)
+    // Precedence 6 (internetwork control), as RFC 1812, 4.3.2.5 asks.
+    let content = Content { protocol: F::ICMP, service: 0xc0 };
+    F::write_header(packet, l3, parsed, content, quoted + icmp::HEADER)
         && write_message::<F, P>(packet, icmp, problem)
         && finish::<F, P>(packet, icmp, quoted, parsed)
 }
@@ -135,7 +150,11 @@ fn finish<F: Family, P: Packet>(
     parsed: &Parsed<F::Addr>,
 ) -> bool {
     let words = (quoted + icmp::HEADER) / 4;
-    let mut total = F::error_pseudo_sum(&parsed.key, quoted + icmp::HEADER);
+    // ICMP has no pseudo-header.
+    let mut total = match F::VERSION {
+        4 => 0,
+        _ => F::pseudo_sum(&parsed.key, F::ICMP, quoted + icmp::HEADER),
+    };
     if words > MAX_WORDS {
         return false;
     }

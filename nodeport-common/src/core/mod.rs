@@ -11,7 +11,8 @@
 //! 4. [`open`]: no flow yet. Frontend, backend by Maglev ([`maglev`]), the way there, a source
 //!    port, both halves.
 //! 5. [`fragment`]: fragments, which follow the first one of their packet.
-//! 6. [`icmp_error`] sends errors along their flow, [`icmp_reply`] makes our own.
+//! 6. [`icmp_error`] sends errors along their flow, [`icmp_reply`] makes our own, [`reset`] the resets of
+//!    connections whose backend is gone ([`gone`]).
 //!
 //! [`env`](mod@env) has the traits that a walk is written against, [`family`] what differs between IPv4
 //! and IPv6.
@@ -23,6 +24,7 @@ pub mod expiry;
 pub mod family;
 pub mod flow;
 pub mod fragment;
+pub mod gone;
 pub mod hash;
 #[cfg(any(test, feature = "host"))]
 pub mod host;
@@ -33,6 +35,7 @@ pub mod no_backend;
 pub mod open;
 pub mod parse;
 pub mod proof;
+pub mod reset;
 pub mod rewrite;
 pub mod snat;
 pub mod state;

@@ -3,11 +3,11 @@
 //! Refused where no endpoint could answer, wherever it is; dropped where endpoints exist that traffic
 //! from here may not go to (kube-proxy's rule, `pkg/proxy/topology.go`: `hasAnyEndpoints`).
 
-use super::env::{Hook, Packet, World};
+use super::env::{Packet, World};
 use super::family::Family;
 use super::icmp_reply::{self, Problem};
+use super::reset;
 use super::verdict::Verdict;
-use super::walk;
 use super::work::Work;
 use crate::abi::{FRONTEND_DROPS, IPPROTO_TCP, NO_BACKEND_DROPS, NO_BACKEND_RESETS, Reason};
 
@@ -18,15 +18,7 @@ pub fn answer<F: Family, P: Packet, W: World<F>>(
     world: &W,
     work: &Work<F::Addr>,
 ) -> Verdict {
-    // Behind XDP sits TC, which sees it again.
-    let left_to_stack = is_left_to_stack::<F, W>(world, work);
-    if !left_to_stack || W::HOOK != Hook::Xdp {
-        world.service_stats(work.frontend.service, |stats| stats.no_backend += 1);
-    }
-    if left_to_stack {
-        walk::count_passed::<F, W>(world, Reason::NoBackend);
-        return Verdict::PASS;
-    }
+    world.service_stats(work.frontend.service, |stats| stats.no_backend += 1);
     if work.frontend.flags & FRONTEND_DROPS != 0 {
         world.count(Reason::NoLocalBackend);
         return Verdict::DROP;
@@ -35,14 +27,22 @@ pub fn answer<F: Family, P: Packet, W: World<F>>(
         world.count(Reason::NoBackend);
         return Verdict::DROP;
     }
+    if work.control.no_backend == NO_BACKEND_RESETS && work.key.protocol == IPPROTO_TCP {
+        return reset::<F, P, W>(packet, world, work);
+    }
     icmp_reply::send::<F, P, W>(packet, world, work, Problem::UNREACHABLE)
 }
 
-/// Whether the node's own stack shall reset it.
+/// Resets it, within the same limits as ICMP errors: its source may be forged.
 #[inline(always)]
-fn is_left_to_stack<F: Family, W: World<F>>(world: &W, work: &Work<F::Addr>) -> bool {
-    work.control.no_backend == NO_BACKEND_RESETS
-        && work.frontend.flags & FRONTEND_DROPS == 0
-        && work.key.protocol == IPPROTO_TCP
-        && world.is_node_address(&work.key.dst)
+fn reset<F: Family, P: Packet, W: World<F>>(
+    packet: &mut P,
+    world: &W,
+    work: &Work<F::Addr>,
+) -> Verdict {
+    if !icmp_reply::is_in_budget::<F, W>(world, work, Problem::UNREACHABLE) {
+        return Verdict::DROP;
+    }
+    world.count(Reason::NoBackend);
+    reset::send::<F, P, W>(packet, world, work)
 }

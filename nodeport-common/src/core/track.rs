@@ -5,11 +5,11 @@ use super::family::Family;
 use super::flow::{self, direction, is_met_at, next_state, partner, partner_key};
 use super::icmp_reply;
 use super::parse::Parsed;
-use super::state::{ACK, Direction, RST, SYN, is_reusable, may_open, opens};
+use super::state::{ACK, Direction, RST, SYN, is_reusable, may_open};
 use super::table::handle::Handle;
 use super::verdict::Verdict;
 use super::work::{Former, Work};
-use super::{open, walk};
+use super::{gone, open, walk};
 use crate::abi::{
     FLOW_FAST, FLOW_LOCAL, FLOW_PROVED, FLOW_REPLY, Flow, FlowKey, FlowState, HOP_STACK,
     HOP_UNRESOLVED, IPPROTO_TCP, NextHop, Reason,
@@ -31,8 +31,12 @@ pub fn track<F: Family, P: Packet, W: World<F>>(
         return Verdict::PASS;
     }
     let partner = find_partner::<F, W>(world, work);
-    if partner != Partner::Another && !is_over::<F, W>(world, work) {
-        return follow::<F, P, W>(packet, world, work, partner);
+    if partner != Partner::Another {
+        match fate::<F, W>(world, work) {
+            Fate::Lives => return follow::<F, P, W>(packet, world, work, partner),
+            Fate::Gone => return gone::answer::<F, P, W>(packet, world, work, partner),
+            Fate::Begins => {}
+        }
     }
     forget::<F, W>(world, work, partner);
     work.former = Former::of(&work.flow);
@@ -85,18 +89,32 @@ pub fn find<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> bool
     world.read_flow(&work.key, &mut work.flow)
 }
 
-/// Whether the flow has ended: its backend is gone, or its client begins anew on its ports.
+/// What becomes of a flow with a packet of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It goes on.
+    Lives,
+    /// Its backend is gone, and the packet opens no other flow.
+    Gone,
+    /// Its client begins anew on its ports.
+    Begins,
+}
+
 #[inline(always)]
-fn is_over<F: Family, W: World<F>>(world: &W, work: &Work<F::Addr>) -> bool {
-    let flow = &work.flow;
+fn fate<F: Family, W: World<F>>(world: &W, work: &Work<F::Addr>) -> Fate {
+    let (flow, flags) = (&work.flow, work.parsed.tcp_flags);
+    let opens_another = direction(flow) == Direction::Forward && may_open(work.key.protocol, flags);
     if world.generation(flow.backend) != Some(flow.generation) {
+        if !opens_another {
+            return Fate::Gone;
+        }
         world.count(Reason::StaleBackend);
-        return true;
+        return Fate::Begins;
     }
-    work.key.protocol == IPPROTO_TCP
-        && opens(work.parsed.tcp_flags)
-        && direction(flow) == Direction::Forward
-        && is_reusable(FlowState::from_u8(flow.state))
+    let begins = work.key.protocol == IPPROTO_TCP
+        && opens_another
+        && is_reusable(FlowState::from_u8(flow.state));
+    if begins { Fate::Begins } else { Fate::Lives }
 }
 
 /// Removes both halves; one half if the other's place is another flow's. The other one first: its

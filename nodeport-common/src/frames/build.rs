@@ -49,7 +49,7 @@ pub struct Draft {
     extensions: Vec<(u8, Vec<u8>)>,
     fragment: Option<(u16, bool)>,
     may_fragment: bool,
-    routers_own: bool,
+    own: Option<u8>,
     numbers: (u32, u32),
     payload: Vec<u8>,
 }
@@ -61,6 +61,11 @@ const NUMBERS: (u32, u32) = (0x0506_0707, 0x0506_0708);
 /// A TCP segment with these flags, without payload.
 pub fn tcp(src: SocketAddr, dst: SocketAddr, flags: u8) -> Draft {
     Draft::new(src, dst, Transport::Tcp(flags))
+}
+
+/// A reset that answers with no more than it must: no identification or flow label, no window.
+pub fn reset(src: SocketAddr, dst: SocketAddr, flags: u8) -> Draft {
+    Draft { own: Some(0), may_fragment: true, ..tcp(src, dst, RST | flags) }
 }
 
 /// A UDP datagram with a few bytes.
@@ -82,7 +87,7 @@ impl Draft {
             extensions: Vec::new(),
             fragment: None,
             may_fragment: false,
-            routers_own: false,
+            own: None,
             numbers: NUMBERS,
             payload: Vec::new(),
         }
@@ -139,7 +144,7 @@ impl Draft {
     /// A message that a router makes itself: no identification or flow label, internetwork control
     /// as its precedence, and it may be fragmented.
     pub fn from_router(self) -> Self {
-        Self { routers_own: true, may_fragment: true, ..self }
+        Self { own: Some(0x30), may_fragment: true, ..self }
     }
 
     /// Payload.
@@ -184,10 +189,9 @@ impl Draft {
         let mut header = Ipv4Header::new(0, self.ttl, protocol, src, dst).expect("fits");
         header.options = self.options.as_slice().try_into().expect("a multiple of 4, at most 40");
         header.set_payload_len(length).expect("fits");
-        if self.routers_own {
-            header.dscp = etherparse::IpDscp::try_new(0x30).expect("6 bits");
-        } else {
-            header.identification = 0x1234;
+        match self.own {
+            Some(dscp) => header.dscp = etherparse::IpDscp::try_new(dscp).expect("6 bits"),
+            None => header.identification = 0x1234,
         }
         header.dont_fragment = !self.may_fragment;
         if let Some((offset, more)) = self.fragment {
@@ -203,7 +207,7 @@ impl Draft {
         let kinds = self.extensions.iter().map(|(kind, _)| *kind);
         let mut next = kinds.chain([protocol.0]);
         let extensions: usize = self.extensions.iter().map(|(_, header)| header.len()).sum();
-        let label = if self.routers_own { 0 } else { 0x12345 };
+        let label = if self.own.is_some() { 0 } else { 0x12345 };
         let header = Ipv6Header {
             traffic_class: 0,
             flow_label: label.try_into().expect("20 bits"),
@@ -237,7 +241,8 @@ impl Draft {
 
     fn tcp(&self, flags: u8) -> Vec<u8> {
         let (sequence, acknowledgment) = self.numbers;
-        let mut header = TcpHeader::new(self.src.port(), self.dst.port(), sequence, 0x1000);
+        let window = if self.own.is_some() { 0 } else { 0x1000 };
+        let mut header = TcpHeader::new(self.src.port(), self.dst.port(), sequence, window);
         header.acknowledgment_number = acknowledgment;
         header.syn = flags & SYN != 0;
         header.ack = flags & ACK != 0;

@@ -8,7 +8,7 @@ mod view;
 
 use std::net::IpAddr;
 
-pub use build::{Draft, Icmp, Transport, tcp, udp};
+pub use build::{Draft, Icmp, Transport, reset, tcp, udp};
 pub use cut::{cut, join};
 pub use net::{Net, key};
 pub use view::{View, faults, quote_faults};

@@ -124,11 +124,13 @@ fn an_orphan_ends_alone<F: Net>() {
 }
 in_both_families!(an_orphan_ends_alone);
 
+/// But for connections, whose clients are to be told (`gone.rs`).
 fn a_flow_whose_backend_is_gone_ends_at_once<F: Net>() {
     let node = Node::new();
-    let seen = node.connect::<F>(client::<F>());
+    let seen = node.xdp(&udp(client::<F>(), frontend::<F>())).view().src;
+    node.xdp(&udp(remote::<F>(), seen)).view();
     node.end_backend::<F>(REMOTE_BACKEND);
-    assert!(ask::<F>(&node, IPPROTO_TCP, remote::<F>(), seen));
+    assert!(ask::<F>(&node, IPPROTO_UDP, remote::<F>(), seen));
     assert!(node.halves::<F>().is_empty());
 }
 in_both_families!(a_flow_whose_backend_is_gone_ends_at_once);

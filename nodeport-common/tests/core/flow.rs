@@ -1,7 +1,6 @@
 //! Both halves of a flow: one follows from the other, they live and die together.
 
 use nodeport_common::abi::{FlowState, IPPROTO_TCP, IPPROTO_UDP, Reason};
-use nodeport_common::core::env::Hook;
 use nodeport_common::core::flow::{ONE_WAY_PACKETS, ONE_WAY_SECONDS, partner, partner_key};
 use nodeport_common::core::state::{ACK, FIN, RST, SYN};
 use nodeport_common::core::verdict::Action;
@@ -217,20 +216,6 @@ fn an_ended_backend_ends_udp_at_once<F: Net>() {
     assert_paired::<F>(&node);
 }
 in_both_families!(an_ended_backend_ends_udp_at_once);
-
-fn an_ended_backend_ends_tcp_by_the_stacks_reset<F: Net>() {
-    for hook in [Hook::Xdp, Hook::Ingress] {
-        let node = Node::new();
-        node.connect::<F>(client::<F>());
-        node.end_backend::<F>(REMOTE_BACKEND);
-        let data = tcp(client::<F>(), frontend::<F>(), ACK).build();
-        let out = node.walk(hook, &data);
-        assert_eq!((out.action, out.bytes), (Action::Pass, data));
-        assert!(node.halves::<F>().is_empty(), "the port is free again");
-        assert_eq!(node.world.count_of(Reason::StaleBackend), 1);
-    }
-}
-in_both_families!(an_ended_backend_ends_tcp_by_the_stacks_reset);
 
 fn packets_and_bytes_are_counted_by_half<F: Net>() {
     let node = Node::new();

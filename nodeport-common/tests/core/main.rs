@@ -11,6 +11,7 @@ mod expiry;
 mod fast;
 mod flow;
 mod fragment;
+mod gone;
 mod hop;
 mod icmp_error;
 mod icmp_reply;

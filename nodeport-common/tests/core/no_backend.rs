@@ -1,12 +1,15 @@
 //! What a packet gets for which a service has no backend.
 
+use std::net::SocketAddr;
+
 use nodeport_common::abi::{
-    BACKEND_DRAINING, BACKEND_GONE, FRONTEND_DROPS, NO_BACKEND_DROPS, NO_BACKEND_RESETS, Reason,
+    BACKEND_DRAINING, BACKEND_GONE, FRONTEND_DROPS, Frontend, FrontendKey, IPPROTO_TCP,
+    NO_BACKEND_DROPS, NO_BACKEND_RESETS, Reason,
 };
 use nodeport_common::core::env::Hook;
 use nodeport_common::core::state::{ACK, SYN};
 use nodeport_common::core::verdict::Action;
-use nodeport_common::frames::{NODE_MAC, PEER_MAC, View, tcp, udp};
+use nodeport_common::frames::{NODE_MAC, PEER_MAC, View, reset, tcp, udp};
 
 use crate::support::*;
 
@@ -109,23 +112,49 @@ fn other_answers_can_be_chosen<F: Net>() {
     for hook in ARRIVING {
         let segment = tcp(client::<F>(), frontend::<F>(), SYN).build();
         let datagram = udp(client::<F>(), frontend::<F>()).build();
-        // The stack resets what it gets. Behind XDP sits TC, which sees it again and counts it.
-        let by_stack = if hook == Hook::Xdp { 0 } else { 1 };
-        for (rule, packet, action, counted) in [
-            (NO_BACKEND_RESETS, &segment, Action::Pass, by_stack),
-            (NO_BACKEND_RESETS, &datagram, Action::Back(NIC), 1),
-            (NO_BACKEND_DROPS, &segment, Action::Drop, 1),
-            (NO_BACKEND_DROPS, &datagram, Action::Drop, 1),
+        for (rule, packet, action) in [
+            (NO_BACKEND_RESETS, &datagram, Action::Back(NIC)),
+            (NO_BACKEND_DROPS, &segment, Action::Drop),
+            (NO_BACKEND_DROPS, &datagram, Action::Drop),
         ] {
             let node = empty::<F>();
             node.world.change_control(|control| control.no_backend = rule);
             assert_eq!(node.walk(hook, packet).action, action, "{hook:?}, rule {rule}");
             let is = (refusals(&node), node.world.count_of(Reason::NoBackend));
-            assert_eq!(is, (counted, counted), "{hook:?}, rule {rule}");
+            assert_eq!(is, (1, 1), "{hook:?}, rule {rule}");
         }
     }
 }
 in_both_families!(other_answers_can_be_chosen);
+
+/// At whichever address the frontend is, and within the same budget as other refusals.
+fn connections_can_be_reset<F: Net>() {
+    for hook in ARRIVING {
+        let node = empty::<F>();
+        node.world.change_control(|control| control.no_backend = NO_BACKEND_RESETS);
+        let key = FrontendKey {
+            address: F::bytes(F::party(9, 99)),
+            port: REMOTE_PORT,
+            protocol: IPPROTO_TCP,
+            pad: 0,
+        };
+        let balanced = Frontend { service: 11, ..Frontend::default() };
+        F::maps(&node.world).frontends.borrow_mut().insert(key, balanced);
+        for to in [frontend::<F>(), SocketAddr::new(F::party(9, 99), REMOTE_PORT)] {
+            let syn = tcp(client::<F>(), to, SYN).numbers(u32::MAX, 77).payload(&[5; 30]);
+            let out = node.walk(hook, &syn.build());
+            assert_eq!(out.action, Action::Back(NIC));
+            let told = reset(to, client::<F>(), ACK).numbers(0, 30).macs(PEER_MAC, NODE_MAC);
+            assert_eq!(out.bytes, told.build());
+        }
+        assert_eq!((refusals(&node), node.world.count_of(Reason::NoBackend)), (2, 2));
+        let syn = tcp(client::<F>(), frontend::<F>(), SYN).build();
+        let sent = (0..15).filter(|_| node.walk(hook, &syn).action == Action::Back(NIC));
+        assert_eq!(sent.count(), 3);
+        assert_eq!(node.world.count_of(Reason::ErrorLimit), 12);
+    }
+}
+in_both_families!(connections_can_be_reset);
 
 /// Kube-proxy's rule is for what would begin a connection; what belongs to none the stack resets.
 fn what_opens_nothing_is_left_to_the_stack<F: Net>() {

@@ -142,15 +142,20 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
-    fn open_room(&mut self, _: usize, room: Room, keep: usize) -> bool {
+    fn cut(&mut self, keep: usize) -> bool {
         // SAFETY: as in `ifindex`.
         let length = unsafe { (*self.0).len };
-        // SAFETY: the context is the program's own; both calls check what they are asked for.
-        if (keep as u32) < length && unsafe { bpf_skb_change_tail(self.0, keep as u32, 0) } != 0 {
+        // SAFETY: the context is the program's own; the call checks what it is asked for.
+        (keep as u32) >= length || unsafe { bpf_skb_change_tail(self.0, keep as u32, 0) } == 0
+    }
+
+    #[inline(always)]
+    fn open_room(&mut self, _: usize, room: Room, keep: usize) -> bool {
+        if !self.cut(keep) {
             return false;
         }
         let mode = bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
-        // SAFETY: as above.
+        // SAFETY: the context is the program's own; the call checks what it is asked for.
         if unsafe { bpf_skb_adjust_room(self.0, room.bytes() as i32, mode, 0) } != 0 {
             return false;
         }

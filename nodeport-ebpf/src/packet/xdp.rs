@@ -84,15 +84,20 @@ impl Packet for Frame {
     }
 
     #[inline(always)]
-    fn open_room(&mut self, _: usize, room: Room, keep: usize) -> bool {
+    fn cut(&mut self, keep: usize) -> bool {
         // SAFETY: the context is the program's own.
         let length = unsafe { bpf_xdp_get_buff_len(self.0) } as i32;
         let cut = keep as i32 - length;
-        // SAFETY: as above; both calls check what they are asked for.
-        if cut < 0 && unsafe { bpf_xdp_adjust_tail(self.0, cut) } != 0 {
+        // SAFETY: as above; the call checks what it is asked for.
+        cut >= 0 || unsafe { bpf_xdp_adjust_tail(self.0, cut) } == 0
+    }
+
+    #[inline(always)]
+    fn open_room(&mut self, _: usize, room: Room, keep: usize) -> bool {
+        if !self.cut(keep) {
             return false;
         }
-        // SAFETY: as above.
+        // SAFETY: the context is the program's own; the call checks what it is asked for.
         if unsafe { bpf_xdp_adjust_head(self.0, -(room.bytes() as i32)) } != 0 {
             return false;
         }

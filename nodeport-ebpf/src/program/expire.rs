@@ -100,7 +100,7 @@ where
     let world = Kernel::<Nothing, CALLED> { context: Nothing };
     let Some(flow) = half.read() else { return false };
     limits.is_over(&flow, half.protocol(), world.now())
-        || world.generation(flow.backend) != Some(flow.generation)
+        || expiry::ends_with_backend::<F, _>(&world, &flow, half.protocol())
 }
 
 /// Ends the flow of the half in that entry, if it is over.

@@ -10,7 +10,7 @@ use nodeport_common::core::env::Hook;
 use nodeport_common::core::family::{V4, V6};
 use nodeport_common::core::state::{ACK, FIN, RST, SYN};
 use nodeport_common::core::verdict::Action;
-use nodeport_common::frames::{Draft, Icmp, Net, tcp, udp};
+use nodeport_common::frames::{Draft, Icmp, NODE_MAC, Net, PEER_MAC, reset, tcp, udp};
 
 use super::CaseTable;
 use super::flows::{back, there};
@@ -56,6 +56,19 @@ fn refused<F: Net>(hook: Hook, frame: &Draft, index: u32, transport: usize) -> E
     Step::becomes(hook, frame, Action::Back(OUT), &told).into()
 }
 
+/// The segment for that frontend is answered with a reset of these flags and numbers.
+fn is_reset<F: Net>(
+    hook: Hook,
+    frame: &Draft,
+    index: u32,
+    (flags, sequence, acknowledges): (u8, u32, u32),
+) -> Event {
+    let told = reset(frontend::<F>(index), client::<F>(), flags)
+        .numbers(sequence, acknowledges)
+        .macs(PEER_MAC, NODE_MAC);
+    Step::becomes(hook, frame, Action::Back(OUT), &told).into()
+}
+
 fn no_backend<F: Net>(table: &mut CaseTable) {
     let syn = |index| tcp(client::<F>(), frontend::<F>(index), SYN).payload(&[3; 30]);
     table.add_arriving("no_backend::refused", |hook| {
@@ -69,8 +82,9 @@ fn no_backend<F: Net>(table: &mut CaseTable) {
     table.add_arriving("no_backend::reset", |hook| {
         vec![
             Event::Write(|state| state.control.no_backend = NO_BACKEND_RESETS),
-            passed(hook, &syn(EMPTY)),
-            passed(hook, &syn(GONE)),
+            is_reset::<F>(hook, &syn(EMPTY).numbers(u32::MAX, 0), EMPTY, (ACK, 0, 30)),
+            is_reset::<F>(hook, &syn(GONE).numbers(7, 0), GONE, (ACK, 0, 38)),
+            refused::<F>(hook, &udp(client::<F>(), frontend::<F>(EMPTY)), EMPTY, 8),
         ]
     });
     table.add_arriving("no_backend::dropped", |hook| {
@@ -237,6 +251,7 @@ fn refusals<F: Net>(table: &mut CaseTable) {
 }
 
 fn ends<F: Net>(table: &mut CaseTable) {
+    let segment = |flags| tcp(client::<F>(), frontend::<F>(REMOTE), flags);
     table.add_arriving("draining_backend", |hook| {
         vec![
             there::<F>(hook, SYN),
@@ -252,8 +267,38 @@ fn ends<F: Net>(table: &mut CaseTable) {
             back::<F>(hook, SYN | ACK),
             there::<F>(hook, ACK),
             Event::Write(|state| set_backends(state, BACKEND_GONE, 1)),
-            passed(hook, &tcp(client::<F>(), frontend::<F>(REMOTE), ACK)),
-            refused::<F>(hook, &tcp(client::<F>(), frontend::<F>(REMOTE), SYN), REMOTE, 20),
+            is_reset::<F>(hook, &segment(ACK).numbers(5, 6), REMOTE, (0, 6, 0)),
+            is_reset::<F>(hook, &segment(ACK).numbers(7, 8).payload(&[9; 900]), REMOTE, (0, 8, 0)),
+            is_reset::<F>(hook, &segment(FIN).numbers(7, 8).payload(&[9; 9]), REMOTE, (ACK, 0, 17)),
+            Step::dropped(hook, &segment(RST)).into(),
+            passed(hook, &tcp(backend::<F>(REMOTE), snat::<F>(8), ACK)),
+            refused::<F>(hook, &segment(SYN), REMOTE, 20),
+        ]
+    });
+    table.add_arriving("backend_gone_tcp_with_options", |hook| {
+        let frame = segment(ACK).numbers(5, 6).payload(b"some");
+        let long = match F::VERSION {
+            4 => frame.options(&[1; 40]),
+            _ => frame.extension(60, &[0, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+        };
+        vec![
+            there::<F>(hook, SYN),
+            Event::Write(|state| set_backends(state, BACKEND_GONE, 1)),
+            is_reset::<F>(hook, &long, REMOTE, (0, 6, 0)),
+        ]
+    });
+    table.add_arriving("backend_gone_here", |hook| {
+        let frame = tcp(client::<F>(), frontend::<F>(LOCAL), SYN);
+        let out = tcp(client::<F>(), backend::<F>(LOCAL), SYN);
+        let later = tcp(client::<F>(), frontend::<F>(LOCAL), ACK).numbers(5, 6);
+        vec![
+            Step::becomes(hook, &frame, Action::Stack, &out).into(),
+            Event::Write(|state| {
+                state.v4.backends[LOCAL as usize].generation += 1;
+                state.v6.backends[LOCAL as usize].generation += 1;
+            }),
+            Step::dropped(Hook::Egress, &tcp(backend::<F>(LOCAL), client::<F>(), ACK)).into(),
+            is_reset::<F>(hook, &later, LOCAL, (0, 6, 0)),
         ]
     });
     table.add_arriving("backend_gone_udp", |hook| {

@@ -107,6 +107,11 @@ impl<const OWN: bool> Packet for Frame<OWN> {
         !self.takes_no_note
     }
 
+    fn cut(&mut self, keep: usize) -> bool {
+        self.bytes.truncate(keep);
+        true
+    }
+
     fn open_room(&mut self, l3: usize, room: Room, keep: usize) -> bool {
         // The kernel makes room in IP packets only; a tagged one has another protocol for it.
         if !OWN && l3 != ETHERNET {
