@@ -182,7 +182,7 @@ impl Reconciler {
         Some(State {
             layout: LAYOUT_VERSION,
             node: self.node_name.to_string(),
-            node_addresses: desired.node_addresses.iter().copied().collect(),
+            node_addresses: desired.node_addresses.iter().flatten().copied().collect(),
             cluster_seed: self.seed.of_cluster(),
             map_writes: self.sync.writes(),
             services: self.services.all(desired, &self.sync),

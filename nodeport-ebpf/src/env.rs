@@ -207,8 +207,9 @@ macro_rules! tables {
             }
 
             #[inline(always)]
-            fn is_node_address(&self, address: &$addr) -> bool {
-                maps::$node_addrs.get_ptr(address).is_some()
+            fn address_bits(&self, address: &$addr) -> u32 {
+                // SAFETY: an aligned word in a map, written at once.
+                maps::$node_addrs.get_ptr(address).map_or(0, |bits| unsafe { *bits })
             }
 
             #[inline(always)]

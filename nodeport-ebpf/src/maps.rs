@@ -1,6 +1,6 @@
 //! The maps. What each is for and how large it is stands in `nodeport_common::abi::maps`.
 
-use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::macros::btf_map;
 use nodeport_common::abi::{
@@ -12,6 +12,9 @@ use nodeport_common::core::work::Work;
 
 /// The agent reads and writes these through memory, without a system call.
 const SHARED: usize = BPF_F_MMAPABLE as usize;
+
+/// What is known of addresses. Most nodes have a few, and frontends may name thousands.
+type Addresses<A> = HashMap<A, u32, { maps::NODE_ADDRESS_ENTRIES }, { BPF_F_NO_PREALLOC as usize }>;
 
 #[btf_map(name = "heap")]
 pub(crate) static HEAP: Array<Heap, 2, SHARED> = Array::new();
@@ -60,9 +63,9 @@ pub(crate) static LOADS6: Array<Load, { maps::BACKEND_ENTRIES }, SHARED> = Array
 #[btf_map(name = "slots")]
 pub(crate) static SLOTS: Array<SlotLine, { maps::SLOT_LINES }, SHARED> = Array::new();
 #[btf_map(name = "node_addrs4")]
-pub(crate) static NODE_ADDRS4: HashMap<Addr4, u32, { maps::NODE_ADDRESS_ENTRIES }> = HashMap::new();
+pub(crate) static NODE_ADDRS4: Addresses<Addr4> = HashMap::new();
 #[btf_map(name = "node_addrs6")]
-pub(crate) static NODE_ADDRS6: HashMap<Addr6, u32, { maps::NODE_ADDRESS_ENTRIES }> = HashMap::new();
+pub(crate) static NODE_ADDRS6: Addresses<Addr6> = HashMap::new();
 #[btf_map(name = "devices")]
 pub(crate) static DEVICES: HashMap<u32, Device, { maps::DEVICE_ENTRIES }> = HashMap::new();
 #[btf_map(name = "ports")]

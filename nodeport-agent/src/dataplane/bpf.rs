@@ -64,8 +64,8 @@ pub(super) struct Tables {
     backends6: SharedArray<Backend<Addr6>>,
     slots: SharedArray<SlotLine>,
     pub(super) ports: SharedArray<PortLine>,
-    node_addresses4: Hash<Addr4, u32>,
-    node_addresses6: Hash<Addr6, u32>,
+    addresses4: Hash<Addr4, u32>,
+    addresses6: Hash<Addr6, u32>,
 }
 
 impl Bpf {
@@ -128,14 +128,12 @@ impl Tables {
             backends6: shared(pins, maps::BACKENDS6)?,
             slots: shared(pins, maps::SLOTS)?,
             ports: shared(pins, maps::PORTS)?,
-            node_addresses4: hash(pins, maps::NODE_ADDRS4)?,
-            node_addresses6: hash(pins, maps::NODE_ADDRS6)?,
+            addresses4: hash(pins, maps::NODE_ADDRS4)?,
+            addresses6: hash(pins, maps::NODE_ADDRS6)?,
         })
     }
 
     fn observe(&self) -> anyhow::Result<Observed> {
-        let keys = |list: Vec<(Addr4, u32)>| list.into_iter().map(|(key, _)| key).collect();
-        let keys6 = |list: Vec<(Addr6, u32)>| list.into_iter().map(|(key, _)| key).collect();
         let frontends4 = entries(&self.frontends4).context(maps::FRONTENDS4)?;
         let frontends6 = entries(&self.frontends6).context(maps::FRONTENDS6)?;
         let values4 = frontends4.iter().map(|(_, value)| value);
@@ -148,8 +146,8 @@ impl Tables {
             ranges: self.ranges.read().context("reading source ranges")?,
             backends4: elements(&self.backends4),
             backends6: elements(&self.backends6),
-            node_addresses4: keys(entries(&self.node_addresses4).context(maps::NODE_ADDRS4)?),
-            node_addresses6: keys6(entries(&self.node_addresses6).context(maps::NODE_ADDRS6)?),
+            addresses4: entries(&self.addresses4).context(maps::NODE_ADDRS4)?,
+            addresses6: entries(&self.addresses6).context(maps::NODE_ADDRS6)?,
             ports: self.read_ports(),
         })
     }
@@ -227,17 +225,17 @@ impl Tables {
             Op::WriteSlots { offset, slots } => self.write_slots(*offset, slots),
             Op::ClearService(id) => self.counters.clear_service(*id),
             Op::SetPort(port, bits) => self.set_port(*port, *bits),
-            Op::AddNodeAddress4(key) => {
-                put(&mut self.node_addresses4, maps::NODE_ADDRS4, *key, 1, &IpAddr::from(*key))
+            Op::PutAddress4(key, bits) => {
+                put(&mut self.addresses4, maps::NODE_ADDRS4, *key, *bits, &IpAddr::from(*key))
             }
-            Op::AddNodeAddress6(key) => {
-                put(&mut self.node_addresses6, maps::NODE_ADDRS6, *key, 1, &IpAddr::from(*key))
+            Op::PutAddress6(key, bits) => {
+                put(&mut self.addresses6, maps::NODE_ADDRS6, *key, *bits, &IpAddr::from(*key))
             }
-            Op::RemoveNodeAddress4(key) => {
-                remove(&mut self.node_addresses4, maps::NODE_ADDRS4, *key, &IpAddr::from(*key))
+            Op::RemoveAddress4(key) => {
+                remove(&mut self.addresses4, maps::NODE_ADDRS4, *key, &IpAddr::from(*key))
             }
-            Op::RemoveNodeAddress6(key) => {
-                remove(&mut self.node_addresses6, maps::NODE_ADDRS6, *key, &IpAddr::from(*key))
+            Op::RemoveAddress6(key) => {
+                remove(&mut self.addresses6, maps::NODE_ADDRS6, *key, &IpAddr::from(*key))
             }
             Op::Barrier => sys::wait_for_programs(),
         }

@@ -84,14 +84,14 @@ pub enum Op {
     ClearService(u32),
     /// Set the `PORT_*` bits of a port.
     SetPort(u16, u8),
-    /// Serve nodePorts on this IPv4 address of the node.
-    AddNodeAddress4(Addr4),
-    /// Serve nodePorts on this IPv6 address of the node.
-    AddNodeAddress6(Addr6),
-    /// Serve nodePorts on this IPv4 address no more.
-    RemoveNodeAddress4(Addr4),
-    /// Serve nodePorts on this IPv6 address no more.
-    RemoveNodeAddress6(Addr6),
+    /// Set the `ADDRESS_*` bits of an IPv4 address.
+    PutAddress4(Addr4, u32),
+    /// Set the `ADDRESS_*` bits of an IPv6 address.
+    PutAddress6(Addr6, u32),
+    /// Forget an IPv4 address.
+    RemoveAddress4(Addr4),
+    /// Forget an IPv6 address.
+    RemoveAddress6(Addr6),
     /// Wait until every CPU has left programs that may have read what was replaced before: after
     /// it, regions of slots that were freed before it may be written.
     Barrier,
@@ -112,10 +112,10 @@ pub struct Observed {
     pub backends4: Vec<(u32, Backend<Addr4>)>,
     /// IPv6 backends that are not all zero, by index.
     pub backends6: Vec<(u32, Backend<Addr6>)>,
-    /// IPv4 addresses on which nodePorts are served.
-    pub node_addresses4: Vec<Addr4>,
-    /// IPv6 addresses on which nodePorts are served.
-    pub node_addresses6: Vec<Addr6>,
+    /// IPv4 addresses with `ADDRESS_*` bits.
+    pub addresses4: Vec<(Addr4, u32)>,
+    /// IPv6 addresses with `ADDRESS_*` bits.
+    pub addresses6: Vec<(Addr6, u32)>,
     /// Ports with `PORT_*` bits.
     pub ports: Vec<(u16, u8)>,
 }

@@ -18,11 +18,14 @@ pub struct Node {
     pub name: Arc<str>,
     /// Its zone, as hints carry it.
     pub zone: Option<Arc<str>>,
-    /// Its primary address of each family it has: there nodePorts are served.
+    /// Addresses on which nodePorts are served; as its object is read, its primary one of each family
+    /// that it has.
     pub addresses: Vec<IpAddr>,
     /// It is not about to be taken away. A node that takes no new pods may well take connections
     /// (KEP-3836).
     pub eligible: bool,
+    /// They were selected: where there are none, none is meant.
+    pub is_selected: bool,
     /// What is wrong with it.
     pub findings: Vec<Finding>,
 }
@@ -40,8 +43,15 @@ impl Node {
             zone: zone.map(|zone| zone.as_str().into()),
             addresses: addresses(node, &mut findings),
             eligible: is_eligible(node),
+            is_selected: false,
             findings: findings.finish(),
         }
+    }
+
+    /// Whether [`Self::addresses`] are known: a Node object without any may get them later.
+    #[must_use]
+    pub const fn knows_addresses(&self) -> bool {
+        self.is_selected || !self.addresses.is_empty()
     }
 
     /// Whether an address is one on which this node serves nodePorts.

@@ -18,8 +18,9 @@ pub struct Desired {
     pub groups: BTreeMap<GroupKey, Arc<Group>>,
     /// Health checks of services.
     pub health_checks: BTreeMap<Name, HealthCheck>,
-    /// Addresses of the node on which nodePorts are served.
-    pub node_addresses: BTreeSet<IpAddr>,
+    /// Addresses of the node on which nodePorts are served. None while that is not known: then it stays
+    /// as it is.
+    pub node_addresses: Option<BTreeSet<IpAddr>>,
 }
 
 /// What names a group: the two families of a service port live apart, so that what fails in one

@@ -155,8 +155,9 @@ impl Planner {
             // Addresses, zone: everything may depend on them. It happens seldom.
             dirty.extend(self.model.entries.keys().cloned());
             changed.node = Some(node.iter().flat_map(|node| node.findings.clone()).collect());
+            let known = node.as_ref().filter(|node| node.knows_addresses());
             self.desired.node_addresses =
-                node.iter().flat_map(|node| node.addresses.iter().copied()).collect();
+                known.map(|node| node.addresses.iter().copied().collect());
             self.model.node = node;
         }
         for (name, entry) in entries {

@@ -97,8 +97,8 @@ fn decide(
     planner: &Planner,
     rule: HostListeners,
 ) -> (BTreeSet<HostListener>, Held) {
-    let addresses_served = &planner.desired().node_addresses;
-    let is_own = |address: IpAddr| addresses_served.contains(&address);
+    let served = planner.desired().node_addresses.as_ref();
+    let is_own = |address: IpAddr| served.is_some_and(|served| served.contains(&address));
     let (mut known, mut held) = (BTreeSet::new(), Vec::new());
     for found in found {
         let mut met: BTreeMap<&PortName, Vec<Family>> = BTreeMap::new();

@@ -176,12 +176,17 @@ impl State {
     }
 
     fn take_addresses(&mut self, observed: &Observed) {
-        let Observed { node_addresses4, node_addresses6, ports, ranges, .. } = observed;
+        let Observed { addresses4, addresses6, ports, ranges, .. } = observed;
         for (service, range) in ranges {
             self.maps.add_range((*service, Family::of(range.network())), *range);
         }
-        self.maps.node_addresses.extend(node_addresses4.iter().copied().map(IpAddr::from));
-        self.maps.node_addresses.extend(node_addresses6.iter().copied().map(IpAddr::from));
+        for (address, bits) in addresses4 {
+            self.maps.addresses.put(IpAddr::from(*address), *bits);
+        }
+        for (address, bits) in addresses6 {
+            self.maps.addresses.put(IpAddr::from(*address), *bits);
+        }
+        self.maps.addresses.doubt_all();
         for (port, bits) in ports {
             self.maps.ports.set(*port, *bits);
         }

@@ -36,7 +36,9 @@ impl std::fmt::Display for Subject {
         match self {
             Self::Group(key) => key.fmt(f),
             Self::Seed => f.write_str("the seed of the choice of backends"),
-            Self::NodeAddresses => f.write_str("the node's addresses"),
+            Self::NodeAddresses => {
+                f.write_str("the addresses of the node, and those that services name")
+            }
             Self::Adoption => f.write_str("what an earlier run left in the maps"),
             Self::Leavings => f.write_str("what was replaced in the maps"),
         }

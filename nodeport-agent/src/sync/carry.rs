@@ -11,7 +11,6 @@
 //! What fails for one group stops the later steps for that group and for no other.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, Scope};
@@ -401,27 +400,14 @@ pub(super) fn seed(state: &mut State, dataplane: &mut dyn Dataplane) -> Failed {
     failed
 }
 
-/// Makes the maps follow the node's addresses.
-pub(super) fn node_addresses(
-    state: &mut State,
-    wanted: &BTreeSet<IpAddr>,
-    dataplane: &mut dyn Dataplane,
-) -> Failed {
+/// Makes the maps know of addresses what there is to know.
+pub(super) fn addresses(state: &mut State, dataplane: &mut dyn Dataplane) -> Failed {
     let mut batch = Batch::new();
-    for address in state.maps.node_addresses.difference(wanted) {
-        let op = ops::remove_node_address(*address);
-        batch.push(Subject::NodeAddresses, op, (*address, false));
-    }
-    for address in wanted.difference(&state.maps.node_addresses) {
-        batch.push(Subject::NodeAddresses, ops::add_node_address(*address), (*address, true));
+    for (address, bits) in state.maps.addresses.wrong() {
+        batch.push(Subject::NodeAddresses, ops::put_address(address, bits), (address, bits));
     }
     let Outcome { done, failed } = batch.apply(dataplane);
-    for (address, served) in done {
-        match served {
-            true => state.maps.node_addresses.insert(address),
-            false => state.maps.node_addresses.remove(&address),
-        };
-    }
+    done.into_iter().for_each(|(address, bits)| state.maps.addresses.put(address, bits));
     failed
 }
 

@@ -31,8 +31,8 @@ pub(crate) struct Maps {
     pub(crate) ranges: BTreeSet<(u32, IpNet)>,
     pub(crate) backends4: BTreeMap<u32, Backend<Addr4>>,
     pub(crate) backends6: BTreeMap<u32, Backend<Addr6>>,
-    pub(crate) node_addresses4: BTreeSet<Addr4>,
-    pub(crate) node_addresses6: BTreeSet<Addr6>,
+    pub(crate) addresses4: BTreeMap<Addr4, u32>,
+    pub(crate) addresses6: BTreeMap<Addr6, u32>,
     pub(crate) ports: BTreeMap<u16, u8>,
     /// What was counted, by the id of the service port.
     pub(crate) counted: BTreeMap<u32, u64>,
@@ -66,8 +66,8 @@ impl Fake {
             ranges: BTreeSet::new(),
             backends4: BTreeMap::new(),
             backends6: BTreeMap::new(),
-            node_addresses4: BTreeSet::new(),
-            node_addresses6: BTreeSet::new(),
+            addresses4: BTreeMap::new(),
+            addresses6: BTreeMap::new(),
             ports: BTreeMap::new(),
             counted: BTreeMap::new(),
             slots: vec![0; slots],
@@ -107,8 +107,8 @@ impl Dataplane for Fake {
             ranges: maps.ranges.iter().copied().collect(),
             backends4: maps.backends4.iter().map(|(key, value)| (*key, *value)).collect(),
             backends6: maps.backends6.iter().map(|(key, value)| (*key, *value)).collect(),
-            node_addresses4: maps.node_addresses4.iter().copied().collect(),
-            node_addresses6: maps.node_addresses6.iter().copied().collect(),
+            addresses4: maps.addresses4.clone().into_iter().collect(),
+            addresses6: maps.addresses6.clone().into_iter().collect(),
             ports: maps.ports.iter().map(|(port, bits)| (*port, *bits)).collect(),
         })
     }
@@ -213,10 +213,14 @@ impl Maps {
             Op::ClearService(id) => drop(self.counted.remove(id)),
             Op::SetPort(port, 0) => drop(self.ports.remove(port)),
             Op::SetPort(port, bits) => drop(self.ports.insert(*port, *bits)),
-            Op::AddNodeAddress4(address) => assert!(self.node_addresses4.insert(*address)),
-            Op::AddNodeAddress6(address) => assert!(self.node_addresses6.insert(*address)),
-            Op::RemoveNodeAddress4(address) => assert!(self.node_addresses4.remove(address)),
-            Op::RemoveNodeAddress6(address) => assert!(self.node_addresses6.remove(address)),
+            Op::PutAddress4(key, bits) => {
+                assert_ne!(self.addresses4.insert(*key, *bits), Some(*bits))
+            }
+            Op::PutAddress6(key, bits) => {
+                assert_ne!(self.addresses6.insert(*key, *bits), Some(*bits))
+            }
+            Op::RemoveAddress4(key) => assert!(self.addresses4.remove(key).is_some()),
+            Op::RemoveAddress6(key) => assert!(self.addresses6.remove(key).is_some()),
             Op::Barrier => self.clear_replaced(),
         }
     }

@@ -2,12 +2,12 @@
 //! that did not fail.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use foldhash::HashMap;
 use ipnet::IpNet;
 use nodeport_common::abi::{BACKEND_GONE, Frontend, PORT_BACKEND, PORT_FRONTEND};
 
+use super::addresses::Addresses;
 use super::ops::BackendValue;
 use crate::model::Family;
 use crate::plan::FrontendAt;
@@ -27,7 +27,7 @@ pub(super) struct Maps {
     /// By index, of each family: indices are given out from the lowest on.
     backends4: Vec<Option<BackendValue>>,
     backends6: Vec<Option<BackendValue>>,
-    pub(super) node_addresses: BTreeSet<IpAddr>,
+    pub(super) addresses: Addresses,
     pub(super) ports: Ports,
     /// Networks whose clients may use guarded frontends, of each service port.
     ranges: HashMap<RangesOf, BTreeSet<IpNet>>,
@@ -84,6 +84,7 @@ impl Maps {
         self.remove_frontend(&at);
         self.frontends.insert(at, value);
         hold(&mut self.ports.frontends, at.port);
+        self.addresses.name(at.address);
         if value.slots_len > 0 {
             hold(&mut self.references, value.slots_offset);
         }
@@ -91,6 +92,7 @@ impl Maps {
 
     pub(super) fn remove_frontend(&mut self, at: &FrontendAt) {
         let Some(old) = self.frontends.remove(at) else { return };
+        self.addresses.unname(at.address);
         if old.slots_len > 0 {
             release(&mut self.references, old.slots_offset);
         }
@@ -186,12 +188,12 @@ impl Ports {
     }
 }
 
-fn hold<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, u32>, key: K) {
+pub(super) fn hold<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, u32>, key: K) {
     *counts.entry(key).or_insert(0) += 1;
 }
 
 /// Returns whether that was the last.
-fn release<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, u32>, key: K) -> bool {
+pub(super) fn release<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, u32>, key: K) -> bool {
     let Some(count) = counts.get_mut(&key) else { return false };
     *count -= 1;
     if *count == 0 {

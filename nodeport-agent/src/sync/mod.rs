@@ -4,6 +4,7 @@
 //! that succeeds. From that and the plan it makes the writes, and only those, that a change
 //! needs; [`carry`] has their order, and what fails is tried again.
 
+mod addresses;
 mod adopt;
 mod batch;
 mod carry;
@@ -26,7 +27,7 @@ mod tests;
 mod tidy;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -107,6 +108,11 @@ impl Sync {
         self.state.seed = seed;
     }
 
+    /// The node's interfaces have these addresses, from the next [`Sync::follow`] on.
+    pub fn set_own_addresses(&mut self, own: &BTreeSet<IpAddr>) {
+        self.state.maps.addresses.own(own);
+    }
+
     /// Makes the maps follow the plan: `changed` are the groups that differ from the last round,
     /// `complete` says that the plan was made from all there is, so that what it does not name
     /// is not wanted.
@@ -120,10 +126,10 @@ impl Sync {
         let mut round = self.round(now);
         self.write_seed(&mut round);
         self.groups(desired, changed, &mut round);
-        self.node_addresses(desired, &mut round);
         if complete {
             self.end_adoption(&mut round);
         }
+        self.addresses(desired, &mut round);
         self.tidy_in_time(&mut round);
         self.report(round)
     }
@@ -217,15 +223,15 @@ impl Sync {
         round.failed.extend(failed);
     }
 
-    /// A node without any address is taken for one that is not known yet: the addresses that
-    /// are served stay.
-    fn node_addresses(&mut self, desired: &Desired, round: &mut Round) {
-        let wanted = &desired.node_addresses;
-        let differ = !wanted.is_empty() && *wanted != self.state.maps.node_addresses;
-        if differ && !self.retries.is_waiting(&Subject::NodeAddresses, round.now) {
+    /// While it is not known on which addresses nodePorts shall be served, it stays as it is.
+    fn addresses(&mut self, desired: &Desired, round: &mut Round) {
+        let addresses = &mut self.state.maps.addresses;
+        if let Some(served) = &desired.node_addresses {
+            addresses.serve(served);
+        }
+        if !addresses.are_right() && !self.retries.is_waiting(&Subject::NodeAddresses, round.now) {
             round.tried.insert(Subject::NodeAddresses);
-            let failed = carry::node_addresses(&mut self.state, wanted, &mut self.dataplane);
-            round.failed.extend(failed);
+            round.failed.extend(carry::addresses(&mut self.state, &mut self.dataplane));
         }
     }
 

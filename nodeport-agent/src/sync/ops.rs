@@ -82,17 +82,13 @@ pub(super) fn remove_frontend(at: &FrontendAt) -> Op {
     }
 }
 
-pub(super) const fn add_node_address(address: IpAddr) -> Op {
-    match address {
-        IpAddr::V4(address) => Op::AddNodeAddress4(address.octets()),
-        IpAddr::V6(address) => Op::AddNodeAddress6(address.octets()),
-    }
-}
-
-pub(super) const fn remove_node_address(address: IpAddr) -> Op {
-    match address {
-        IpAddr::V4(address) => Op::RemoveNodeAddress4(address.octets()),
-        IpAddr::V6(address) => Op::RemoveNodeAddress6(address.octets()),
+/// Sets what is known of an address; one of which nothing is known is forgotten.
+pub(super) const fn put_address(address: IpAddr, bits: u32) -> Op {
+    match (address, bits) {
+        (IpAddr::V4(address), 0) => Op::RemoveAddress4(address.octets()),
+        (IpAddr::V6(address), 0) => Op::RemoveAddress6(address.octets()),
+        (IpAddr::V4(address), bits) => Op::PutAddress4(address.octets(), bits),
+        (IpAddr::V6(address), bits) => Op::PutAddress6(address.octets(), bits),
     }
 }
 

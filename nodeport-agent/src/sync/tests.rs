@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use foldhash::HashMap;
-use nodeport_common::abi::{BACKEND_DRAINING, BACKEND_GONE, BACKEND_USABLE, FRONTEND_YIELDS};
+use nodeport_common::abi::{
+    ADDRESS_SERVED, BACKEND_DRAINING, BACKEND_GONE, BACKEND_USABLE, FRONTEND_YIELDS,
+};
 use serde_json::json;
 
 use super::fake::Fake;
@@ -118,7 +120,7 @@ fn a_service_comes_and_goes() {
     let mut agent = Agent::new(&fake);
     assert!(agent.set([("web", web_at(30007, two()))]).failed.is_empty());
     agent.check();
-    assert_eq!(fake.maps().node_addresses4.len(), 1);
+    assert_eq!(fake.maps().addresses4.len(), 1);
     agent.set([("web", Entry::default())]);
     agent.check();
     agent.rest();
@@ -542,11 +544,11 @@ fn addresses_of_the_node_follow_it_and_outlive_its_object() {
     agent.set([]);
     agent.node = node("n1", &["192.0.2.7"]);
     agent.set([]);
-    assert_eq!(fake.maps().node_addresses4, [[192, 0, 2, 7]].into());
-    assert_eq!(fake.maps().node_addresses6.len(), 0);
+    assert_eq!(fake.maps().addresses4, [([192, 0, 2, 7], ADDRESS_SERVED)].into());
+    assert_eq!(fake.maps().addresses6.len(), 0);
     agent.node = node("n1", &[]);
     agent.set([]);
-    assert_eq!(fake.maps().node_addresses4.len(), 1);
+    assert_eq!(fake.maps().addresses4.len(), 1);
 }
 
 /// Shares of the table's slots, by address, in percent.

@@ -6,7 +6,8 @@ use std::os::unix::fs::DirBuilderExt as _;
 use aya::maps::Array;
 use nodeport_agent::dataplane::{self, Dataplane as _, Op};
 use nodeport_common::abi::{
-    BACKEND_USABLE, Backend, Frontend, FrontendKey, IPPROTO_TCP, PORT_BACKEND, PORT_FRONTEND,
+    ADDRESS_NAMED, ADDRESS_OWN, ADDRESS_SERVED, BACKEND_USABLE, Backend, Frontend, FrontendKey,
+    IPPROTO_TCP, PORT_BACKEND, PORT_FRONTEND,
 };
 
 use crate::world::in_own_world;
@@ -29,8 +30,8 @@ fn some_ops() -> Vec<Op> {
         ),
         Op::SetPort(30_007, PORT_FRONTEND),
         Op::SetPort(10_007, PORT_BACKEND),
-        Op::AddNodeAddress4([10, 9, 0, 1]),
-        Op::AddNodeAddress6([1; 16]),
+        Op::PutAddress4([10, 9, 0, 1], ADDRESS_SERVED),
+        Op::PutAddress6([1; 16], ADDRESS_OWN | ADDRESS_NAMED),
         Op::Barrier,
     ]
 }
@@ -46,6 +47,8 @@ fn what_is_written_is_read_and_survives_a_restart() {
         let seen = first.observe().unwrap();
         assert_eq!(seen.backends4.len(), 1);
         assert_eq!(seen.frontends4.len(), 1);
+        assert_eq!(seen.addresses4, [([10, 9, 0, 1], ADDRESS_SERVED)]);
+        assert_eq!(seen.addresses6, [([1; 16], ADDRESS_OWN | ADDRESS_NAMED)]);
         // The bit of the SNAT range is not the control side's.
         assert_eq!(seen.ports, [(10_007, PORT_BACKEND), (30_007, PORT_FRONTEND)]);
         assert_eq!(first.read_slots(9, 5).unwrap(), [0, 100, 101, 102, 103]);
@@ -60,8 +63,8 @@ fn what_is_written_is_read_and_survives_a_restart() {
             Op::RemoveFrontend4(frontend(1)),
             Op::SetPort(30_007, 0),
             Op::SetPort(10_007, 0),
-            Op::RemoveNodeAddress4([10, 9, 0, 1]),
-            Op::RemoveNodeAddress6([1; 16]),
+            Op::RemoveAddress4([10, 9, 0, 1]),
+            Op::RemoveAddress6([1; 16]),
             Op::PutBackend4(7, Backend::default()),
         ]);
         assert!(failures.is_empty(), "{failures:?}");
@@ -80,7 +83,7 @@ fn a_full_map_is_named_and_the_rest_goes_on() {
             FrontendKey { address: [10, 9, 0, 2], ..frontend(80) },
             Frontend::default(),
         ));
-        ops.push(Op::AddNodeAddress4([10, 9, 0, 1]));
+        ops.push(Op::PutAddress4([10, 9, 0, 1], ADDRESS_SERVED));
         let failures = agent.apply(&ops);
         assert_eq!(failures.len(), 1, "{failures:?}");
         assert_eq!(failures[0].index, 65_536);
@@ -89,7 +92,7 @@ fn a_full_map_is_named_and_the_rest_goes_on() {
             error.contains("frontends4 is full") && error.contains("10.9.0.2:80 TCP"),
             "{error}"
         );
-        assert_eq!(agent.observe().unwrap().node_addresses4, [[10, 9, 0, 1]]);
+        assert_eq!(agent.observe().unwrap().addresses4, [([10, 9, 0, 1], ADDRESS_SERVED)]);
     });
 }
 

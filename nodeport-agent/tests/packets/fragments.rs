@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
-use nodeport_common::abi::Reason;
+use nodeport_common::abi::{ADDRESS_NAMED, FrontendKey, IPPROTO_UDP, Reason};
 use nodeport_common::core::env::Hook;
 use nodeport_common::core::family::{V4, V6};
 use nodeport_common::core::verdict::Action;
@@ -23,6 +23,8 @@ pub(crate) fn add(trials: &mut Trials) {
         trials.add(format!("fragments::ipv4::{name}"), move |twins| any_way::<V4>(twins, order));
         trials.add(format!("fragments::ipv6::{name}"), move |twins| any_way::<V6>(twins, order));
     }
+    trials.add("fragments::ipv4::to_a_named_address", to_a_named_address::<V4>);
+    trials.add("fragments::ipv6::to_a_named_address", to_a_named_address::<V6>);
     trials.add("fragments::ipv4::of_others", of_others::<V4>);
     trials.add("fragments::ipv6::of_others", of_others::<V6>);
     trials.add("fragments::ipv4::a_flood", a_flood::<V4>);
@@ -176,6 +178,41 @@ fn any_way<F: Net>(twins: &mut Twins, order: Order) {
     }
     let frame = datagram(client::<F>(), frontend::<F>(REMOTE), 4_000, 9).remove(1);
     assert_eq!(twins.both("XDP", Hook::Xdp, &frame), Some((Action::Pass, frame)));
+}
+
+/// A load balancer's address, which is not the node's and to which the node would forward: fragments
+/// that come before the first one are kept all the same.
+fn to_a_named_address<F: Net>(twins: &mut Twins) {
+    let address = F::party(9, 7);
+    let mut state = twins.state().clone();
+    name_address::<V4>(&mut state.v4);
+    name_address::<V6>(&mut state.v6);
+    twins.write(state);
+    let capture = capture();
+    let target = SocketAddr::new(address, port(REMOTE));
+    let mut frames = datagram(client::<F>(), target, 4_000, 1);
+    frames.reverse();
+    let there = packet(&walk(twins, &capture, Hook::Ingress, frames), Action::Send(IN));
+    assert_eq!((there.src, there.dst), (snat::<F>(8), backend::<F>(REMOTE)));
+    assert_eq!(there.payload, payload(4_000));
+    // Those for an address that nobody names are not kept.
+    let other = SocketAddr::new(F::party(9, 8), port(REMOTE));
+    let frame = datagram(client::<F>(), other, 4_000, 2).remove(1);
+    assert_eq!(twins.both("forwarded", Hook::Ingress, &frame), Some((Action::Pass, frame)));
+}
+
+/// Gives the remote backend's service a frontend at an address that is not the node's.
+fn name_address<F: Net>(side: &mut Side<F::Addr>) {
+    let address = F::bytes(F::party(9, 7));
+    let any = FrontendKey {
+        address: F::Addr::default(),
+        port: port(REMOTE),
+        protocol: IPPROTO_UDP,
+        pad: 0,
+    };
+    let frontend = side.frontends[&any];
+    side.frontends.insert(FrontendKey { address, ..any }, frontend);
+    side.addresses.push((address, ADDRESS_NAMED));
 }
 
 fn of_others<F: Net>(twins: &mut Twins) {

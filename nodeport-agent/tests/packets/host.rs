@@ -27,7 +27,7 @@ fn fill_side<F: OnHost>(world: &World, side: &Side<F::Addr>, epoch: u16) {
     maps.frontends.borrow_mut().clone_from(&side.frontends);
     maps.ranges.borrow_mut().clone_from(&side.ranges);
     maps.backends.borrow_mut().clone_from(&side.backends);
-    *maps.node_addresses.borrow_mut() = side.node_addresses.iter().copied().collect();
+    *maps.addresses.borrow_mut() = side.addresses.iter().copied().collect();
     let mut routes = side.routes.clone();
     for answer in routes.values_mut() {
         answer.hop.epoch *= epoch;

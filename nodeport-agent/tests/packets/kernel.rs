@@ -218,8 +218,8 @@ impl Kernel {
         }
         let map = self.map_mut(&name("node_addrs"));
         let mut addresses: HashMap<_, Raw<F::Addr>, u32> = map.try_into().unwrap();
-        for address in &side.node_addresses {
-            addresses.insert(Raw(*address), 0, 0).unwrap();
+        for (address, bits) in &side.addresses {
+            addresses.insert(Raw(*address), bits, 0).unwrap();
         }
     }
 

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use nodeport_common::abi::{
-    BACKEND_LOCAL, BACKEND_USABLE, Backend, Control, DEVICE_ATTACHED, DEVICE_POD, DEVICE_REDIRECT,
-    Device, Exit, Frontend, FrontendKey, HOP_NEIGHBOUR, HOP_POD, HOP_SEND, HOP_STACK, HOP_TAGGED,
-    IPPROTO_TCP, IPPROTO_UDP, NextHop, PORT_BACKEND, PORT_FRONTEND, PORT_SNAT, SourceRange,
+    ADDRESS_SERVED, BACKEND_LOCAL, BACKEND_USABLE, Backend, Control, DEVICE_ATTACHED, DEVICE_POD,
+    DEVICE_REDIRECT, Device, Exit, Frontend, FrontendKey, HOP_NEIGHBOUR, HOP_POD, HOP_SEND,
+    HOP_STACK, HOP_TAGGED, IPPROTO_TCP, IPPROTO_UDP, NextHop, PORT_BACKEND, PORT_FRONTEND,
+    PORT_SNAT, SourceRange,
 };
 use nodeport_common::core::family::{V4, V6};
 use nodeport_common::core::host::Answer;
@@ -53,7 +54,7 @@ pub(crate) struct Side<A: Ord> {
     /// Networks whose clients may use guarded frontends, with the bits of each that count.
     pub(crate) ranges: Vec<(SourceRange<A>, u32)>,
     pub(crate) backends: Vec<Backend<A>>,
-    pub(crate) node_addresses: Vec<A>,
+    pub(crate) addresses: Vec<(A, u32)>,
     /// What the kernel's routes will say; only the host needs to be told.
     pub(crate) routes: BTreeMap<A, Answer<A>>,
 }
@@ -160,7 +161,8 @@ fn tag<A: Ord>(side: &mut Side<A>) {
 }
 
 fn side<F: Net>() -> Side<F::Addr> {
-    let mut side = Side { node_addresses: vec![F::bytes(node::<F>())], ..Side::default() };
+    let mut side =
+        Side { addresses: vec![(F::bytes(node::<F>()), ADDRESS_SERVED)], ..Side::default() };
     for index in 0..=EMPTY {
         for protocol in [IPPROTO_TCP, IPPROTO_UDP] {
             let key =

@@ -50,9 +50,9 @@ pub const LOADS4: &str = "loads4";
 pub const LOADS6: &str = "loads6";
 /// All services' Maglev tables, side by side.
 pub const SLOTS: &str = "slots";
-/// The node's IPv4 addresses on which nodePorts are served.
+/// IPv4 addresses of the node, and those that frontends name: `ADDRESS_*` bits.
 pub const NODE_ADDRS4: &str = "node_addrs4";
-/// The node's IPv6 addresses on which nodePorts are served.
+/// The same of IPv6.
 pub const NODE_ADDRS6: &str = "node_addrs6";
 /// What each interface can do.
 pub const DEVICES: &str = "devices";
@@ -135,8 +135,9 @@ pub const SLOT_LINES: usize = 1_572_864;
 pub const DATAGRAM_SETS: usize = 1_024;
 /// Default number of fragments that can wait.
 pub const WAITING_FRAMES: usize = 512;
-/// Node addresses of each family.
-pub const NODE_ADDRESS_ENTRIES: usize = 1_024;
+/// Addresses of the node, and those that frontends name, of each family. Memory is taken for those that
+/// there are.
+pub const NODE_ADDRESS_ENTRIES: usize = 65_536;
 /// Interfaces.
 pub const DEVICE_ENTRIES: usize = 1_024;
 /// Lines of [`PORTS_PER_LINE`](super::PORTS_PER_LINE) ports.

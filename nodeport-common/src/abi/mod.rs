@@ -7,6 +7,7 @@
 //! - byte order is in the type: byte arrays ([`Addr4`], [`Addr6`], [`Port`], [`Mac`]) hold what
 //!   is on the wire, integers are in the host's order.
 
+mod address;
 mod control;
 mod device;
 mod entry;
@@ -18,6 +19,7 @@ mod net;
 mod reason;
 mod service;
 
+pub use address::{ADDRESS_NAMED, ADDRESS_OWN, ADDRESS_SERVED};
 pub use control::{
     Control, ErrorBudget, NO_BACKEND_DROPS, NO_BACKEND_REFUSES, NO_BACKEND_RESETS, PORT_BACKEND,
     PORT_FRONTEND, PORT_SNAT, PORTS_PER_LINE, PortLine,
@@ -49,7 +51,7 @@ pub use service::{
 
 /// Version of the layout of the maps. It is part of the path under which they are pinned, so
 /// that programs and agents of different layouts never meet in one map.
-pub const LAYOUT_VERSION: u32 = 6;
+pub const LAYOUT_VERSION: u32 = 7;
 
 /// A type whose every byte is a byte of one of its fields, and for which every bit pattern is a
 /// value. Only such types go into maps.

@@ -8,8 +8,8 @@ use super::family::Family;
 use super::table::handle::Handle;
 use super::work::Work;
 use crate::abi::{
-    Affinity, AffinityKey, Backend, Control, Flow, FlowKey, FlowState, Frontend, FrontendKey, Load,
-    NextHop, Reason, ServiceStats, Tags,
+    ADDRESS_OWN, ADDRESS_SERVED, Affinity, AffinityKey, Backend, Control, Flow, FlowKey, FlowState,
+    Frontend, FrontendKey, Load, NextHop, Reason, ServiceStats, Tags,
 };
 
 /// Largest offset in a frame at which a [`Window`] may stand. The verifier needs a bound for
@@ -223,8 +223,21 @@ pub trait Tables<F: Family> {
     fn read_affinity(&self, key: &AffinityKey<F::Addr>, to: &mut Affinity) -> bool;
     /// Keeps which backend a client has.
     fn keep_affinity(&self, key: &AffinityKey<F::Addr>, affinity: &Affinity);
+    /// The `ADDRESS_*` bits of an address; 0 if nothing is known of it.
+    fn address_bits(&self, address: &F::Addr) -> u32;
+
+    /// Whether it is an address of the node.
+    #[inline(always)]
+    fn is_node_address(&self, address: &F::Addr) -> bool {
+        self.address_bits(address) & (ADDRESS_OWN | ADDRESS_SERVED) != 0
+    }
+
     /// Whether nodePorts are served on this address.
-    fn is_node_address(&self, address: &F::Addr) -> bool;
+    #[inline(always)]
+    fn serves_node_ports(&self, address: &F::Addr) -> bool {
+        self.address_bits(address) & ADDRESS_SERVED != 0
+    }
+
     /// The backend of that index.
     fn backend(&self, index: u32) -> Option<Backend<F::Addr>>;
     /// How busy the backend of that index is.

@@ -25,8 +25,9 @@ use super::verdict::{Action, Verdict};
 use super::walk::{count_passed, exit};
 use super::work::Work;
 use crate::abi::{
-    DATAGRAMS_OF_SET, Datagram, DatagramKey, FATE_AWAITED, FATE_DROPS, FATE_FOLLOWS, FATE_NONE,
-    FATE_PASSES, FlowKey, HOP_STACK, HOP_UNRESOLVED, IPPROTO_TCP, IPPROTO_UDP, Ports, Reason,
+    ADDRESS_OWN, ADDRESS_SERVED, DATAGRAMS_OF_SET, Datagram, DatagramKey, FATE_AWAITED, FATE_DROPS,
+    FATE_FOLLOWS, FATE_NONE, FATE_PASSES, FlowKey, HOP_STACK, HOP_UNRESOLVED, IPPROTO_TCP,
+    IPPROTO_UDP, Ports, Reason,
 };
 
 /// Fragments of one packet that can wait: as many as 64 KiB make with 576 bytes each, and some more.
@@ -415,14 +416,15 @@ fn is_awaited<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> bo
     }
 }
 
-/// Whether the destination, or the source, is an address of the node. Not all of them are those at
-/// which nodePorts are served: backends elsewhere may answer to another one. So the kernel is asked, to
-/// which an address without a route is the same.
+/// Whether the destination, or the source, is an address of the node, or the destination one that a
+/// frontend names: a load balancer's need not be the node's. An address that has just come is known to
+/// the kernel alone, to which one without a route is the same.
 #[inline(never)]
 fn is_own<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, destination: bool) -> bool {
     let (src, dst) = (work.outer.src, work.outer.dst);
     (work.way.from, work.way.to) = if destination { (src, dst) } else { (dst, src) };
-    if world.is_node_address(&work.way.to) {
+    let wanted = if destination { u32::MAX } else { ADDRESS_OWN | ADDRESS_SERVED };
+    if world.address_bits(&work.way.to) & wanted != 0 {
         return true;
     }
     world.route(&mut work.way, work.outer.protocol);

@@ -71,14 +71,14 @@ pub fn exact<A: Copy>(key: &FlowKey<A>) -> FrontendKey<A> {
     FrontendKey { address: key.dst, port, protocol: key.protocol, pad: 0 }
 }
 
-/// Finds the frontend that the packet addresses: its exact address, or any address of the node. None
+/// Finds the frontend that the packet addresses: its exact address, or any that serves nodePorts. None
 /// where it is left to a process that listens there.
 #[inline(never)]
 fn find_frontend<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) -> bool {
     let key = &work.key;
     let mut wanted = exact(key);
     let mut found = world.frontend(&wanted);
-    if found.is_none() && world.is_node_address(&key.dst) {
+    if found.is_none() && world.serves_node_ports(&key.dst) {
         wanted.address = F::Addr::default();
         found = world.frontend(&wanted);
     }

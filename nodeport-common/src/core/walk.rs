@@ -185,7 +185,7 @@ fn is_nobodys<F: Family, W: World<F>>(world: &W, key: &FlowKey<F::Addr>) -> bool
     let may_open = match W::HOOK {
         Hook::Egress | Hook::Pod => false,
         Hook::Xdp | Hook::Ingress => {
-            world.is_node_address(&key.dst) || world.frontend(&open::exact(key)).is_some()
+            world.serves_node_ports(&key.dst) || world.frontend(&open::exact(key)).is_some()
         }
     };
     !may_open && world.lacks(key)

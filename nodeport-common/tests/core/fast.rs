@@ -2,8 +2,8 @@
 //! it, and that never changes.
 
 use nodeport_common::abi::{
-    FLOW_FAST, FLOW_LOCAL, HOP_NEIGHBOUR, HOP_POD, HOP_SEND, HOP_STACK, IPPROTO_TCP, NextHop,
-    Reason,
+    ADDRESS_OWN, FLOW_FAST, FLOW_LOCAL, HOP_NEIGHBOUR, HOP_POD, HOP_SEND, HOP_STACK, IPPROTO_TCP,
+    NextHop, Reason,
 };
 use nodeport_common::core::env::Hook;
 use nodeport_common::core::host::{Answer, Checksum, SkbFrame};
@@ -180,7 +180,7 @@ fn without_a_way_a_fast_flow_waits<F: Net>() {
         connect::<F>(&node);
         let maps = F::maps(&node.world);
         if is_own {
-            maps.node_addresses.borrow_mut().insert(F::bytes(local_ip::<F>()));
+            maps.addresses.borrow_mut().insert(F::bytes(local_ip::<F>()), ADDRESS_OWN);
         }
         route::<F>(&node, hop, false);
         assert_eq!(node.ingress(&forward::<F>(ACK)).action, Action::Drop);

@@ -2,7 +2,7 @@
 //! live connection.
 
 use nodeport_common::abi::{
-    FLOW_LOCAL, HOP_NEIGHBOUR, HOP_STACK, HOP_UNRESOLVED, IPPROTO_TCP, NextHop, Reason,
+    ADDRESS_OWN, FLOW_LOCAL, HOP_NEIGHBOUR, HOP_STACK, HOP_UNRESOLVED, IPPROTO_TCP, NextHop, Reason,
 };
 use nodeport_common::core::env::Hook;
 use nodeport_common::core::host::{Answer, SkbFrame};
@@ -154,7 +154,7 @@ fn what_is_not_forwarded_is_the_nodes_own_or_unreachable<F: Net>() {
     assert!(node.halves::<F>().is_empty());
 
     // A backend on the node's own address that nobody marked as local.
-    F::maps(&node.world).node_addresses.borrow_mut().insert(F::bytes(remote_ip::<F>()));
+    F::maps(&node.world).addresses.borrow_mut().insert(F::bytes(remote_ip::<F>()), ADDRESS_OWN);
     let out = node.xdp(&syn);
     assert_eq!(out.action, Action::Stack);
     assert_eq!((out.view().src, out.view().dst), (client::<F>(), remote::<F>()));

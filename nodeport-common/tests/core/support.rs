@@ -4,9 +4,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use nodeport_common::abi::{
-    BACKEND_LOCAL, BACKEND_USABLE, Backend, Control, FLOW_PROVED, FLOW_REPLY, FLOW_SETTLED, Flow,
-    FlowKey, Frontend, FrontendKey, HOP_SEND, HOP_TAGGED, IPPROTO_TCP, IPPROTO_UDP, NextHop,
-    PORT_BACKEND, PORT_FRONTEND, PORT_SNAT, Tags,
+    ADDRESS_SERVED, BACKEND_LOCAL, BACKEND_USABLE, Backend, Control, FLOW_PROVED, FLOW_REPLY,
+    FLOW_SETTLED, Flow, FlowKey, Frontend, FrontendKey, HOP_SEND, HOP_TAGGED, IPPROTO_TCP,
+    IPPROTO_UDP, NextHop, PORT_BACKEND, PORT_FRONTEND, PORT_SNAT, Tags,
 };
 use nodeport_common::core::env::Hook;
 use nodeport_common::core::family::{V4, V6};
@@ -156,7 +156,7 @@ impl Node {
 
     fn fill<F: Net>(&self) {
         let maps = F::maps(&self.world);
-        maps.node_addresses.borrow_mut().insert(F::bytes(node_ip::<F>()));
+        maps.addresses.borrow_mut().insert(F::bytes(node_ip::<F>()), ADDRESS_SERVED);
         for (port, slot, service) in [(REMOTE_PORT, 0, 11), (LOCAL_PORT, 1, 12)] {
             for protocol in [IPPROTO_TCP, IPPROTO_UDP] {
                 let key = FrontendKey { address: F::Addr::default(), port, protocol, pad: 0 };

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use nodeport_common::abi::{
-    BACKEND_DRAINING, BACKEND_GONE, FRONTEND_DROPS, FRONTEND_GUARDED, FRONTEND_YIELDS,
-    NO_BACKEND_DROPS, NO_BACKEND_RESETS, SourceRange,
+    ADDRESS_NAMED, ADDRESS_OWN, BACKEND_DRAINING, BACKEND_GONE, FRONTEND_DROPS, FRONTEND_GUARDED,
+    FRONTEND_YIELDS, NO_BACKEND_DROPS, NO_BACKEND_RESETS, SourceRange,
 };
 use nodeport_common::core::env::Hook;
 use nodeport_common::core::family::{V4, V6};
@@ -45,6 +45,33 @@ fn strangers<F: Net>(table: &mut CaseTable) {
         let frame = tcp(backend::<F>(LOCAL), client::<F>(), ACK);
         table.add(&format!("own_port_of_nobody::{name}"), [passed(hook, &frame)]);
     }
+    not_selected::<F>(table);
+}
+
+/// NodePorts are served on some of the node's addresses, and left to its stack on the others. A frontend
+/// that names an address opens flows at its own port alone.
+fn not_selected<F: Net>(table: &mut CaseTable) {
+    table.add_arriving("not_selected", |hook| {
+        let to = |address: u8, index| SocketAddr::new(F::party(1, address), port(index));
+        let others = [to(77, REMOTE), to(77, LOCAL), to(78, REMOTE), to(78, EMPTY)];
+        let frames = others.into_iter().flat_map(|dst| {
+            [tcp(client::<F>(), dst, SYN), tcp(client::<F>(), dst, ACK), udp(client::<F>(), dst)]
+        });
+        let known = Event::Write(|state| {
+            know_others::<V4>(&mut state.v4);
+            know_others::<V6>(&mut state.v6);
+        });
+        let own = SocketAddr::new(F::party(1, 77), 40_000);
+        let from_own = passed(hook, &udp(own, frontend::<F>(REMOTE)));
+        let passed = frames.map(|frame| passed(hook, &frame));
+        [known].into_iter().chain(passed).chain([from_own, there::<F>(hook, SYN)]).collect()
+    });
+}
+
+/// Another address of the node, and one that some frontend names.
+fn know_others<F: Net>(side: &mut Side<F::Addr>) {
+    side.addresses.push((F::bytes(F::party(1, 77)), ADDRESS_OWN));
+    side.addresses.push((F::bytes(F::party(1, 78)), ADDRESS_NAMED));
 }
 
 /// The packet for that frontend is answered with Port Unreachable, which quotes so much of what is

@@ -1,7 +1,7 @@
 //! The maps of one address family, and the routes that a script knows.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::vec::Vec;
 
 use super::World;
@@ -41,8 +41,8 @@ pub struct Maps<A> {
     pub backends: RefCell<Vec<Backend<A>>>,
     /// How busy they are; those that are not among them have no flows.
     pub loads: RefCell<BTreeMap<u32, Load>>,
-    /// The node's addresses.
-    pub node_addresses: RefCell<BTreeSet<A>>,
+    /// What is known of addresses: `ADDRESS_*` bits.
+    pub addresses: RefCell<BTreeMap<A, u32>>,
     /// Ways to destinations; there is none to any other.
     pub routes: RefCell<BTreeMap<A, Answer<A>>>,
     /// Destinations that were asked for, in order.
@@ -62,7 +62,7 @@ impl<A: Copy + Ord + Default> Maps<A> {
             affinity: RefCell::default(),
             backends: RefCell::default(),
             loads: RefCell::default(),
-            node_addresses: RefCell::default(),
+            addresses: RefCell::default(),
             routes: RefCell::default(),
             asked: RefCell::default(),
             datagrams: RefCell::default(),

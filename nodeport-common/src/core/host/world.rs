@@ -273,8 +273,8 @@ impl<F: OnHost, const HOOK: u8> Tables<F> for At<'_, HOOK> {
         F::maps(self.world).affinity.borrow_mut().insert(*key, *affinity);
     }
 
-    fn is_node_address(&self, address: &F::Addr) -> bool {
-        F::maps(self.world).node_addresses.borrow().contains(address)
+    fn address_bits(&self, address: &F::Addr) -> u32 {
+        F::maps(self.world).addresses.borrow().get(address).copied().unwrap_or(0)
     }
 
     fn backend(&self, index: u32) -> Option<Backend<F::Addr>> {

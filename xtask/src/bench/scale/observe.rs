@@ -10,8 +10,8 @@ use anyhow::{Context as _, Result, ensure};
 use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData};
 use nodeport_common::abi::{
-    Addr4, BACKEND_USABLE, Backend, Frontend, FrontendKey, IPPROTO_TCP, LAYOUT_VERSION,
-    SLOTS_PER_LINE, SlotLine, maps,
+    ADDRESS_SERVED, Addr4, BACKEND_USABLE, Backend, Frontend, FrontendKey, IPPROTO_TCP,
+    LAYOUT_VERSION, SLOTS_PER_LINE, SlotLine, maps,
 };
 
 use super::world::{ENDPOINT_PORT, Service};
@@ -50,7 +50,7 @@ impl Maps {
 
     /// Whether nodePorts are served on this address of the node.
     pub(super) fn serves_on(&self, address: Ipv4Addr) -> bool {
-        self.node_addresses.get(&address.octets(), 0).is_ok()
+        self.node_addresses.get(&address.octets(), 0).is_ok_and(|bits| bits & ADDRESS_SERVED != 0)
     }
 
     /// Where a service's slots are; none if it has no frontend, or one without backends.
