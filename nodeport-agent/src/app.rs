@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use crate::addresses;
 use crate::config::{self, Config, HostListeners, Instance};
 use crate::dataplane::Dataplane;
 use crate::health;
@@ -61,6 +62,9 @@ pub async fn run(
     let reconciler = Reconciler::new(store.clone(), settings, sync, seed).telling(events);
     tasks.spawn(health::serve(reconciler.health().clone(), store.clone(), config.health));
     let reconciler = heeding(config.host_listeners, reconciler, &store)?;
+    let wake = store.clone();
+    let addresses = addresses::Watch::start(move || wake.wake())?;
+    let reconciler = reconciler.serving_on(addresses, config.node_port_addresses.clone());
     let mut worker = Worker { reconciler, file: File::new(&config.instance) };
     let listed = Notify::new();
     let outcome = tokio::select! {

@@ -77,6 +77,11 @@ pub struct Run {
     /// Ports that Services may use as nodePort.
     #[arg(long, default_value = "30000-32767", value_name = "FIRST-LAST")]
     pub node_port_range: String,
+    /// Addresses of this node on which nodePorts are served: primary (the Node object's first InternalIP
+    /// of each family), all that its interfaces have, or those of them that are in networks separated by
+    /// commas. Packets for others are left to the node's own stack.
+    #[arg(long, default_value = "primary", env = "NODEPORT_ADDRESSES", value_name = "NETWORKS")]
+    pub nodeport_addresses: String,
     /// Load balancers' addresses (status.loadBalancer.ingress) to serve: all, none, or networks separated
     /// by commas.
     #[arg(long, default_value = "all", value_name = "NETWORKS")]

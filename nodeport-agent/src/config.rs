@@ -2,6 +2,7 @@
 //! change.
 
 mod networks;
+mod node_addresses;
 mod ports;
 mod time;
 
@@ -12,6 +13,7 @@ use anyhow::{Context, ensure};
 use nodeport_common::core::table::slot::ENTRY_BITS;
 
 pub use networks::Networks;
+pub use node_addresses::NodePortAddresses;
 pub use ports::PortRange;
 use time::duration;
 
@@ -53,6 +55,8 @@ pub struct Config {
     pub node_name: String,
     /// Ports that may be nodePorts.
     pub node_ports: PortRange,
+    /// Addresses of the node on which they are served.
+    pub node_port_addresses: NodePortAddresses,
     /// Which addresses of Services are served beside nodePorts.
     pub serves: Serves,
     /// Interfaces to serve.
@@ -228,6 +232,7 @@ impl Config {
             source: source(run)?,
             node_name: node_name(run)?,
             node_ports,
+            node_port_addresses: NodePortAddresses::option(&run.nodeport_addresses)?,
             serves: serves(run)?,
             devices: devices(&run.devices)?,
             mode: mode(run.mode),

@@ -2,6 +2,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod addresses;
 pub mod app;
 pub mod args;
 pub mod config;

@@ -1,5 +1,6 @@
 //! The loop's one step: what changed in the world becomes a plan, the plan becomes writes.
 
+mod addresses;
 mod events;
 mod listeners;
 mod ports;
@@ -15,7 +16,8 @@ use std::time::Instant;
 use nodeport_common::abi::LAYOUT_VERSION;
 use tracing::{debug, error, info, warn};
 
-use crate::config::HostListeners;
+use crate::addresses::Watch as AddressWatch;
+use crate::config::{HostListeners, NodePortAddresses};
 use crate::dataplane::PortReport;
 use crate::events::Events;
 use crate::health::Health;
@@ -25,6 +27,7 @@ use crate::state_file::State;
 use crate::sync::{Report, Subject, Sync};
 use crate::telemetry::{self, Board, Scope};
 use crate::watch::{Snapshot, Store};
+use addresses::Addresses;
 use listeners::Listeners;
 use seed::SeedKeeper;
 use services::Services;
@@ -38,6 +41,7 @@ pub struct Reconciler {
     board: Board,
     services: Services,
     listeners: Listeners,
+    addresses: Addresses,
     failures: BTreeMap<Subject, String>,
     health: Arc<Health>,
     ports: Arc<PortReport>,
@@ -62,6 +66,7 @@ impl Reconciler {
             board: Board::default(),
             services: Services::default(),
             listeners: Listeners::new(None, HostListeners::Ignore),
+            addresses: Addresses::new(None, NodePortAddresses::Primary, node_name.clone()),
             failures: BTreeMap::new(),
             ports: Arc::default(),
             node_name,
@@ -91,10 +96,17 @@ impl Reconciler {
         &self.health
     }
 
+    /// Heeds the addresses of the node's interfaces, as `rule` says.
+    #[must_use]
+    pub fn serving_on(mut self, watch: AddressWatch, rule: NodePortAddresses) -> Self {
+        self.addresses = Addresses::new(Some(watch), rule, self.node_name.clone());
+        self
+    }
+
     /// Takes a step. It needs no reason: without a change there is nothing to do.
     pub fn step(&mut self, now: Instant) {
         self.heed_ports();
-        let Some(Snapshot { update, complete, since, problems }) = self.store.take(now) else {
+        let Some(Snapshot { mut update, complete, since, problems }) = self.store.take(now) else {
             // Why nothing is listed yet is worth knowing all the more.
             self.note(Scope::Source, self.store.problems());
             return;
@@ -103,6 +115,11 @@ impl Reconciler {
             self.health.begin(since);
         }
         self.note(Scope::Source, problems);
+        if let Some(own) = self.addresses.look() {
+            self.sync.set_own_addresses(&own);
+            self.outdated = true;
+        }
+        update.node = self.addresses.of(update.node);
         let changed = self.planner.update(update);
         let (left, is_news) = self.listeners.follow(&mut self.planner, &changed);
         let changed = changed.and(left);
@@ -139,6 +156,7 @@ impl Reconciler {
     /// If something has ended.
     pub fn check(&self) -> anyhow::Result<()> {
         self.listeners.check()?;
+        self.addresses.check()?;
         self.sync.check()
     }
 
@@ -182,7 +200,7 @@ impl Reconciler {
         Some(State {
             layout: LAYOUT_VERSION,
             node: self.node_name.to_string(),
-            node_addresses: desired.node_addresses.iter().flatten().copied().collect(),
+            served_on: self.addresses.served().to_vec(),
             cluster_seed: self.seed.of_cluster(),
             map_writes: self.sync.writes(),
             services: self.services.all(desired, &self.sync),

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
+use crate::addresses::Served;
 use crate::config::Instance;
 use crate::listeners::HostListener;
 use crate::model::{Family, Finding, Name, Protocol};
@@ -26,8 +27,9 @@ pub struct State {
     pub layout: u32,
     /// Name of this machine's node.
     pub node: String,
-    /// Addresses on which nodePorts are served.
-    pub node_addresses: Vec<IpAddr>,
+    /// Addresses on which nodePorts are served, and why.
+    #[serde(default)]
+    pub served_on: Vec<Served>,
     /// The seed of the choice of backends, if it came from the cluster.
     #[serde(default)]
     pub cluster_seed: Option<u32>,

@@ -30,22 +30,36 @@ impl Networks {
             "all" => return Ok(Self::all()),
             _ => {}
         }
-        let read = |text: &str| {
-            network(text).with_context(|| {
-                format!(
-                    "{option} {value:?}: {text:?} is no network; write none, all, or networks such \
-                     as 192.0.2.0/24,2001:db8::/64"
-                )
-            })
-        };
+        Self::list(value).with_context(|| {
+            format!(
+                "{option} {value:?}: write none, all, or networks such as \
+                 192.0.2.0/24,2001:db8::/64"
+            )
+        })
+    }
+
+    /// Reads networks and addresses separated by commas.
+    pub(super) fn list(value: &str) -> anyhow::Result<Self> {
+        let read = |text: &str| network(text).with_context(|| format!("{text:?} is no network"));
         let networks = value.split(',').map(str::trim).map(read).collect::<anyhow::Result<_>>()?;
         Ok(Self(networks))
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &IpNet> {
+        self.0.iter()
+    }
+
+    /// The first one that the address is in.
+    #[must_use]
+    pub fn find(&self, address: IpAddr) -> Option<&IpNet> {
+        self.iter().find(|network| network.contains(&address))
     }
 
     /// Whether the address is in one of them.
     #[must_use]
     pub fn contain(&self, address: IpAddr) -> bool {
-        self.0.iter().any(|network| network.contains(&address))
+        self.find(address).is_some()
     }
 }
 

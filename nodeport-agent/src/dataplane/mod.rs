@@ -15,7 +15,7 @@ pub(crate) mod fragments;
 mod load;
 mod loads;
 pub(crate) mod maps;
-mod net;
+pub(crate) mod net;
 mod object;
 mod open;
 mod others;
@@ -29,7 +29,7 @@ pub(crate) mod snat_ports;
 pub mod status;
 #[expect(unsafe_code, reason = "system calls, and memory shared with the kernel")]
 pub(crate) mod sys;
-mod worker;
+pub(crate) mod worker;
 
 pub use bpf::Bpf;
 pub use cleanup::cleanup;

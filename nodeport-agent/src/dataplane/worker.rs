@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// A thread that ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Worker {
+pub(crate) struct Worker {
     /// What is amiss when the thread has ended by itself.
     without: &'static str,
     stop: Option<PipeWriter>,
@@ -19,7 +19,7 @@ pub(super) struct Worker {
 impl Worker {
     /// Starts a thread of that name, which runs `work`. It must return when there is something to
     /// read in the pipe, as [`has_ended`] tells; `without` says what is amiss when it fails.
-    pub(super) fn start(
+    pub(crate) fn start(
         name: &str,
         without: &'static str,
         work: impl FnOnce(&PipeReader) -> anyhow::Result<()> + Send + 'static,
@@ -38,7 +38,7 @@ impl Worker {
     }
 
     /// Makes sure that the thread still runs.
-    pub(super) fn check(&self) -> anyhow::Result<()> {
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
         let is_alive = self.thread.as_ref().is_some_and(|thread| !thread.is_finished());
         ensure!(is_alive, "{}: start the agent again", self.without);
         Ok(())
@@ -58,7 +58,7 @@ impl Drop for Worker {
 }
 
 /// Rests, for the whole time unless a signal or the end comes; true if it is time to end.
-pub(super) fn has_ended(stop: &PipeReader, rest: Duration) -> anyhow::Result<bool> {
+pub(crate) fn has_ended(stop: &PipeReader, rest: Duration) -> anyhow::Result<bool> {
     let rest = Timespec::try_from(rest)?;
     match poll(&mut [PollFd::new(stop, PollFlags::IN)], Some(&rest)) {
         Ok(ready) => Ok(ready > 0),

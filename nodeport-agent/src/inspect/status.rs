@@ -16,6 +16,7 @@ use super::output::{Cells, Row, Shown, table};
 use super::services;
 use super::table::Table;
 use super::view::{InFamily, View, protocol};
+use crate::addresses::Served;
 use crate::dataplane::attach::Hook;
 use crate::dataplane::fragments;
 use crate::dataplane::maps::{open, read_all};
@@ -36,7 +37,8 @@ pub(super) struct Status {
     /// The agent's process, if one runs that can be seen from here.
     agent: Option<u32>,
     node: Option<String>,
-    node_addresses: Vec<String>,
+    /// On which nodePorts are served, and why.
+    node_addresses: Vec<Served>,
     epoch: u32,
     draining: bool,
     snat_ports: String,
@@ -114,14 +116,13 @@ struct Drops {
 pub(super) fn status(view: &View) -> anyhow::Result<Status> {
     let control = &view.control;
     let state = State::load(&view.instance).ok();
-    let addresses = state.iter().flat_map(|state| &state.node_addresses);
     let last = u32::from(control.snat_first) + u32::from(control.snat_count).saturating_sub(1);
     Ok(Status {
         instance: view.instance.name.clone(),
         layout: LAYOUT_VERSION,
         agent: view.pins.holder(),
         node: state.as_ref().map(|state| state.node.clone()),
-        node_addresses: addresses.map(ToString::to_string).collect(),
+        node_addresses: state.iter().flat_map(|state| state.served_on.clone()).collect(),
         epoch: control.epoch,
         draining: control.draining != 0,
         snat_ports: format!("{}-{last}", control.snat_first),
@@ -278,7 +279,8 @@ impl Shown for Status {
         };
         line("agent", &agent);
         line("node", self.node.as_deref().unwrap_or_default());
-        line("addresses", &self.node_addresses.join(" "));
+        let addresses: Vec<_> = self.node_addresses.iter().map(ToString::to_string).collect();
+        line("nodePorts", &addresses.join(" "));
         line("epoch", &self.epoch.to_string());
         line("SNAT ports", &self.snat_ports);
         line("hash seed", &self.hash_seed.to_string());

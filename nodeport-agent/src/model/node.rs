@@ -48,6 +48,20 @@ impl Node {
         }
     }
 
+    /// A node without an object.
+    #[must_use]
+    pub fn unknown(name: &str) -> Self {
+        let (addresses, findings) = (Vec::new(), Vec::new());
+        Self {
+            name: name.into(),
+            zone: None,
+            addresses,
+            is_selected: false,
+            eligible: true,
+            findings,
+        }
+    }
+
     /// Whether [`Self::addresses`] are known: a Node object without any may get them later.
     #[must_use]
     pub const fn knows_addresses(&self) -> bool {

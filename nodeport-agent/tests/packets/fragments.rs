@@ -184,7 +184,7 @@ fn any_way<F: Net>(twins: &mut Twins, order: Order) {
 /// that come before the first one are kept all the same.
 fn to_a_named_address<F: Net>(twins: &mut Twins) {
     let address = F::party(9, 7);
-    let mut state = twins.state().clone();
+    let mut state = State::new();
     name_address::<V4>(&mut state.v4);
     name_address::<V6>(&mut state.v6);
     twins.write(state);

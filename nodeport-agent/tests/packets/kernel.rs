@@ -202,6 +202,7 @@ impl Kernel {
         let name = |what: &str| format!("{what}{}", F::VERSION);
         let map = self.map_mut(&name("frontends"));
         let mut frontends: HashMap<_, Raw<_>, Raw<_>> = map.try_into().unwrap();
+        empty(&mut frontends);
         for (key, frontend) in &side.frontends {
             frontends.insert(Raw(*key), Raw(*frontend), 0).unwrap();
         }
@@ -218,6 +219,7 @@ impl Kernel {
         }
         let map = self.map_mut(&name("node_addrs"));
         let mut addresses: HashMap<_, Raw<F::Addr>, u32> = map.try_into().unwrap();
+        empty(&mut addresses);
         for (address, bits) in &side.addresses {
             addresses.insert(Raw(*address), bits, 0).unwrap();
         }
@@ -352,4 +354,10 @@ pub(crate) fn jiffies() -> u32 {
     let text = std::fs::read_to_string("/proc/timer_list").expect("needs root");
     let jiffies = text.lines().find_map(|line| line.strip_prefix("jiffies: "));
     jiffies.expect("a line of jiffies").parse::<u64>().expect("a number") as u32
+}
+
+/// Removes all that tests before have written.
+fn empty<K: aya::Pod, V: aya::Pod>(map: &mut HashMap<&mut aya::maps::MapData, K, V>) {
+    let keys: Vec<K> = map.keys().map(Result::unwrap).collect();
+    keys.iter().for_each(|key| map.remove(key).unwrap());
 }

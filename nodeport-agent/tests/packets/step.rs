@@ -105,11 +105,6 @@ impl Twins {
         self.write(state);
     }
 
-    /// What was written last.
-    pub(crate) fn state(&self) -> &State {
-        &self.state
-    }
-
     /// Writes `state`; flows stay.
     pub(crate) fn write(&mut self, state: State) {
         self.kernel.fill(&state);

@@ -69,7 +69,7 @@ pub(in super::super) enum Kind {
 }
 
 /// Names of all interfaces, by their numbers.
-pub(in super::super) fn names() -> anyhow::Result<BTreeMap<u32, String>> {
+pub(crate) fn names() -> anyhow::Result<BTreeMap<u32, String>> {
     Ok(links()?.into_iter().map(|(ifindex, interface)| (ifindex, interface.name)).collect())
 }
 
@@ -264,7 +264,7 @@ fn add_address(interface: &mut Interface, message: &AddressMessage) {
 
 /// `IFA_LOCAL` is the own address; `IFA_ADDRESS` is the other end's on point-to-point links, and
 /// the only one in IPv6.
-fn own_address(message: &AddressMessage) -> Option<IpAddr> {
+pub(super) fn own_address(message: &AddressMessage) -> Option<IpAddr> {
     let local = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),
         _ => None,

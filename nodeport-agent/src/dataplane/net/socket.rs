@@ -14,6 +14,8 @@ use crate::netlink::{Messages, ask};
 
 /// `RTNLGRP_*` of links, neighbours, traffic control, addresses, routes, rules and next hops.
 const GROUPS: [u32; 10] = [1, 3, 4, 5, 7, 8, 9, 11, 19, 32];
+/// Those of addresses alone.
+pub(crate) const ADDRESSES: [u32; 2] = [5, 9];
 /// Room for notifications that were not read yet; a burst of a few thousand routes fits.
 const BUFFER: usize = 4 << 20;
 /// Bytes of `struct nlmsghdr`.
@@ -99,11 +101,11 @@ fn cut(bytes: &[u8], length: usize) -> anyhow::Result<Vec<u8>> {
 
 /// A stream of notifications.
 #[derive(Debug)]
-pub(in super::super) struct Listener(Socket);
+pub(crate) struct Listener(Socket);
 
 /// What a [`Listener`] heard.
 #[derive(Debug)]
-pub(in super::super) enum Heard {
+pub(crate) enum Heard {
     /// This.
     Messages(Vec<RouteNetlinkMessage>),
     /// Something that was lost or cannot be read: anything may have changed.
@@ -113,8 +115,13 @@ pub(in super::super) enum Heard {
 }
 
 impl Listener {
-    /// Begins to listen in this thread's network namespace.
+    /// Begins to listen to all that is followed, in this thread's network namespace.
     pub(in super::super) fn open() -> anyhow::Result<Self> {
+        Self::open_to(&GROUPS)
+    }
+
+    /// Begins to listen to these groups (`RTNLGRP_*`), in this thread's network namespace.
+    pub(crate) fn open_to(groups: &[u32]) -> anyhow::Result<Self> {
         let open = || {
             let mut socket = Socket::new(NETLINK_ROUTE)?;
             socket.bind_auto()?;
@@ -122,8 +129,8 @@ impl Listener {
             // lost sooner, which is noticed.
             let _ = socket.set_rx_buf_sz(BUFFER as u32);
             socket.set_non_blocking(true)?;
-            for group in GROUPS {
-                socket.add_membership(group)?;
+            for group in groups {
+                socket.add_membership(*group)?;
             }
             Ok::<_, io::Error>(Self(socket))
         };
@@ -131,7 +138,7 @@ impl Listener {
     }
 
     /// Takes what has come.
-    pub(in super::super) fn hear(&self) -> anyhow::Result<Heard> {
+    pub(crate) fn hear(&self) -> anyhow::Result<Heard> {
         let bytes = match self.0.recv_from_full() {
             Ok((bytes, _)) => bytes,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Heard::Silence),
