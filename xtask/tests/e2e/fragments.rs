@@ -18,6 +18,7 @@ pub(crate) const CASES: &[Case] = &[
     ("fragments: datagrams of 4,000 to 60,000 bytes, both families, local and remote", veths),
     ("fragments: pods on a bridge", bridge),
     ("fragments: VXLAN between nodes", vxlan),
+    ("fragments: to a load balancer's address, with the first one last", balancer),
     ("fragments: many clients at once, with the first one last", crowd),
     ("fragments: those of others get through, and the first one need not come first", others),
 ];
@@ -25,6 +26,9 @@ pub(crate) const CASES: &[Case] = &[
 /// The service's nodePort, and its target.
 const PORT: u16 = 30_009;
 const TARGET: u16 = 9_000;
+
+/// The service's load balancer.
+const BALANCER: [&str; 2] = ["203.0.113.50", "2001:db8:50::1"];
 
 /// Lengths of datagrams; one fits into a packet.
 const LENGTHS: [usize; 4] = [1_000, 4_000, 20_000, 60_000];
@@ -136,8 +140,10 @@ fn ask(site: &Site, target: SocketAddr, question: &[u8], reversed: bool) -> Resu
 fn serve(topology: &Topology, mode: Mode) -> Result<(Vec<Echo>, Site)> {
     let site = Site::new(topology, mode)?;
     let mut text = format!(
-        "apiVersion: v1\nkind: Service\nmetadata: {{name: big}}\nspec:\n  type: NodePort\n  ports:\n    \
-         - {{name: big, port: {TARGET}, targetPort: {TARGET}, nodePort: {PORT}, protocol: UDP}}\n"
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: big}}\nspec:\n  type: LoadBalancer\n  ports:\n    \
+         - {{name: big, port: {TARGET}, targetPort: {TARGET}, nodePort: {PORT}, protocol: UDP}}\n\
+         status:\n  loadBalancer:\n    ingress: [{{ip: '{}'}}, {{ip: '{}'}}]\n",
+        BALANCER[0], BALANCER[1]
     );
     for family in ["IPv4", "IPv6"] {
         text += &format!(
@@ -197,6 +203,31 @@ fn everything(topology: &Topology, mode: Mode) -> Result<()> {
     let bad = ["fragment_ousted", "raced", "failed", "fragment_dropped"];
     for reason in bad.into_iter().take(if is_narrow { 3 } else { 4 }) {
         check(!counted.contains(reason), || counted.clone())?;
+    }
+    Ok(())
+}
+
+/// An address that is not the node's, and to which it has a route elsewhere: it is not to be told from
+/// one that the node forwards to, but by its being a load balancer's.
+fn balancer(mode: Mode) -> Result<()> {
+    let (_servers, site) = serve(&two_nodes(), mode)?;
+    for ((address, own), other) in
+        BALANCER.iter().zip(site.addresses("node1")).zip(site.addresses("node2"))
+    {
+        let route = |via: IpAddr| [format!("route add {address} via {via}")];
+        site.lab.client().namespace().ip(&route(own))?;
+        site.lab.node("node1").namespace().ip(&route(other))?;
+    }
+    for address in BALANCER {
+        let target = SocketAddr::new(address.parse()?, TARGET);
+        wait("the load balancer's address", || ask(&site, target, b"0", false).map(|_| ()))?;
+        for length in LENGTHS {
+            let question = payload(length, REVERSED);
+            let answer = ask(&site, target, &question, true).with_context(|| {
+                format!("{length} bytes to {target}; {}", site.counters("node1"))
+            })?;
+            check(answer == question, || format!("{length} bytes to {target} came back changed"))?;
+        }
     }
     Ok(())
 }

@@ -38,7 +38,7 @@ fn site(mode: Mode, options: &[&str]) -> Result<Site> {
 }
 
 /// A process in the node's own network namespace.
-fn listen_as(site: &Site, program: &Path, address: IpAddr) -> Result<Process> {
+pub(crate) fn listen_as(site: &Site, program: &Path, address: IpAddr) -> Result<Process> {
     let node = site.lab.node(NODE);
     let options = server::Options { name: HOST.to_owned(), port: PORT, address };
     server::start_as(node.namespace(), program, &options, node.folder())
@@ -155,7 +155,7 @@ fn answers(open: &mut [Connection]) -> Result<Vec<String>> {
 
 /// Waits until a new connection and a datagram from a new port are answered by the process, or by
 /// pods.
-fn wait_for(site: &Site, target: SocketAddr, process: bool) -> Result<()> {
+pub(crate) fn wait_for(site: &Site, target: SocketAddr, process: bool) -> Result<()> {
     let who = if process { "the process" } else { "the service" };
     wait(&format!("{who} answers at {target}"), || {
         let by = answer(site, target)?;

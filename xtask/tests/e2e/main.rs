@@ -3,6 +3,7 @@
 //! Each case is a function of a [`Mode`] and runs in XDP and in TC, one after the other: cases load
 //! the machine, and two at a time would only disturb each other.
 
+mod addresses;
 mod bench;
 mod cluster;
 mod downloads;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         rules::CASES,
         frontends::CASES,
         health::CASES,
+        addresses::CASES,
         fast::CASES,
         fragments::CASES,
         load::CASES,
