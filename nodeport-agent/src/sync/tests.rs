@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 use nodeport_common::abi::{
-    ADDRESS_SERVED, BACKEND_DRAINING, BACKEND_GONE, BACKEND_USABLE, FRONTEND_YIELDS,
+    ADDRESS_NAMED, ADDRESS_OWN, ADDRESS_SERVED, BACKEND_DRAINING, BACKEND_GONE, BACKEND_USABLE,
+    FRONTEND_YIELDS,
 };
 use serde_json::json;
 
@@ -636,4 +637,48 @@ fn taking_over_knows_tables_with_weights() {
     let share = shares(&third);
     assert_eq!((share["10.0.0.1"], share["10.0.0.2"]), (25, 75));
     assert_eq!(fake.maps().live(), 2);
+}
+
+#[test]
+fn addresses_that_frontends_name_are_known_as_long_as_one_does() {
+    let fake = Fake::new(SLOTS);
+    let mut agent = Agent::new(&fake);
+    let ports = || json!([{"name": "a", "port": 80}, {"name": "b", "port": 81}]);
+    let balancer = || {
+        let slice = slice("web", 1, ports(), two());
+        entry(balanced("web", ports(), &["203.0.113.5"], &[]), vec![slice])
+    };
+    agent.set([("web", balancer())]);
+    let (node, vip) = ([192, 0, 2, 1], [203, 0, 113, 5]);
+    let known = [(node, ADDRESS_SERVED), (vip, ADDRESS_NAMED)];
+    assert_eq!(fake.maps().addresses4, known.into());
+    // The node gets that address: both are told of it.
+    agent.sync.set_own_addresses(&[IpAddr::from(node), IpAddr::from(vip)].into());
+    agent.set([]);
+    let known = [(node, ADDRESS_SERVED | ADDRESS_OWN), (vip, ADDRESS_NAMED | ADDRESS_OWN)];
+    assert_eq!(fake.maps().addresses4, known.into());
+    // Another agent finds it so, and writes nothing.
+    fake.take_written();
+    let mut second = Agent::new(&fake);
+    second.sync.set_own_addresses(&[IpAddr::from(node), IpAddr::from(vip)].into());
+    second.set([("web", balancer())]);
+    let of_addresses =
+        |op: &Op| matches!(op, Op::PutAddress4(..) | Op::RemoveAddress4(_) | Op::PutAddress6(..));
+    assert!(!fake.take_written().iter().any(of_addresses));
+    // What nothing speaks for any more is forgotten.
+    second.sync.set_own_addresses(&[IpAddr::from(node)].into());
+    second.set([("web", Entry::default())]);
+    assert_eq!(fake.maps().addresses4, [(node, ADDRESS_SERVED | ADDRESS_OWN)].into());
+}
+
+#[test]
+fn addresses_that_could_not_be_written_are_tried_again() {
+    let fake = Fake::new(SLOTS);
+    let mut agent = Agent::new(&fake);
+    fake.fail(|op| matches!(op, Op::PutAddress4(..)));
+    assert_eq!(agent.set([]).failed.len(), 1);
+    assert_eq!(fake.maps().addresses4.len(), 0);
+    fake.fail(|_| false);
+    agent.rest();
+    assert_eq!(fake.maps().addresses4, [([192, 0, 2, 1], ADDRESS_SERVED)].into());
 }

@@ -1,6 +1,7 @@
 //! The kernel side for real: loads, attaches, restarts, follows and cleans up, each test in
 //! namespaces of its own.
 
+mod addresses;
 mod attaching;
 mod filters;
 mod flows;
