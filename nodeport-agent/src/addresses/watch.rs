@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::PipeReader;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -134,8 +134,7 @@ impl Look {
 
 /// Waits for something to hear; true if it is time to end.
 fn rests(listener: Option<&Listener>, stop: &PipeReader, limit: Duration) -> anyhow::Result<bool> {
-    let due = Instant::now() + limit;
-    let wait = Timespec::try_from(due.saturating_duration_since(Instant::now()))?;
+    let wait = Timespec::try_from(limit)?;
     let mut sources = vec![PollFd::new(stop, PollFlags::IN)];
     sources.extend(listener.map(|listener| PollFd::new(listener, PollFlags::IN)));
     match poll(&mut sources, Some(&wait)) {
