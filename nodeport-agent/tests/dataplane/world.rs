@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nodeport_agent::config::{
-    Config, Devices, HostListeners, Instance, LocalMode, Mode, Networks, NoBackend, PortRange,
-    Serves, Sizes, Source, SourceRanges, Timeouts,
+    Config, Devices, HostListeners, Instance, LocalMode, Mode, Networks, NoBackend,
+    NodePortAddresses, PortRange, Serves, Sizes, Source, SourceRanges, Timeouts,
 };
 use nodeport_agent::dataplane::status::{self, DeviceMode, DeviceStatus};
 use nodeport_agent::health::Ports;
@@ -74,6 +74,7 @@ impl World {
             source: Source::Manifests(self.folder.path().to_owned()),
             node_name: "node".to_owned(),
             node_ports: PortRange::new(30_000, 32_767).unwrap(),
+            node_port_addresses: NodePortAddresses::Primary,
             serves: Serves {
                 cluster_ips: false,
                 load_balancer_ips: Networks::all(),

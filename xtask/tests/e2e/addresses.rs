@@ -119,7 +119,7 @@ fn primary(mode: Mode) -> Result<()> {
 }
 
 fn networks(mode: Mode) -> Result<()> {
-    let site = site(mode, Some(NETWORKS))?;
+    let mut site = site(mode, Some(NETWORKS))?;
     wait_until_told(&site, &[], 2)?;
     let log = site.agents[0].process().log_text();
     check(log.contains("no IPv4 address of this node is in 203.0.113.0/24"), || log.clone())?;
