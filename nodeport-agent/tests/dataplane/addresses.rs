@@ -19,7 +19,10 @@ fn addresses_of_interfaces_are_followed() {
         let news = Arc::new(AtomicU32::new(0));
         let watch = {
             let news = news.clone();
-            Watch::start(move || drop(news.fetch_add(1, Ordering::Relaxed))).unwrap()
+            Watch::start(move || {
+                news.fetch_add(1, Ordering::Relaxed);
+            })
+            .unwrap()
         };
         let before = told(&watch);
         assert!(before.contains(&"10.9.0.1 n0".to_owned()), "{before:?}");
