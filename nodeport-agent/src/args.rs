@@ -157,6 +157,18 @@ pub struct Run {
     /// How long a TCP connection that is opening or closing may be silent.
     #[arg(long, default_value = "60s", value_name = "TIME")]
     pub tcp_transient_timeout: String,
+    /// How long a TCP connection may be silent after both sides have closed it, or one has reset it;
+    /// at most --tcp-transient-timeout.
+    #[arg(long, default_value = "10s", value_name = "TIME")]
+    pub tcp_closed_timeout: String,
+    /// How long a TCP connection may be silent that went on after a reset, or whose client was reset
+    /// because the backend is gone; at most --tcp-timeout.
+    #[arg(long, default_value = "120s", value_name = "TIME")]
+    pub tcp_doubted_timeout: String,
+    /// How long a backend may take for its first answer; at most --tcp-transient-timeout or
+    /// --udp-timeout.
+    #[arg(long, default_value = "30s", value_name = "TIME")]
+    pub unanswered_timeout: String,
     /// How long a UDP flow may be silent (RFC 4787 asks for 2m at least).
     #[arg(long, default_value = "120s", value_name = "TIME")]
     pub udp_timeout: String,

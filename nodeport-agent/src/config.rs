@@ -193,6 +193,12 @@ pub struct Timeouts {
     pub tcp: Duration,
     /// A TCP connection that is opening or closing.
     pub tcp_transient: Duration,
+    /// A TCP connection that both sides have closed, or one has reset.
+    pub tcp_closed: Duration,
+    /// A TCP connection after a reset that something followed, or whose backend is gone.
+    pub tcp_doubted: Duration,
+    /// A flow that its backend has not answered.
+    pub unanswered: Duration,
     /// A UDP flow.
     pub udp: Duration,
 }
@@ -362,6 +368,9 @@ fn timeouts(run: &Run) -> anyhow::Result<Timeouts> {
     Ok(Timeouts {
         tcp: duration("--tcp-timeout", &run.tcp_timeout)?,
         tcp_transient: duration("--tcp-transient-timeout", &run.tcp_transient_timeout)?,
+        tcp_closed: duration("--tcp-closed-timeout", &run.tcp_closed_timeout)?,
+        tcp_doubted: duration("--tcp-doubted-timeout", &run.tcp_doubted_timeout)?,
+        unanswered: duration("--unanswered-timeout", &run.unanswered_timeout)?,
         udp: duration("--udp-timeout", &run.udp_timeout)?,
     })
 }

@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 use nodeport_common::abi::{
-    BACKEND_USABLE, FRONTEND_DROPS, FRONTEND_GUARDED, FRONTEND_INTERNAL, FRONTEND_LEAST,
-    FRONTEND_RANDOM, FRONTEND_YIELDS, Frontend, PORT_BACKEND, PORT_FRONTEND, maps,
+    BACKEND_USABLE, FRONTEND_AFFINITY, FRONTEND_AFFINITY_STEP, FRONTEND_DROPS, FRONTEND_GUARDED,
+    FRONTEND_INTERNAL, FRONTEND_LEAST, FRONTEND_RANDOM, FRONTEND_YIELDS, Frontend, PORT_BACKEND,
+    PORT_FRONTEND, maps,
 };
 use nodeport_common::core::maglev::table_len;
 
@@ -82,8 +83,10 @@ impl State {
         if !group.guarded.is_empty() {
             change.ranges = self.ranges((service, key.family), group);
         }
+        let time = self.affinity_time(group, service);
         for at in &group.frontends {
-            let wanted = frontend(key, group, at, (service, offset, len));
+            let mut wanted = frontend(key, group, at, (service, offset, len));
+            wanted.flags |= time;
             if self.maps.frontend(at) != Some(wanted) {
                 change.ports.insert((at.port, PORT_FRONTEND));
                 change.frontends.push((*at, wanted));
@@ -91,6 +94,20 @@ impl State {
         }
         change.ports.retain(|(port, bit)| self.maps.ports.bits(*port) & bit == 0);
         Ok(change)
+    }
+
+    /// The bits of the group's frontends that number the times for which it knows its clients. All of a
+    /// service port share them, since a client is known at each.
+    fn affinity_time(&self, group: &Group, service: u32) -> u32 {
+        let written = group.frontends.iter().filter_map(|at| self.maps.frontend(at));
+        let written = written.filter(|frontend| frontend.service == service);
+        let times = written.map(|frontend| (frontend.flags & FRONTEND_AFFINITY, frontend.affinity));
+        // Where not all could be written the last time, the others are behind.
+        let (time, affinity) = times.max().unwrap_or_default();
+        match affinity != 0 && group.affinity == 0 {
+            true => time.wrapping_add(FRONTEND_AFFINITY_STEP),
+            false => time,
+        }
     }
 
     /// Source ranges that come and go.
@@ -186,7 +203,8 @@ fn frontend(
     (service, slots_offset, slots_len): (u32, u32, u32),
 ) -> Frontend {
     if group.yields.contains(at) {
-        return Frontend { service, flags: FRONTEND_YIELDS, ..Frontend::default() };
+        let (flags, affinity) = (FRONTEND_YIELDS, group.affinity);
+        return Frontend { service, flags, affinity, ..Frontend::default() };
     }
     let flag = |is_set, flag| if is_set { flag } else { 0 };
     let flags = flag(group.drops, FRONTEND_DROPS)

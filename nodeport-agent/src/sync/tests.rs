@@ -6,7 +6,7 @@ use std::sync::Arc;
 use foldhash::HashMap;
 use nodeport_common::abi::{
     ADDRESS_NAMED, ADDRESS_OWN, ADDRESS_SERVED, BACKEND_DRAINING, BACKEND_GONE, BACKEND_USABLE,
-    FRONTEND_YIELDS,
+    FRONTEND_AFFINITY, FRONTEND_AFFINITY_STEP, FRONTEND_YIELDS,
 };
 use serde_json::json;
 
@@ -14,9 +14,9 @@ use super::fake::Fake;
 use super::*;
 use crate::dataplane::Op;
 use crate::model::testing::{
-    annotated, balanced, draining, entry, name, node, ready, service, slice,
+    annotated, balanced, draining, entry, name, node, ready, rules, service, slice,
 };
-use crate::model::{Entry, Node, Protocol};
+use crate::model::{Entry, Node, Origin, Protocol, Service};
 use crate::plan::{Held, Planner, Traffic, Update};
 
 const SLOTS: usize = 1 << 16;
@@ -231,6 +231,49 @@ fn a_port_that_is_left_to_a_process_keeps_its_backends_and_comes_back() {
     agent.check();
     assert_eq!(fake.maps().meaning(), meaning);
     assert_eq!(agent.sync.place(&key()), places);
+}
+
+/// Who was known before affinity was switched off is not known when it comes back; at no frontend, and
+/// not if an agent begins in between.
+#[test]
+fn affinity_that_comes_back_knows_nobody() {
+    let fake = Fake::new(SLOTS);
+    let web = |affinity: &str, port: u16| {
+        let ports = json!([{"port": 80, "nodePort": port}]);
+        let balanced = json!({
+            "metadata": {"name": "web", "uid": "web"},
+            "spec": {"type": "LoadBalancer", "ports": ports, "sessionAffinity": affinity},
+            "status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.7"}]}},
+        });
+        let object = serde_json::from_value(balanced).unwrap();
+        let service = Service::new(&object, Origin::Api, &rules());
+        entry(service.into(), vec![slice("web", 1, json!([{"port": 8080}]), two())])
+    };
+    let told = || {
+        let maps = fake.maps();
+        let all = maps.frontends4.values().map(|one| (one.flags & FRONTEND_AFFINITY, one.affinity));
+        let all: BTreeSet<_> = all.collect();
+        assert_eq!(all.len(), 1, "{all:?}");
+        all.first().map(|(time, affinity)| (time / FRONTEND_AFFINITY_STEP, *affinity)).unwrap()
+    };
+    let mut agent = Agent::new(&fake);
+    let set = |agent: &mut Agent, affinity, port| {
+        agent.set([("web", web(affinity, port))]);
+        agent.rest();
+        agent.check();
+        told()
+    };
+    assert_eq!(set(&mut agent, "None", 30007), (0, 0));
+    for time in 0..300 {
+        assert_eq!(set(&mut agent, "ClientIP", 30007), (time % 256, 10_800));
+        // A frontend that comes later begins with what the others have.
+        assert_eq!(set(&mut agent, "ClientIP", 30008), (time % 256, 10_800));
+        assert_eq!(set(&mut agent, "None", 30008), ((time + 1) % 256, 0));
+        if time % 100 == 0 {
+            agent = Agent::new(&fake);
+        }
+        assert_eq!(set(&mut agent, "None", 30007), ((time + 1) % 256, 0));
+    }
 }
 
 #[test]

@@ -93,6 +93,9 @@ impl World {
             timeouts: Timeouts {
                 tcp: Duration::from_secs(100),
                 tcp_transient: Duration::from_secs(100),
+                tcp_closed: Duration::from_secs(100),
+                tcp_doubted: Duration::from_secs(100),
+                unanswered: Duration::from_secs(100),
                 udp: Duration::from_secs(100),
             },
             fragment_timeout: Duration::from_secs(5),

@@ -44,9 +44,9 @@ pub use net::{
 pub use reason::Reason;
 pub use service::{
     Affinity, AffinityKey, BACKEND_DRAINING, BACKEND_GONE, BACKEND_LOCAL, BACKEND_USABLE, Backend,
-    FRONTEND_DROPS, FRONTEND_GUARDED, FRONTEND_INTERNAL, FRONTEND_LEAST, FRONTEND_RANDOM,
-    FRONTEND_YIELDS, Frontend, FrontendKey, Load, SLOTS_PER_LINE, ServiceStats, SlotLine,
-    SourceRange,
+    FRONTEND_AFFINITY, FRONTEND_AFFINITY_STEP, FRONTEND_DROPS, FRONTEND_GUARDED, FRONTEND_INTERNAL,
+    FRONTEND_LEAST, FRONTEND_RANDOM, FRONTEND_YIELDS, Frontend, FrontendKey, Load, SLOTS_PER_LINE,
+    ServiceStats, SlotLine, SourceRange,
 };
 
 /// Version of the layout of the maps. It is part of the path under which they are pinned, so

@@ -60,6 +60,12 @@ pub const FRONTEND_RANDOM: u32 = 16;
 /// ([`Load`]).
 pub const FRONTEND_LEAST: u32 = 32;
 
+/// The bits that number the times for which a service knows its clients: the agent raises them when
+/// `sessionAffinity` is switched off, so that who was known then is not known when it comes back.
+pub const FRONTEND_AFFINITY: u32 = 0xff << 24;
+/// What they are raised by; the last one is followed by the first.
+pub const FRONTEND_AFFINITY_STEP: u32 = 1 << 24;
+
 /// A client of a service port.
 #[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,7 +74,7 @@ pub struct AffinityKey<A> {
     pub client: A,
     /// Index of the service port in `service_stats`.
     pub service: u32,
-    /// `FRONTEND_INTERNAL` or 0.
+    /// The frontend's `FRONTEND_INTERNAL` and [`FRONTEND_AFFINITY`] bits.
     pub scope: u32,
 }
 plain!(AffinityKey<super::Addr4> = 4, 4, 4);

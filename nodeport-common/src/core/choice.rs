@@ -8,8 +8,8 @@ use super::family::Family;
 use super::hash;
 use super::work::Work;
 use crate::abi::{
-    Affinity, AffinityKey, BACKEND_USABLE, FRONTEND_INTERNAL, FRONTEND_LEAST, FRONTEND_RANDOM,
-    FlowKey, Frontend,
+    Affinity, AffinityKey, BACKEND_USABLE, FRONTEND_AFFINITY, FRONTEND_INTERNAL, FRONTEND_LEAST,
+    FRONTEND_RANDOM, FlowKey, Frontend,
 };
 
 /// Slots that are tried before a service counts as having no backend: a slot may name one that
@@ -151,12 +151,12 @@ fn remember<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) {
 }
 
 /// The client of a service port, whichever of its addresses it uses: as with kube-proxy. What goes to
-/// ClusterIPs may have other endpoints.
+/// ClusterIPs may have other endpoints, and who was known before affinity was switched off is not any more.
 #[inline(always)]
 fn set_key<A: Copy>(work: &mut Work<A>) {
     let Frontend { service, flags, .. } = work.frontend;
-    work.affinity_key =
-        AffinityKey { client: work.key.src, service, scope: flags & FRONTEND_INTERNAL };
+    let scope = flags & (FRONTEND_INTERNAL | FRONTEND_AFFINITY);
+    work.affinity_key = AffinityKey { client: work.key.src, service, scope };
 }
 
 /// How long a client may open nothing, in jiffies; at most half of the clock's range.

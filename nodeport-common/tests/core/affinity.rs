@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use nodeport_common::abi::{
-    BACKEND_DRAINING, BACKEND_GONE, FRONTEND_INTERNAL, Frontend, FrontendKey, IPPROTO_TCP,
+    BACKEND_DRAINING, BACKEND_GONE, FRONTEND_AFFINITY_STEP, FRONTEND_INTERNAL, Frontend,
+    FrontendKey, IPPROTO_TCP,
 };
 use nodeport_common::core::state::SYN;
 use nodeport_common::frames::{tcp, udp};
@@ -124,6 +125,24 @@ fn without_affinity_nobody_is_known_again<F: Net>() {
     assert_ne!(opens::<F>(&node, 2_001), first, "at once");
 }
 in_both_families!(without_affinity_nobody_is_known_again);
+
+/// It comes back before the client's time is over.
+fn affinity_that_comes_back_knows_nobody<F: Net>() {
+    let node = node::<F>();
+    offer::<F>(&node, &[REMOTE_BACKEND]);
+    let first = opens::<F>(&node, 2_000);
+    change::<F>(&node, |frontend| {
+        frontend.affinity = 0;
+        frontend.flags += FRONTEND_AFFINITY_STEP;
+    });
+    change::<F>(&node, |frontend| frontend.affinity = SECONDS);
+    offer::<F>(&node, &[OTHER_BACKEND]);
+    let second = opens::<F>(&node, 2_001);
+    assert_ne!(second, first);
+    offer::<F>(&node, &[REMOTE_BACKEND]);
+    assert_eq!(opens::<F>(&node, 2_002), second, "and from now on it knows");
+}
+in_both_families!(affinity_that_comes_back_knows_nobody);
 
 /// Whichever address of the service port the client uses; other service ports, and the ClusterIP, whose
 /// endpoints may be others, are apart.

@@ -6,18 +6,10 @@ use nodeport_common::core::expiry::Limits;
 
 use crate::config::Timeouts;
 
-/// A connection that both sides have closed, or one has reset, gives its port back soon: what may
-/// still come are the last segments, sent again.
-const CLOSED: Duration = Duration::from_secs(10);
-/// A connection after a RST that something followed: alive while packets come.
-const DOUBTED: Duration = Duration::from_secs(120);
-/// Longest that one direction waits for a first answer. TCP sends its SYN again after 1, 3, 7 and
-/// 15 seconds.
-const UNANSWERED: Duration = Duration::from_secs(30);
-
-/// In ticks of a clock with `hz` of them a second.
+/// In ticks of a clock with `hz` of them a second. A connection that is closed or reset gives its port
+/// back no later than one that is closing, and nothing waits longer for an answer than it lives.
 pub(in super::super) fn limits(timeouts: &Timeouts, hz: u32) -> Limits {
-    let Timeouts { tcp, tcp_transient, udp } = *timeouts;
+    let Timeouts { tcp, tcp_transient, tcp_closed, tcp_doubted, unanswered, udp } = *timeouts;
     let ticks = |time: Duration| {
         let ticks = (time.as_millis() * u128::from(hz)).div_ceil(1_000);
         // Half of the clock's range: what is above counts as the future.
@@ -26,11 +18,11 @@ pub(in super::super) fn limits(timeouts: &Timeouts, hz: u32) -> Limits {
     Limits {
         tcp: ticks(tcp),
         tcp_answered: ticks(tcp_transient),
-        tcp_opening: ticks(tcp_transient.min(UNANSWERED)),
-        tcp_closed: ticks(tcp_transient.min(CLOSED)),
-        tcp_doubted: ticks(tcp.min(DOUBTED)),
+        tcp_opening: ticks(tcp_transient.min(unanswered)),
+        tcp_closed: ticks(tcp_transient.min(tcp_closed)),
+        tcp_doubted: ticks(tcp.min(tcp_doubted)),
         udp: ticks(udp),
-        udp_opening: ticks(udp.min(UNANSWERED)),
+        udp_opening: ticks(udp.min(unanswered)),
     }
 }
 
@@ -52,13 +44,42 @@ mod tests {
         FlowState::Doubted,
     ];
 
+    /// Those of the command line.
+    const DEFAULTS: Timeouts = Timeouts {
+        tcp: Duration::from_secs(8_000),
+        tcp_transient: Duration::from_secs(60),
+        tcp_closed: Duration::from_secs(10),
+        tcp_doubted: Duration::from_secs(120),
+        unanswered: Duration::from_secs(30),
+        udp: Duration::from_secs(120),
+    };
+
     fn usual() -> Limits {
+        limits(&DEFAULTS, HZ)
+    }
+
+    #[test]
+    fn each_timer_is_the_users() {
         let timeouts = Timeouts {
-            tcp: Duration::from_secs(8_000),
-            tcp_transient: Duration::from_secs(60),
-            udp: Duration::from_secs(120),
+            tcp: Duration::from_secs(90),
+            tcp_transient: Duration::from_secs(80),
+            tcp_closed: Duration::from_secs(70),
+            tcp_doubted: Duration::from_secs(60),
+            unanswered: Duration::from_secs(50),
+            udp: Duration::from_secs(75),
         };
-        limits(&timeouts, HZ)
+        for (protocol, seconds) in [
+            (IPPROTO_TCP, [50, 80, 90, 90, 90, 70, 70, 60]),
+            (IPPROTO_UDP, [50, 75, 75, 75, 75, 75, 75, 75]),
+        ] {
+            for (state, seconds) in ALL.into_iter().zip(seconds) {
+                assert_eq!(
+                    limits(&timeouts, 1).of(state, protocol),
+                    seconds,
+                    "{state:?} {protocol}"
+                );
+            }
+        }
     }
 
     #[test]
@@ -81,6 +102,7 @@ mod tests {
             tcp: Duration::from_secs(5),
             tcp_transient: Duration::from_secs(2),
             udp: Duration::from_secs(3),
+            ..DEFAULTS
         };
         let limits = limits(&timeouts, 100);
         for (state, protocol, limit) in [
