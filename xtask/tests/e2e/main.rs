@@ -7,6 +7,7 @@ mod addresses;
 mod bench;
 mod cluster;
 mod downloads;
+mod endpoints;
 mod fast;
 mod flood;
 mod fragments;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     let cases = [
         paths::CASES,
         rules::CASES,
+        endpoints::CASES,
         frontends::CASES,
         health::CASES,
         addresses::CASES,
