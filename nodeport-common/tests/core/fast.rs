@@ -7,7 +7,7 @@ use nodeport_common::abi::{
 };
 use nodeport_common::core::env::Hook;
 use nodeport_common::core::host::{Answer, Checksum, SkbFrame};
-use nodeport_common::core::state::{ACK, SYN};
+use nodeport_common::core::state::{ACK, RST, SYN};
 use nodeport_common::core::verdict::Action;
 use nodeport_common::frames::{Draft, Icmp, Transport, quote_faults, tcp, udp};
 use proptest::prelude::*;
@@ -53,6 +53,23 @@ fn forward<F: Net>(flags: u8) -> Draft {
 fn answer<F: Net>(flags: u8) -> Draft {
     tcp(local::<F>(), client::<F>(), flags).payload(b"an answer of it")
 }
+
+/// Its endpoint is gone, and it goes on: what it sends must not get out with its own address.
+fn what_a_pod_sends_that_is_no_endpoint_any_more_is_held_back<F: Net>() {
+    let node = node::<F>();
+    node.ingress(&forward::<F>(SYN));
+    node.pod(&answer::<F>(SYN | ACK)).view();
+    node.ingress(&forward::<F>(ACK));
+    node.end_backend::<F>(LOCAL_BACKEND);
+    for hook in [Hook::Pod, Hook::Egress] {
+        assert_eq!(node.walk(hook, &answer::<F>(ACK).build()).action, Action::Drop, "{hook:?}");
+    }
+    assert_eq!(node.world.count_of(Reason::StaleBackend), 2);
+    let told = node.walk(Hook::Ingress, &forward::<F>(ACK).build());
+    assert_eq!((told.action, told.view().flags), (Action::Back(NIC), RST));
+    assert_eq!(node.pod(&answer::<F>(ACK)).action, Action::Drop);
+}
+in_both_families!(what_a_pod_sends_that_is_no_endpoint_any_more_is_held_back);
 
 fn in_pod<F: Net>(flags: u8) -> Vec<u8> {
     tcp(client::<F>(), local::<F>(), flags)

@@ -97,7 +97,7 @@ fn pace(due: Instant) -> Instant {
 }
 
 /// A socket that sends IP packets as they are given to it; the kernel fills in IPv4's checksum.
-fn raw_socket(target: SocketAddr) -> Result<Socket> {
+pub(super) fn raw_socket(target: SocketAddr) -> Result<Socket> {
     let raw = Protocol::from(libc::IPPROTO_RAW);
     let socket = Socket::new(Domain::for_address(target), Type::RAW, Some(raw));
     let socket = socket.context("open a raw socket (the lab needs the rights of root)")?;

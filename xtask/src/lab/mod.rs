@@ -34,6 +34,7 @@ pub mod flood;
 pub mod manifests;
 pub mod server;
 pub mod site;
+pub mod stray;
 
 use std::path::{Path, PathBuf};
 

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::{Context as _, Result};
 use xtask::lab::client::Connection;
 use xtask::lab::manifests::Slices;
-use xtask::lab::{Mode, Pod, Topology};
+use xtask::lab::{AgentOptions, Lab, Mode, Pod, Topology, stray};
 
 use super::Case;
 use super::site::{PORT, Site, check, wait};
@@ -18,6 +18,7 @@ pub(crate) const CASES: &[Case] = &[
         connections,
     ),
     ("a UDP flow leaves a pod that is gone at its next packet", datagrams),
+    ("a stray reset ends no connection, and one that closes it ends its flow early", resets),
     ("sessionAffinity that is switched off and on again knows nobody", affinity_again),
 ];
 
@@ -116,6 +117,47 @@ fn datagrams(mode: Mode) -> Result<()> {
             })?;
             offer(&site, |_| true)?;
             site.wait_for_pods(target, &[gone, other])?;
+        }
+    }
+    Ok(())
+}
+
+/// States of the flow of that client at a node.
+fn states(site: &Site, client: SocketAddr) -> Result<Vec<String>> {
+    let text = site.lab.call_agent("node1", &["flows", "-o", "json"])?;
+    let flows: Vec<serde_json::Value> = serde_json::from_str(&text).context("flows -o json")?;
+    let client = client.to_string();
+    let of_client = flows.iter().filter(|flow| flow["client"] == client);
+    Ok(of_client.map(|flow| flow["state"].as_str().unwrap_or("?").to_owned()).collect())
+}
+
+fn resets(mode: Mode) -> Result<()> {
+    let topology = Topology::new(2).pods("node1", &["web-1"]).pods("node2", &["web-2"]);
+    let lab = Lab::build(&topology)?;
+    lab.keep_flows_together()?;
+    let more = vec!["--tcp-closed-timeout=2s".to_owned()];
+    let options = AgentOptions { mode, more, ..AgentOptions::default() };
+    let site = Site::serve(lab, &["node1", "node2"], &options)?;
+    for target in site.targets("node1") {
+        for pod in ["web-1", "web-2"] {
+            let mut connection = connected_to(&site, target, pod)?;
+            let client = connection.local();
+            stray::reset(site.lab.client().namespace(), client, target, 0x1234_5678)?;
+            wait(&format!("the reset of {client}"), || {
+                let states = states(&site, client)?;
+                check(states == ["reset"], || format!("{client} to {target}: {states:?}"))
+            })?;
+            for _ in 0..3 {
+                let by = connection.ask().context("after a stray reset")?.by;
+                check(by == pod, || format!("{client} to {target}: {by} answered, not {pod}"))?;
+            }
+            let doubted = states(&site, client)?;
+            check(doubted == ["doubted"], || format!("{client} to {target}: {doubted:?}"))?;
+            connection.ask_and_reset()?;
+            wait(&format!("the end of {client}"), || {
+                let states = states(&site, client)?;
+                check(states.is_empty(), || format!("{client} to {target}: {states:?}"))
+            })?;
         }
     }
     Ok(())
