@@ -4,6 +4,7 @@
 //! the machine, and two at a time would only disturb each other.
 
 mod addresses;
+mod balance;
 mod bench;
 mod cluster;
 mod downloads;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         paths::CASES,
         rules::CASES,
         endpoints::CASES,
+        balance::CASES,
         frontends::CASES,
         health::CASES,
         addresses::CASES,
