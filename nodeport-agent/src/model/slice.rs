@@ -228,6 +228,32 @@ mod tests {
         assert_eq!(told, [(false, false, false), (false, true, true)]);
     }
 
+    /// KEP-1672: absent or null, `ready` means true, `serving` what `ready` is, `terminating` false.
+    #[test]
+    fn each_condition_may_be_absent_or_null() {
+        type Read = (bool, bool, bool);
+        let rows: [(serde_json::Value, Read); 9] = [
+            (json!(null), (true, true, false)),
+            (json!({}), (true, true, false)),
+            (json!({"ready": null, "serving": null, "terminating": null}), (true, true, false)),
+            (json!({"ready": true}), (true, true, false)),
+            (json!({"ready": false}), (false, false, false)),
+            (json!({"serving": false}), (true, false, false)),
+            (json!({"ready": false, "serving": true}), (false, true, false)),
+            (json!({"terminating": true}), (true, true, true)),
+            (json!({"ready": false, "terminating": true}), (false, false, true)),
+        ];
+        for (conditions, wanted) in rows {
+            let slice = slice(json!({
+                "metadata": {"name": "web-1", "labels": {SERVICE_NAME_LABEL: "web"}},
+                "addressType": "IPv4",
+                "endpoints": [{"addresses": ["10.0.0.1"], "conditions": conditions}],
+            }));
+            let one = &slice.endpoints[0];
+            assert_eq!((one.ready, one.serving, one.terminating), wanted, "{conditions}");
+        }
+    }
+
     #[test]
     fn a_bad_endpoint_leaves_the_others() {
         let slice = slice(json!({

@@ -119,6 +119,48 @@ fn a_named_port_may_differ_between_slices() {
     assert_eq!(usable(&planner, &key("web", "http", Family::V4)), wanted);
 }
 
+/// A service port has the slice's port of its own name and protocol; no name is a name too.
+#[test]
+fn ports_are_matched_by_name_and_protocol() {
+    for (of_service, of_slice, matches) in [
+        (json!({}), json!({}), true),
+        (json!({"name": ""}), json!({"name": null}), true),
+        (json!({"name": "http"}), json!({}), false),
+        (json!({}), json!({"name": "http"}), false),
+        (json!({"name": "http"}), json!({"name": "HTTP"}), false),
+        (json!({"name": "http"}), json!({"name": "http", "protocol": "TCP"}), true),
+        (json!({"name": "http"}), json!({"name": "http", "protocol": "UDP"}), false),
+        // Without a number it means every port, which is not for proxies.
+        (json!({"name": "http"}), json!({"name": "http", "port": null}), false),
+    ] {
+        let mut planner = planner();
+        let (mut port, mut behind) =
+            (json!({"port": 80, "nodePort": 30007}), json!({"port": 8080}));
+        let with = |one: &mut serde_json::Value, more: &serde_json::Value| {
+            one.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        };
+        with(&mut port, &of_service);
+        with(&mut behind, &of_slice);
+        let slices = vec![slice("web", 1, json!([behind]), json!([ready("10.0.0.1", "n2")]))];
+        update(&mut planner, [("web", entry(service("web", json!([port])), slices))]);
+        let named = of_service["name"].as_str().unwrap_or_default();
+        let found = usable(&planner, &key("web", named, Family::V4));
+        assert_eq!(found.len(), usize::from(matches), "{of_service} {of_slice}");
+    }
+}
+
+/// A thousand slices of one service make one set of endpoints.
+#[test]
+fn a_service_may_have_a_thousand_slices() {
+    let mut planner = planner();
+    let one = |number: u32| {
+        let address = format!("10.1.{}.{}", number / 250, number % 250 + 1);
+        slice("web", number, json!([{"port": 80}]), json!([ready(&address, "n2")]))
+    };
+    update(&mut planner, [("web", entry(service("web", ports()), (0..1_000).map(one).collect()))]);
+    assert_eq!(usable(&planner, &key("web", "", Family::V4)).len(), 1_000);
+}
+
 #[test]
 fn an_endpoint_in_two_slices_counts_once() {
     let mut planner = planner();
