@@ -185,7 +185,7 @@ fn least(mode: Mode) -> Result<()> {
     apply(&site, &format!("*=0, {v4}=1, {v6}=1"), "least", &[1])?;
     let mut held = hold(&site, 150)?;
     check(held.iter().all(|(_, by)| by == "web-2"), || "others are held".to_owned())?;
-    apply(&site, "", "least", &[1])?;
+    apply(&site, "*=2", "least", &[2])?;
     let mut news = hold(&site, 90)?;
     let busy = news.iter().filter(|(_, by)| by == "web-2").count();
     // 20 of 180 are expected, with a standard deviation of 4.2; by chance it would be 60.
