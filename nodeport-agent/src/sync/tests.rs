@@ -725,3 +725,30 @@ fn addresses_that_could_not_be_written_are_tried_again() {
     agent.rest();
     assert_eq!(fake.maps().addresses4, [([192, 0, 2, 1], ADDRESS_SERVED)].into());
 }
+
+/// What one endpoint's change costs depends on its service alone, however many others there are.
+#[test]
+fn writes_for_a_change_do_not_grow_with_the_number_of_services() {
+    let writes = |count: u16| {
+        let fake = Fake::new(1 << 20);
+        let mut agent = Agent::new(&fake);
+        let other = |number: u16| {
+            let named = format!("other-{number}");
+            let ends = json!([ready("10.0.0.1", "n1"), ready("10.0.0.2", "n2")]);
+            (name(&named), web_named(&named, 30_010 + number, ends))
+        };
+        agent.update((0..count).map(other).collect());
+        agent.set([("web", web_at(30007, two()))]);
+        agent.rest();
+        fake.take_written();
+        let ends = json!([ready("10.0.0.1", "n1"), ready("10.0.0.3", "n2")]);
+        agent.set([("web", web_at(30007, ends))]);
+        agent.rest();
+        agent.check();
+        fake.take_written()
+    };
+    let (alone, among) = (writes(0), writes(1_000));
+    assert_eq!(alone.len(), among.len(), "{alone:?}, {among:?}");
+    // The backend that came, the slots, the frontend, the backend that went.
+    assert!(alone.len() <= 5, "{alone:?}");
+}

@@ -7,6 +7,7 @@
 mod api;
 mod flows;
 mod observe;
+mod planning;
 mod process;
 mod report;
 mod services;
@@ -65,7 +66,8 @@ impl Options {
 pub(super) fn run(options: &Options) -> Result<Vec<Verdict>> {
     build::object(&setup::ensure()?)?;
     build::agent()?;
-    options.output.publish(&report::Found { figures: measure(options)? })
+    let figures = [planning::measure(options)?, measure(options)?].concat();
+    options.output.publish(&report::Found { figures })
 }
 
 /// Measures with an agent that is built.
