@@ -48,6 +48,7 @@ fn serve(common: &Common, run: &Run) -> anyhow::Result<()> {
         let watching = Source::new(&config).await?.watch();
         let (dataplane, opening) = dataplane::begin(&config)?;
         info!(instance = config.instance.name, node = config.node_name, "starting");
+        let opening = opening.telling(watching.events());
         let attaching = tokio::task::spawn_blocking(|| opening.finish());
         let attached = async { attaching.await.context("attaching the programs")? };
         // As a task: what blocks may then hand its thread's other work over.

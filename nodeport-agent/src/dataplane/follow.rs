@@ -24,6 +24,7 @@ use super::status::{self, Attached, DeviceMode, DeviceStatus};
 use super::wire::Wire;
 use super::worker::{Worker, has_ended};
 use crate::config::Devices;
+use crate::events::{Events, Topic};
 
 /// How long changes are gathered: one interface that comes up says a dozen things.
 const GATHERING: Duration = Duration::from_millis(20);
@@ -42,6 +43,8 @@ pub(super) struct Following {
     pub(super) map: Hash<u32, Device>,
     pub(super) exits: Exits,
     pub(super) run_dir: PathBuf,
+    /// Where to say by Events what is wrong, and this node's name.
+    pub(super) told: (Events, String),
     /// What is attached, by the interface's number.
     pub(super) served: BTreeMap<u32, Served>,
     /// What is attached to pods' veths.
@@ -219,6 +222,10 @@ impl Following {
         self.describe(interfaces, self.has_xdp())?;
         let devices = self.statuses(choice, interfaces);
         if devices != self.reported {
+            let (events, node) = &self.told;
+            let pods = self.pods.all();
+            let own = devices.iter().filter(|device| !pods.contains(&device.ifindex));
+            events.set(&Topic::Interfaces, status::remarks(own, node));
             status::write(&self.run_dir, &devices)?;
             self.reported = devices;
         }

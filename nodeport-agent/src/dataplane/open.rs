@@ -28,6 +28,7 @@ use super::reserve::Reservation;
 use super::snat_ports;
 use super::sys::Jiffies;
 use crate::config::Config;
+use crate::events::Events;
 
 /// Makes the kernel side ready and attaches it: [`begin`] and [`Opening::finish`] in one.
 ///
@@ -74,8 +75,9 @@ fn begin_on(config: &Config, kernel: Kernel) -> anyhow::Result<(Bpf, Opening)> {
     });
     let (tables, ebpf, control) = begun?;
     let attached = Arc::new(Attached::new(lock));
-    let opening = Opening { config: config.clone(), kernel, pins, is_new, ebpf, control, attached };
-    let bpf = Bpf::new(tables, opening.attached.clone());
+    let bpf = Bpf::new(tables, attached.clone());
+    let (config, events) = (config.clone(), Events::default());
+    let opening = Opening { config, kernel, pins, is_new, ebpf, control, attached, events };
     Ok((bpf, opening))
 }
 
@@ -104,9 +106,17 @@ pub struct Opening {
     ebpf: Ebpf,
     control: Arc<Control>,
     attached: Arc<Attached>,
+    events: Events,
 }
 
 impl Opening {
+    /// Says by Events which interfaces are served otherwise than they could be.
+    #[must_use]
+    pub fn telling(mut self, events: Events) -> Self {
+        self.events = events;
+        self
+    }
+
     /// Loads the programs, attaches them to the interfaces, and begins to follow these and to let
     /// flows expire. On failure, what this call has attached is detached again.
     ///
@@ -120,7 +130,7 @@ impl Opening {
     }
 
     fn attach(self) -> anyhow::Result<()> {
-        let Self { config, kernel, pins, is_new: _, mut ebpf, control, attached } = self;
+        let Self { config, kernel, pins, is_new: _, mut ebpf, control, attached, events } = self;
         load_programs(&mut ebpf)?;
         let expire = expire_program(&mut ebpf)?;
         let clock = Jiffies::load().context("loading the program that reads the clock")?;
@@ -144,7 +154,7 @@ impl Opening {
             filters: Filters::of(&config.instance.name),
         };
         let counting = Counting::open(&pins, control.clone())?;
-        let mut following = following(&config, &pins, attacher, control)?;
+        let mut following = following(&config, &pins, attacher, control, events)?;
         following.begin()?;
         pins.remove_other_layouts()?;
         let (sweeper, ports, counter) = (sweeping.start()?, ports.start()?, counting.start()?);
@@ -158,6 +168,7 @@ fn following(
     pins: &Pins,
     attacher: Attacher,
     control: Arc<Control>,
+    events: Events,
 ) -> anyhow::Result<Following> {
     let map: Hash<u32, Device> = hash(pins, maps::DEVICES)?;
     let described = map
@@ -172,6 +183,7 @@ fn following(
         map,
         exits: Exits::open(pins, &described)?,
         run_dir: config.instance.run_dir.clone(),
+        told: (events, config.node_name.clone()),
         served: BTreeMap::new(),
         pods: Pods::new(config.local_mode),
         described,

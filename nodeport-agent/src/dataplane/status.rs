@@ -6,6 +6,8 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
+use crate::events::Remark;
+
 /// Name of the file in the run directory.
 pub(super) const FILE: &str = "devices.json";
 
@@ -216,6 +218,25 @@ pub fn read(run_dir: &Path) -> anyhow::Result<Vec<DeviceStatus>> {
     }
 }
 
+/// What Events tell of interfaces: which are not served, and where something is in the way of XDP. That
+/// a driver has none is as it is.
+pub(super) fn remarks<'a>(
+    devices: impl Iterator<Item = &'a DeviceStatus>,
+    node: &str,
+) -> Vec<Remark> {
+    let worth_telling = devices.filter(|device| match device.attached.mode {
+        DeviceMode::None => true,
+        DeviceMode::Tc => device.attached.is_in_the_way(),
+        DeviceMode::Xdp | DeviceMode::Pod => false,
+    });
+    let remark = |device: &DeviceStatus| {
+        let reason = device.attached.reason.as_ref()?;
+        let is_served = device.attached.mode != DeviceMode::None;
+        Some(Remark::of_interface(node, &device.name, is_served, &reason.text))
+    };
+    worth_telling.filter_map(remark).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,5 +262,26 @@ mod tests {
         assert!(text.contains("ip link set dev eth1 xdp off"), "{text}");
         assert!(devices[1].attached.is_in_the_way());
         assert!(!Attached::tc(Refusal::Unsupported, "eth1").is_in_the_way());
+    }
+
+    #[test]
+    fn events_tell_what_can_be_helped() {
+        let busy = Refusal::Busy { program: 12, name: "other".to_owned() };
+        let device =
+            |name: &str, attached| DeviceStatus { name: name.to_owned(), ifindex: 2, attached };
+        let devices = [
+            device("eth0", Attached::xdp()),
+            device("eth1", Attached::tc(Refusal::Unsupported, "eth1")),
+            device("eth2", Attached::tc(busy, "eth2")),
+            device("eth3", Attached::none("failed", "it went".to_owned())),
+        ];
+        let remarks = remarks(devices.iter(), "n1");
+        let told: Vec<_> = remarks.iter().map(|one| (one.reason, &*one.problem)).collect();
+        let [("WithoutXDP", busy), ("InterfaceNotServed", gone)] = told[..] else {
+            panic!("{told:?}")
+        };
+        assert!(busy.starts_with("eth2: TC, not XDP: ") && busy.contains("other"), "{busy}");
+        assert_eq!(gone, "eth3: not served: it went");
+        assert!(remarks.iter().all(|one| &*one.regarding.uid == "n1"), "{remarks:?}");
     }
 }

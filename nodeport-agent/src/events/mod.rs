@@ -31,6 +31,8 @@ pub enum Topic {
     Listeners,
     /// What could not be written into the maps.
     Failures,
+    /// Interfaces that are served otherwise than they could be.
+    Interfaces,
 }
 
 /// Takes what shall be told; without a cluster it goes nowhere.

@@ -73,10 +73,7 @@ impl Remark {
         let regarding = match (kind, service) {
             (Kind::EndpointSlice, Some(service)) => of_service(service, uids),
             (Kind::Service, _) => of_service(object, uids),
-            // The kubelet's own Events bear a Node's name for its UID, and `kubectl` looks for that.
-            (Kind::Node, _) => {
-                Regarding { kind: *kind, name: object.clone(), uid: object.name.clone() }
-            }
+            (Kind::Node, _) => of_node(object),
             _ => Regarding { kind: *kind, name: object.clone(), uid: "".into() },
         };
         Some(Self {
@@ -85,6 +82,18 @@ impl Remark {
             action: if field == HEALTH_CHECK { "Listen" } else { "Serve" },
             problem: format!("{place}{field}{colon}{problem}"),
         })
+    }
+
+    /// What is told of an interface of this node that is not served, or by TC where XDP could be.
+    #[must_use]
+    pub fn of_interface(node: &str, interface: &str, is_served: bool, why: &str) -> Self {
+        let outcome = if is_served { "TC, not XDP" } else { "not served" };
+        Self {
+            regarding: of_node(&Name::new("", node)),
+            reason: if is_served { "WithoutXDP" } else { "InterfaceNotServed" },
+            action: "Attach",
+            problem: format!("{interface}: {outcome}: {why}"),
+        }
     }
 
     /// What is told of a process that listens where a Service is; nothing where that is as it should be.
@@ -109,6 +118,11 @@ impl Remark {
             problem: format!("{group}: {why} (it is tried again)"),
         }
     }
+}
+
+/// The kubelet's own Events bear a Node's name for its UID, and `kubectl` looks for that.
+fn of_node(name: &Name) -> Regarding {
+    Regarding { kind: Kind::Node, name: name.clone(), uid: name.name.clone() }
 }
 
 fn of_service(name: &Name, uids: Uids<'_>) -> Regarding {
