@@ -34,13 +34,17 @@ pub(crate) fn tc(skb: Skb, kernel: &impl Env, verdict: Verdict) -> i32 {
             kernel.count(Reason::Failed);
             TC_ACT_SHOT as i32
         }
-        // SAFETY: the helper takes numbers.
-        Action::Send(ifindex) | Action::Back(ifindex) => unsafe { bpf_redirect(ifindex, 0) as i32 },
+        Action::Send(ifindex) | Action::Back(ifindex) => {
+            skb.set_ours(true);
+            // SAFETY: the helper takes numbers.
+            unsafe { bpf_redirect(ifindex, 0) as i32 }
+        }
         // SAFETY: the helper takes numbers.
         Action::Pod(ifindex) => unsafe { bpf_redirect_peer(ifindex, 0) as i32 },
-        // SAFETY: no parameters are given, which the helper takes as "look the neighbour up".
-        Action::Neighbour(ifindex) => unsafe {
-            bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) as i32
-        },
+        Action::Neighbour(ifindex) => {
+            skb.set_ours(true);
+            // SAFETY: no parameters are given, which the helper takes as "look the neighbour up".
+            unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) as i32 }
+        }
     }
 }

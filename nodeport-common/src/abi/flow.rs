@@ -115,6 +115,10 @@ pub const FLOW_PROVED: u8 = 16;
 /// UDP, not TCP; in an entry, whose key has no protocol.
 pub const FLOW_UDP: u8 = 32;
 
+/// With [`FLOW_LOCAL`]: the node's own connection, from a port of the SNAT range. The half that it opened
+/// is met where packets leave the node, the answers' where they arrive; the stack has both.
+pub const FLOW_HOST: u8 = 64;
+
 /// States of a flow, the value of [`Flow::state`]. See `core::state` for the transitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

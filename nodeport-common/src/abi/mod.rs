@@ -31,8 +31,9 @@ pub use entry::{
 };
 pub use expiry::{SWEEP_ANY_USED, SweepRequest};
 pub use flow::{
-    FLOW_FAST, FLOW_LOCAL, FLOW_PROVED, FLOW_REPLY, FLOW_SETTLED, FLOW_UDP, Flow, FlowKey,
-    FlowState, HOP_NEIGHBOUR, HOP_POD, HOP_SEND, HOP_STACK, HOP_TAGGED, HOP_UNRESOLVED, NextHop,
+    FLOW_FAST, FLOW_HOST, FLOW_LOCAL, FLOW_PROVED, FLOW_REPLY, FLOW_SETTLED, FLOW_UDP, Flow,
+    FlowKey, FlowState, HOP_NEIGHBOUR, HOP_POD, HOP_SEND, HOP_STACK, HOP_TAGGED, HOP_UNRESOLVED,
+    NextHop,
 };
 pub use fragment::{
     DATAGRAMS_OF_SET, Datagram, DatagramKey, DatagramSet, FATE_AWAITED, FATE_DROPS, FATE_FOLLOWS,

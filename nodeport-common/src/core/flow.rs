@@ -5,8 +5,8 @@ use super::env::Hook;
 use super::family::Family;
 use super::{proof, state};
 use crate::abi::{
-    FLOW_FAST, FLOW_LOCAL, FLOW_PROVED, FLOW_REPLY, FLOW_SETTLED, Flow, FlowKey, FlowState,
-    IPPROTO_TCP, IPPROTO_UDP, NextHop, Ports,
+    FLOW_FAST, FLOW_HOST, FLOW_LOCAL, FLOW_PROVED, FLOW_REPLY, FLOW_SETTLED, Flow, FlowKey,
+    FlowState, IPPROTO_TCP, IPPROTO_UDP, NextHop, Ports,
 };
 use state::Direction;
 
@@ -29,7 +29,8 @@ pub const fn direction<A>(flow: &Flow<A>) -> Direction {
 /// Whether packets of this half are met where they leave the node.
 #[inline(always)]
 pub const fn is_met_leaving<A>(flow: &Flow<A>) -> bool {
-    flow.flags & (FLOW_LOCAL | FLOW_REPLY) == FLOW_LOCAL | FLOW_REPLY
+    let kind = flow.flags & (FLOW_LOCAL | FLOW_REPLY | FLOW_HOST);
+    kind == FLOW_LOCAL | FLOW_REPLY || kind == FLOW_LOCAL | FLOW_HOST
 }
 
 /// Whether packets of this half are met at that hook. Those of a pod in fast mode that come to where

@@ -33,6 +33,7 @@ pub mod icmp_reply;
 pub mod maglev;
 pub mod no_backend;
 pub mod open;
+pub mod own;
 pub mod parse;
 pub mod proof;
 pub mod reset;

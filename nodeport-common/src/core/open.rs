@@ -5,6 +5,7 @@ use super::env::{Hook, Inserted, Packet, World};
 use super::family::Family;
 use super::flow::{self, Opening};
 use super::no_backend;
+use super::own;
 use super::snat;
 use super::state::may_open;
 use super::table::half::kept;
@@ -26,7 +27,10 @@ pub fn open<F: Family, P: Packet, W: World<F>>(
     world: &W,
     work: &mut Work<F::Addr>,
 ) -> Verdict {
-    if matches!(W::HOOK, Hook::Egress | Hook::Pod) || !find_frontend::<F, W>(world, work) {
+    if W::HOOK == Hook::Egress {
+        return own::open::<F, P, W>(packet, world, work);
+    }
+    if W::HOOK == Hook::Pod || !find_frontend::<F, W>(world, work) {
         return Verdict::PASS;
     }
     if let Err(reason) = prepare::<F, W>(world, work) {
@@ -181,7 +185,7 @@ fn find_source<F: Family, W: World<F>>(
 
 /// Stores the client's half, once the answers' key is the flow's.
 #[inline(always)]
-fn insert_forward<F: Family, W: World<F>>(
+pub fn insert_forward<F: Family, W: World<F>>(
     world: &W,
     work: &mut Work<F::Addr>,
 ) -> Result<(), Reason> {
@@ -200,8 +204,9 @@ fn insert_forward<F: Family, W: World<F>>(
     Err(reason)
 }
 
+/// Counts a flow that was not opened for this reason, and drops its packet.
 #[inline(always)]
-fn refuse<F: Family, W: World<F>>(world: &W, service: u32, reason: Reason) -> Verdict {
+pub fn refuse<F: Family, W: World<F>>(world: &W, service: u32, reason: Reason) -> Verdict {
     match reason {
         Reason::TableFull => count_full::<F, W>(world, service),
         Reason::NoPort => {

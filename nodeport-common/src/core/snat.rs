@@ -79,7 +79,7 @@ fn take_candidate<A>(work: &mut Work<A>) {
 }
 
 /// Gives the flow the port that is to be tried first, if there is one: the client's own, if the backend
-/// may see it, or the one by which the backend knows the client.
+/// may see it (of the node's own connections, too), or the one by which the backend knows the client.
 #[inline(always)]
 fn takes_own_port<A: Copy>(work: &mut Work<A>) -> bool {
     if work.flow.flags & FLOW_LOCAL != 0 {

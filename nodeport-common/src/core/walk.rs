@@ -10,7 +10,7 @@ use super::parse::{self, ETHERNET, Kind, L4, Parsed};
 use super::state::{FIN, RST, SYN};
 use super::verdict::Verdict;
 use super::work::Work;
-use super::{icmp_error, open, rewrite, track};
+use super::{icmp_error, open, own, rewrite, track};
 use crate::abi::{
     FLOW_FAST, FLOW_SETTLED, Flow, FlowKey, HOP_POD, HOP_SEND, HOP_STACK, HOP_TAGGED, IPPROTO_TCP,
     IPPROTO_UDP, NextHop, PORT_BACKEND, PORT_FRONTEND, PORT_SNAT, Reason,
@@ -141,11 +141,16 @@ pub fn count_passed<F: Family, W: World<F>>(world: &W, reason: Reason) {
 /// Whether a packet with this key may be ours, told by its port alone.
 #[inline(always)]
 pub fn concerns_us<F: Family, W: World<F>>(world: &W, key: &FlowKey<F::Addr>) -> bool {
-    let (port, bits) = match W::HOOK {
-        Hook::Xdp | Hook::Ingress => (key.ports.dst, PORT_FRONTEND | PORT_SNAT),
-        Hook::Egress | Hook::Pod => (key.ports.src, PORT_BACKEND),
-    };
-    world.port_bits(u16::from_be_bytes(port)) & bits != 0
+    let bits = |port| world.port_bits(u16::from_be_bytes(port));
+    match W::HOOK {
+        Hook::Xdp | Hook::Ingress => bits(key.ports.dst) & (PORT_FRONTEND | PORT_SNAT) != 0,
+        Hook::Pod => bits(key.ports.src) & PORT_BACKEND != 0,
+        Hook::Egress => {
+            let source = bits(key.ports.src);
+            source & PORT_BACKEND != 0
+                || source & PORT_SNAT != 0 && bits(key.ports.dst) & PORT_BACKEND != 0
+        }
+    }
 }
 
 /// A packet of an established flow that changes nothing about it. `None` if it is not that.
@@ -178,12 +183,13 @@ fn routine<F: Family, P: Packet, W: World<F>>(
 }
 
 /// Whether a packet with that key surely belongs to no flow, and opens none. Where answers are met none
-/// begins. Where packets arrive, one with the port of a frontend and another address is as common: a
+/// begins, but for the node's own. Where packets arrive, one with the port of a frontend and another address is as common: a
 /// load balancer's address has port 443, and so have others.
 #[inline(always)]
 fn is_nobodys<F: Family, W: World<F>>(world: &W, key: &FlowKey<F::Addr>) -> bool {
     let may_open = match W::HOOK {
-        Hook::Egress | Hook::Pod => false,
+        Hook::Pod => false,
+        Hook::Egress => own::may_be::<F, W>(world, key),
         Hook::Xdp | Hook::Ingress => {
             world.serves_node_ports(&key.dst) || world.frontend(&open::exact(key)).is_some()
         }

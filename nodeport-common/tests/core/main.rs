@@ -17,6 +17,7 @@ mod icmp_error;
 mod icmp_reply;
 mod no_backend;
 mod open;
+mod own;
 mod parse;
 mod proof;
 mod regression;

@@ -19,6 +19,9 @@ const MARK_MANGLED_0: u64 = 1 << 5;
 /// The bits of a tag that tell the VLAN; 0 is none (IEEE 802.1Q, 9.6).
 const VLAN_ID: u32 = 0xfff;
 
+/// `tc_index` of what we send, for our program where it leaves: a field that only old classifiers use.
+const OURS: u32 = 0x6e70;
+
 /// The context of a TC program.
 #[derive(Clone, Copy)]
 pub(crate) struct Skb(pub(crate) *mut __sk_buff);
@@ -67,6 +70,21 @@ impl Skb {
     fn take_in(self, offset: usize, diff: u16, flags: u64) -> bool {
         // SAFETY: the context is the program's own; the helper checks the offset.
         unsafe { bpf_l4_csum_replace(self.0, offset as u32, 0, diff as u64, flags) == 0 }
+    }
+
+    /// Whether a program of ours at another hook sends it: it is not the node's own.
+    #[inline(always)]
+    pub(crate) fn is_ours(&self) -> bool {
+        // SAFETY: as in `ifindex`.
+        unsafe { (*self.0).tc_index == OURS }
+    }
+
+    /// Notes that a program of ours sends it, or that none does.
+    #[inline(always)]
+    pub(crate) fn set_ours(self, is_ours: bool) {
+        let index = if is_ours { OURS } else { 0 };
+        // SAFETY: the context is the program's own, and this field may be written.
+        unsafe { (&raw mut (*self.0).tc_index).write_volatile(index) };
     }
 
     /// Whether XDP before us has done all there was to do.

@@ -20,8 +20,13 @@ const HEADERS: u32 = 14 + 40 + 20;
 /// The whole walk where XDP cannot run, and what XDP hands up where it can.
 #[classifier]
 pub(crate) fn nodeport_ingress(context: TcContext) -> i32 {
-    if Skb(context.skb.skb).is_done() {
+    let skb = Skb(context.skb.skb);
+    if skb.is_done() {
         return TC_ACT_UNSPEC;
+    }
+    // As another node on this machine has left it, at the other end of a veth.
+    if skb.is_ours() {
+        skb.set_ours(false);
     }
     routine::<INGRESS>(&context, &JUMP_INGRESS)
 }
@@ -38,9 +43,12 @@ pub(crate) fn parts_ingress(context: TcContext) -> i32 {
     parts::<INGRESS>(&context)
 }
 
-/// The answers of backends on this node.
+/// The answers of backends on this node, and the node's own connections from SNAT ports.
 #[classifier]
 pub(crate) fn nodeport_egress(context: TcContext) -> i32 {
+    if Skb(context.skb.skb).is_ours() {
+        return TC_ACT_UNSPEC;
+    }
     routine::<EGRESS>(&context, &JUMP_EGRESS)
 }
 
