@@ -17,6 +17,7 @@ mod health;
 mod lifecycle;
 mod listeners;
 mod load;
+mod nat;
 mod paths;
 mod rules;
 mod scale;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         fast::CASES,
         fragments::CASES,
         load::CASES,
+        nat::CASES,
         downloads::CASES,
         lifecycle::CASES,
         listeners::CASES,

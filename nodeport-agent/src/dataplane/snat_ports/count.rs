@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use foldhash::{HashMap, HashMapExt as _};
 use nodeport_common::abi::{
-    Addr4, Addr6, FLOW_LOCAL, FLOW_PROVED, FLOW_REPLY, FlowDetails, FlowEntry, FlowState, Heap,
-    Plain, maps,
+    Addr4, Addr6, FLOW_HOST, FLOW_LOCAL, FLOW_PROVED, FLOW_REPLY, FlowDetails, FlowEntry,
+    FlowState, Heap, Plain, maps,
 };
 use nodeport_common::core::table::half::key;
 use nodeport_common::core::table::status::Status;
@@ -134,12 +134,13 @@ where
 }
 
 /// Towards whom the half in an entry holds a port that nobody else gets: the reply's half of a flow
-/// that hides its client, has proved itself, and is not over.
+/// that hides its client, or is the node's own, has proved itself, and is not over.
 fn holds_port<A: Copy + Into<IpAddr>, P>(entry: &FlowEntry<A, P>) -> Option<Key> {
     const HOLDS: u8 = FLOW_REPLY | FLOW_PROVED;
     let status = Status::of(entry);
     let is_over = matches!(status.flow_state(), FlowState::Closed | FlowState::Reset);
-    if !status.is_live() || is_over || status.flags & (HOLDS | FLOW_LOCAL) != HOLDS {
+    let is_pods = status.flags & (FLOW_LOCAL | FLOW_HOST) == FLOW_LOCAL;
+    if !status.is_live() || is_over || is_pods || status.flags & HOLDS != HOLDS {
         return None;
     }
     let key = key(entry, status.flags);
@@ -222,9 +223,10 @@ mod tests {
     fn ports_that_nobody_else_gets_are_counted_by_backend() {
         let memory = memory();
         assert_eq!(memory.count(), []);
-        for number in 0..5 {
+        for number in 0..4 {
             memory.put(number, 1, if number < 3 { 8 } else { 7 }, ESTABLISHED, HOLDS);
         }
+        memory.put(4, 1, 0, ESTABLISHED, HOLDS | FLOW_LOCAL | FLOW_HOST);
         memory.put(5, 2, 9, ESTABLISHED, HOLDS | FLOW_UDP);
         // The client's half, one at a pod of this node, newcomers, one that is over, a free one.
         memory.put(6, 1, 8, ESTABLISHED, FLOW_PROVED);
