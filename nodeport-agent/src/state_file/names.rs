@@ -33,8 +33,11 @@ impl Names {
         State::load(instance).map(|state| Self::from(&state)).unwrap_or_default()
     }
 
-    /// The name of a service port.
+    /// The name of a service port; of what is of none, since 0 is not given out: the node's own.
     pub(crate) fn service(&self, id: u32) -> Cow<'_, str> {
+        if id == 0 {
+            return Cow::Borrowed("(the node's own)");
+        }
         let name = self.services.get(&id).map(|name| Cow::Borrowed(name.as_str()));
         name.unwrap_or_else(|| Cow::Owned(format!("#{id}")))
     }
