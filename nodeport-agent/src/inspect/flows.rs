@@ -8,8 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use foldhash::HashMap;
 use foldhash::fast::RandomState;
 use nodeport_common::abi::{
-    Addr4, Addr6, FLOW_FAST, FLOW_LOCAL, FLOW_PROVED, FLOW_REPLY, Flow, FlowKey, FlowState,
-    HOP_NEIGHBOUR, HOP_POD, HOP_SEND, HOP_STACK, HOP_TAGGED, Mac, NextHop, Port,
+    Addr4, Addr6, FLOW_FAST, FLOW_HOST, FLOW_LOCAL, FLOW_PROVED, FLOW_REPLY, Flow, FlowKey,
+    FlowState, HOP_NEIGHBOUR, HOP_POD, HOP_SEND, HOP_STACK, HOP_TAGGED, Mac, NextHop, Port,
 };
 use nodeport_common::core::flow::{partner, partner_key};
 use nodeport_common::core::rewrite::has_addresses;
@@ -287,7 +287,7 @@ fn row<'a, A: InFamily>(
         source: at(flow.new_src, flow.new_ports.src),
         state: state(flow.state),
         standing: if flow.flags & FLOW_PROVED != 0 { "established" } else { "newcomer" },
-        local: flow.flags & FLOW_LOCAL != 0,
+        local: flow.flags & (FLOW_LOCAL | FLOW_HOST) == FLOW_LOCAL,
         fast: flow.flags & (FLOW_LOCAL | FLOW_FAST) != FLOW_LOCAL,
         packets_to_backend: flow.packets,
         bytes_to_backend: flow.bytes,

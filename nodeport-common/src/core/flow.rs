@@ -161,7 +161,9 @@ pub fn next_state<A>(
         return current;
     }
     let age = now.wrapping_sub(flow.created);
+    // The node's own prove themselves by answers alone: nobody who sends one way only shall fill the table.
     if protocol == IPPROTO_UDP
+        && flow.flags & FLOW_HOST == 0
         && flow.packets >= ONE_WAY_PACKETS
         && age >= hz.wrapping_mul(ONE_WAY_SECONDS)
     {

@@ -28,11 +28,13 @@ pub fn answer<F: Family, P: Packet, W: World<F>>(
     if direction(&work.flow) == Direction::Reply {
         return hold_back::<F, W>(world, work);
     }
-    doubt::<F, W>(world, work, partner);
     if work.parsed.tcp_flags & RST != 0 {
+        // It knows already.
         world.count(Reason::StaleBackend);
+        note::<F, W>(world, work, None);
         return Verdict::DROP;
     }
+    doubt::<F, W>(world, work, partner);
     world.count(Reason::ConnectionReset);
     reset::send::<F, P, W>(packet, world, work)
 }

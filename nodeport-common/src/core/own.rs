@@ -16,7 +16,7 @@ use super::verdict::Verdict;
 use super::walk;
 use super::work::Work;
 use crate::abi::{
-    FLOW_HOST, FLOW_LOCAL, FlowKey, HOP_STACK, NextHop, PORT_BACKEND, PORT_SNAT, Reason,
+    FLOW_HOST, FLOW_LOCAL, FlowKey, Frontend, HOP_STACK, NextHop, PORT_BACKEND, PORT_SNAT, Reason,
 };
 
 /// Index and generation of nobody's backend: no index 0 is given out, so none ends these flows.
@@ -31,8 +31,8 @@ pub fn may_be<F: Family, W: World<F>>(world: &W, key: &FlowKey<F::Addr>) -> bool
     bits(key.ports.src) & PORT_SNAT != 0 && bits(key.ports.dst) & PORT_BACKEND != 0
 }
 
-/// Opens a flow if the packet begins such a connection. It goes on its way in any case but one: if its
-/// port is one of our flows', and there is no other.
+/// Opens a flow if the packet begins such a connection. It goes on its way, unless its port is one of our
+/// flows' and there is no other, or another processor opens the same flow.
 #[inline(always)]
 pub fn open<F: Family, P: Packet, W: World<F>>(
     packet: &mut P,
@@ -40,6 +40,10 @@ pub fn open<F: Family, P: Packet, W: World<F>>(
     work: &mut Work<F::Addr>,
 ) -> Verdict {
     if !may_open(work.key.protocol, work.parsed.tcp_flags) || !may_be::<F, W>(world, &work.key) {
+        return Verdict::PASS;
+    }
+    // What the node only routes has another source, and its answers another destination than ours.
+    if !world.is_node_address(&work.key.src) {
         return Verdict::PASS;
     }
     make_forward::<F, W>(world, work);
@@ -76,6 +80,8 @@ fn make_forward<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>) {
     };
     flow::open::<F>(&work.key, &opening, world.now(), &mut work.flow);
     work.flow.bytes = work.parsed.total as u64;
+    // None is opened: what the last flow on this processor had is not this one's.
+    work.frontend = Frontend::default();
     let epoch = work.control.hop_epoch();
     work.flow.hop = NextHop { kind: HOP_STACK, epoch, ..NextHop::UNRESOLVED };
 }

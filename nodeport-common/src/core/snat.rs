@@ -155,10 +155,13 @@ fn oust<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, newcomers: 
 }
 
 /// Whether the half `work.other` is of a flow that is over, and was silent for a second: what is still
-/// on its way has come by then.
+/// on its way has come by then. One whose backend is gone is over as well: it only waits to tell its client.
 #[inline(always)]
 fn has_closed<F: Family, W: World<F>>(world: &W, work: &Work<F::Addr>) -> bool {
     let half = &work.other;
+    if world.generation(half.backend) != Some(half.generation) {
+        return true;
+    }
     matches!(FlowState::from_u8(half.state), FlowState::Closed | FlowState::Reset)
         && expiry::age(half.last_seen, world.now()) > work.control.hz
 }

@@ -145,11 +145,8 @@ pub fn concerns_us<F: Family, W: World<F>>(world: &W, key: &FlowKey<F::Addr>) ->
     match W::HOOK {
         Hook::Xdp | Hook::Ingress => bits(key.ports.dst) & (PORT_FRONTEND | PORT_SNAT) != 0,
         Hook::Pod => bits(key.ports.src) & PORT_BACKEND != 0,
-        Hook::Egress => {
-            let source = bits(key.ports.src);
-            source & PORT_BACKEND != 0
-                || source & PORT_SNAT != 0 && bits(key.ports.dst) & PORT_BACKEND != 0
-        }
+        // Of the node's own connections from SNAT ports also those to a port that no backend has any more.
+        Hook::Egress => bits(key.ports.src) & (PORT_BACKEND | PORT_SNAT) != 0,
     }
 }
 

@@ -2,13 +2,21 @@
 
 use std::net::SocketAddr;
 
-use nodeport_common::abi::{FLOW_HOST, IPPROTO_TCP, IPPROTO_UDP, Reason};
+use nodeport_common::abi::{ADDRESS_OWN, FLOW_HOST, FLOW_PROVED, IPPROTO_TCP, IPPROTO_UDP, Reason};
 use nodeport_common::core::env::Hook;
 use nodeport_common::core::state::{ACK, FIN, RST, SYN};
 use nodeport_common::core::verdict::Action;
 use nodeport_common::frames::{Draft, tcp, udp};
 
 use crate::support::*;
+
+/// A node that knows the address by which it sends to backends for its own.
+fn node<F: Net>() -> Node {
+    let node = Node::new();
+    let address = F::bytes(inside_ip::<F>());
+    F::maps(&node.world).addresses.borrow_mut().insert(address, ADDRESS_OWN);
+    node
+}
 
 /// The node's end of a connection of its own, from that port of the range.
 fn own<F: Net>(port: u16) -> SocketAddr {
@@ -43,7 +51,7 @@ fn connect_own<F: Net>(node: &Node, from: SocketAddr) -> SocketAddr {
 
 /// A connection of the node's own keeps its port, which no flow of ours gets from then on.
 fn a_port_of_the_nodes_own_is_taken<F: Net>() {
-    let node = Node::new();
+    let node = node::<F>();
     node.world.change_control(|control| control.snat_count = 2);
     assert_eq!(connect_own::<F>(&node, own::<F>(0)), own::<F>(0));
     let seen = node.connect::<F>(client::<F>());
@@ -63,7 +71,7 @@ in_both_families!(a_port_of_the_nodes_own_is_taken);
 
 /// Where a flow of ours has the port, the backend sees the node's own connection by another one.
 fn a_port_that_is_ours_is_exchanged<F: Net>() {
-    let node = Node::new();
+    let node = node::<F>();
     let ours = node.connect::<F>(client::<F>());
     let seen = connect_own::<F>(&node, ours);
     assert_ne!(seen, ours);
@@ -86,7 +94,7 @@ in_both_families!(a_port_that_is_ours_is_exchanged);
 
 /// The same for UDP, where there is no handshake.
 fn datagrams_are_told_apart<F: Net>() {
-    let node = Node::new();
+    let node = node::<F>();
     let ours = node.xdp(&udp(client::<F>(), frontend::<F>())).view().src;
     node.xdp(&udp(remote::<F>(), ours)).view();
     let seen = leaves(&node, &udp(ours, remote::<F>()));
@@ -102,9 +110,31 @@ fn datagrams_are_told_apart<F: Net>() {
 }
 in_both_families!(datagrams_are_told_apart);
 
+/// Who sends one way only has proved nothing, however long: else the table could be filled.
+fn datagrams_without_answers_prove_nothing<F: Net>() {
+    let node = node::<F>();
+    for _ in 0..20 {
+        leaves(&node, &udp(own::<F>(0), remote::<F>()));
+        node.world.wait(HZ);
+    }
+    assert!(node.halves::<F>().iter().all(|(_, _, flow)| flow.flags & FLOW_PROVED == 0));
+    assert_eq!(node.halves::<F>().len(), 2);
+}
+in_both_families!(datagrams_without_answers_prove_nothing);
+
+/// A connection whose port was exchanged goes on when no backend has the other end's port any more.
+fn an_exchange_outlives_the_backends<F: Net>() {
+    let node = node::<F>();
+    let ours = node.connect::<F>(client::<F>());
+    let seen = connect_own::<F>(&node, ours);
+    node.world.clear_port(remote::<F>().port());
+    assert_eq!(leaves(&node, &tcp(ours, remote::<F>(), ACK).payload(b"more")), seen);
+}
+in_both_families!(an_exchange_outlives_the_backends);
+
 /// What cannot be of a flow of ours, or does not begin anything, leaves as it came and makes none.
 fn what_is_not_towards_a_backend_makes_no_flow<F: Net>() {
-    let node = Node::new();
+    let node = node::<F>();
     let port = |address: SocketAddr, port| SocketAddr::new(address.ip(), port);
     for packet in [
         tcp(port(own::<F>(0), 40_000), remote::<F>(), SYN),
@@ -113,6 +143,9 @@ fn what_is_not_towards_a_backend_makes_no_flow<F: Net>() {
         tcp(own::<F>(0), remote::<F>(), RST),
         tcp(own::<F>(0), remote::<F>(), SYN | ACK),
         udp(own::<F>(0), port(remote::<F>(), 53)),
+        // The node routes for others, who may have any port.
+        tcp(port(client::<F>(), SNAT_FIRST), remote::<F>(), SYN),
+        udp(port(client::<F>(), SNAT_FIRST), remote::<F>()),
     ] {
         let frame = packet.build();
         let out = node.egress(&packet);
@@ -125,7 +158,7 @@ in_both_families!(what_is_not_towards_a_backend_makes_no_flow);
 /// Where all ports are of live flows, the node's own connection from one of them is dropped: its answers
 /// would be another's. From a port outside it goes on.
 fn without_a_port_nothing_is_mistaken<F: Net>() {
-    let node = Node::new();
+    let node = node::<F>();
     node.world.change_control(|control| control.snat_count = 1);
     let ours = node.connect::<F>(client::<F>());
     assert_eq!(node.egress(&tcp(ours, remote::<F>(), SYN)).action, Action::Drop);

@@ -242,6 +242,19 @@ fn what_has_just_closed_keeps_its_port<F: Net>() {
 }
 in_both_families!(what_has_just_closed_keeps_its_port);
 
+/// A flow whose backend is gone waits to tell its client, and keeps no port from the backend's next
+/// flows meanwhile: that it is there again under another generation happens when a Service is made anew.
+fn flows_of_a_backend_that_is_gone_give_their_ports_away<F: Net>() {
+    let node = with_range(1);
+    node.connect::<F>(client::<F>());
+    let next = tcp(nth_client::<F>(1), frontend::<F>(), SYN);
+    assert_eq!(node.xdp(&next).action, Action::Drop);
+    F::maps(&node.world).backends.borrow_mut()[REMOTE_BACKEND as usize].generation += 1;
+    assert_eq!(node.xdp(&next).action, Action::Send(INSIDE));
+    assert_paired::<F>(&node);
+}
+in_both_families!(flows_of_a_backend_that_is_gone_give_their_ports_away);
+
 /// Where most ports are of flows that have proved themselves, the few newcomers are still found.
 #[test]
 fn the_one_newcomer_among_the_established_is_found_in_a_few_tries() {

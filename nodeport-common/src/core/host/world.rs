@@ -87,6 +87,11 @@ impl World {
         *self.ports.borrow_mut().entry(port).or_default() |= bits;
     }
 
+    /// Nobody has a port of that number any more.
+    pub fn clear_port(&self, port: u16) {
+        self.ports.borrow_mut().remove(&port);
+    }
+
     /// Changes the settings, which must have been written before.
     pub fn change_control(&self, change: impl FnOnce(&mut Control)) {
         let mut control = self.control.get().unwrap_or_default();
