@@ -26,7 +26,7 @@ use crate::model::Family;
 const CONNECTIONS: usize = 64;
 /// How long the queue of connections that nobody has taken is.
 const QUEUE: i32 = 128;
-/// How long a client may take for its request, or be silent between two.
+/// How long a client may take for its request and the answer.
 const REQUEST: Duration = Duration::from_secs(30);
 /// Pause after a connection that could not be taken: most likely too many files are open.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -123,7 +123,7 @@ pub type Answers = Arc<dyn Fn(Asked<'_>) -> Answer + Send + Sync>;
 #[derive(Debug)]
 pub struct Server {
     /// A task for each socket, which ends with this.
-    _sockets: JoinSet<()>,
+    sockets: JoinSet<()>,
 }
 
 impl Server {
@@ -137,7 +137,14 @@ impl Server {
         for (family, listener) in listeners {
             sockets.spawn(serve(listener, family, answers.clone()));
         }
-        Ok(Self { _sockets: sockets })
+        Ok(Self { sockets })
+    }
+}
+
+impl Server {
+    /// Ends it; then its port is free.
+    pub async fn stop(mut self) {
+        self.sockets.shutdown().await;
     }
 }
 
@@ -212,9 +219,13 @@ async fn converse(stream: TcpStream, family: Family, answers: Answers) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST)
+        // Who asks again comes again: a connection that stays would keep its place from others.
+        .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service_fn(answer));
-    if let Err(error) = connection.await {
-        debug!("a client went away or sent no HTTP: {error}");
+    match tokio::time::timeout(REQUEST, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!("a client went away or sent no HTTP: {error}"),
+        Err(_) => debug!("a client took too long"),
     }
 }
 

@@ -145,7 +145,8 @@ impl Reconciler {
         let node = self.planner.model().node.as_deref();
         self.health.set_eligible(node.is_none_or(|node| node.eligible));
         self.health.set_checks(&self.planner.desired().health_checks);
-        if self.failures.is_empty() {
+        // A service that cannot be written is told of beside it, and does not make the others' node unwell.
+        if self.failures.keys().all(|subject| subject.group().is_some()) {
             self.health.done();
         }
     }

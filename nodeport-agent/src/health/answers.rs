@@ -10,8 +10,7 @@ use serde_json::json;
 use crate::http::Answer;
 use crate::model::Name;
 
-/// How many endpoints of a service are at this node, for load balancers that weigh nodes by it
-///.
+/// How many endpoints of a service are at this node, for load balancers that weigh nodes by it.
 const WEIGHT: &str = "x-load-balancing-endpoint-weight";
 
 /// What there is to say about this proxy.

@@ -75,12 +75,17 @@ impl Health {
         self.pulse.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn report(&self) -> Report {
+    /// Whether the agent keeps up with the world.
+    #[must_use]
+    pub fn is_healthy(&self, now: Instant) -> bool {
         let waiting = self.store.waiting_since();
-        let pulse = *self.pulse();
+        self.pulse().is_healthy(waiting, now)
+    }
+
+    fn report(&self) -> Report {
         Report {
-            healthy: pulse.is_healthy(waiting, Instant::now()),
-            updated: pulse.updated(),
+            healthy: self.is_healthy(Instant::now()),
+            updated: self.pulse().updated(),
             eligible: *self.eligible.borrow(),
             now: SystemTime::now(),
         }

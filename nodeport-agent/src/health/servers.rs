@@ -37,7 +37,7 @@ pub async fn serve(health: Arc<Health>, store: Arc<Store>, ports: Ports) {
             false => Arc::default(),
         };
         let mut findings = servers.keep_own(ports.own, &health);
-        findings.extend(servers.keep(&checks, &health));
+        findings.extend(servers.keep(&checks, &health).await);
         let is_complete = findings.is_empty();
         store.set_problems(PART, findings);
         tokio::select! {
@@ -72,9 +72,15 @@ impl Servers {
     }
 
     /// Ends the servers that nobody wants any more, and starts those that are missing.
-    fn keep(&mut self, checks: &Checks, health: &Arc<Health>) -> Vec<Finding> {
-        self.services
-            .retain(|name, (port, _)| checks.get(name).is_some_and(|check| check.port == *port));
+    async fn keep(&mut self, checks: &Checks, health: &Arc<Health>) -> Vec<Finding> {
+        let is_over = |name: &Name, (port, _): &mut (u16, Server)| {
+            checks.get(name).is_none_or(|check| check.port != *port)
+        };
+        let over: Vec<_> = self.services.extract_if(.., is_over).collect();
+        // All of them first: one's port may be another's from now on.
+        for (_, (_, server)) in over {
+            server.stop().await;
+        }
         let mut findings = Vec::new();
         for (name, check) in checks {
             if self.services.contains_key(name) {
@@ -210,6 +216,22 @@ mod tests {
         soon(first, "/", Option::is_none).await;
         health.set_checks(&Checks::new());
         soon(second, "/", Option::is_none).await;
+    }
+
+    #[tokio::test]
+    async fn a_port_may_become_another_services() {
+        let (first, second) = (free(), free());
+        let (health, store) = start(Ports { own: None, services: true });
+        let [web, shop] = ["web", "shop"].map(|name| Name::new("default", name));
+        let both = |of_web, of_shop| {
+            Checks::from([(web.clone(), check(of_web, 1)), (shop.clone(), check(of_shop, 2))])
+        };
+        health.set_checks(&both(first, second));
+        soon(second, "/", has(&["\"localEndpoints\": 2"])).await;
+        health.set_checks(&both(second, first));
+        soon(second, "/", has(&["\"localEndpoints\": 1"])).await;
+        soon(first, "/", has(&["\"localEndpoints\": 2"])).await;
+        assert_eq!(store.problems(), []);
     }
 
     #[tokio::test]

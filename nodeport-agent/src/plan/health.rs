@@ -33,8 +33,8 @@ impl HealthCheck {
     }
 }
 
-/// The health check of a service, if it has one. Ready endpoints count, not those that serve on while
-/// they terminate; each address once, however many ports it has.
+/// The health check of a service, if it has one. Ready endpoints that weigh something count, not those that
+/// serve on while they terminate; each address once, however many ports it has.
 pub(super) fn check(
     service: &Service,
     slices: &[Arc<Slice>],
@@ -42,7 +42,9 @@ pub(super) fn check(
 ) -> Option<HealthCheck> {
     let port = service.health_check_port?;
     let counts = |endpoint: &&Endpoint| {
-        endpoint.ready && endpoint.node.as_deref().is_some_and(|node| node == node_name)
+        endpoint.ready
+            && service.weights.weight(endpoint) > 0
+            && endpoint.node.as_deref().is_some_and(|node| node == node_name)
     };
     let endpoints = |family| {
         let slices = slices.iter().filter(|slice| slice.family == Some(family));
@@ -98,7 +100,17 @@ mod tests {
             slice("web", 2, ports.clone(), json!([ready("10.0.0.3", "n1")])),
             slice("web", 3, ports, json!([ready("fd00::1", "n1")])),
         ];
-        let check = check(&service(&json!({})), &slices, "n1").unwrap();
-        assert_eq!((check.endpoints(Family::V4), check.endpoints(Family::V6)), (2, 1));
+        let counts = |service: &Service| {
+            let check = check(service, &slices, "n1").unwrap();
+            (check.endpoints(Family::V4), check.endpoints(Family::V6))
+        };
+        assert_eq!(counts(&service(&json!({}))), (2, 1));
+        let object = json!({
+            "metadata": {"name": "web", "annotations": {"nodeport.dev/weights": "10.0.0.3=0"}},
+            "spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 32_000,
+                "ports": [{"port": 80, "nodePort": 30_007, "name": "a"}]},
+        });
+        let drained = serde_json::from_value(object).unwrap();
+        assert_eq!(counts(&Service::new(&drained, Origin::Api, &rules())), (1, 1));
     }
 }

@@ -95,6 +95,14 @@ impl Changed {
     }
 }
 
+/// Whether services are planned alike on both: they depend on no more of a node than this.
+fn are_planned_alike(one: Option<&Node>, other: Option<&Node>) -> bool {
+    let counts = |node: Option<&Node>| {
+        node.map(|node| (node.zone.clone(), node.addresses.clone(), node.is_selected))
+    };
+    counts(one) == counts(other)
+}
+
 /// Plans, and remembers what it planned.
 #[derive(Debug)]
 pub struct Planner {
@@ -152,8 +160,10 @@ impl Planner {
         let mut dirty: BTreeSet<Name> = entries.keys().cloned().collect();
         let mut changed = Changed::default();
         if node != self.model.node {
-            // Addresses, zone: everything may depend on them. It happens seldom.
-            dirty.extend(self.model.entries.keys().cloned());
+            if !are_planned_alike(node.as_deref(), self.model.node.as_deref()) {
+                // It happens seldom.
+                dirty.extend(self.model.entries.keys().cloned());
+            }
             changed.node = Some(node.iter().flat_map(|node| node.findings.clone()).collect());
             let known = node.as_ref().filter(|node| node.knows_addresses());
             self.desired.node_addresses =

@@ -41,8 +41,8 @@ impl Reconciler {
 fn scarce(one: &Scarce, ports: u32) -> String {
     let Scarce { service: _, to } = one;
     format!(
-        "most of the {ports} source ports from {} to the backend {}/{} are in use; when all are, new \
-         connections to it are dropped (no_port): add backends, or give more with --snat-ports",
+        "most of the {ports} from {} to the backend {}/{} are in use; when all are, new connections to it \
+         are dropped (no_port): add backends, or give more with --snat-ports",
         to.source,
         to.backend,
         protocol(to.protocol)

@@ -6,6 +6,7 @@ use serde_json::json;
 use super::*;
 use crate::dataplane::snat_ports::Key;
 use crate::dataplane::{Op, Scarce};
+use crate::health::LIMIT;
 use crate::model::testing::{name, ready, service, slice};
 use crate::plan::seed::of_uid;
 use crate::sync::fake::Fake;
@@ -121,6 +122,17 @@ fn a_seed_that_cannot_be_written_is_tried_again() {
     agent.step(Instant::now() + std::time::Duration::from_secs(5));
     assert_eq!(fake.maps().seed, of_uid(UID).unwrap());
     assert!(agent.failures.is_empty());
+}
+
+/// One tenant's Service that finds no room must not take the node from all others' balancers.
+#[test]
+fn a_service_that_cannot_be_written_makes_nobody_unwell() {
+    let fake = Fake::new(1 << 16);
+    fake.fail(|op| matches!(op, Op::PutFrontend4(..)));
+    let mut agent = begun(&listed(None), of_cluster(None), &fake);
+    agent.step(Instant::now());
+    assert_eq!(agent.take_state().unwrap().failures.len(), 1);
+    assert!(agent.health().is_healthy(Instant::now() + 2 * LIMIT));
 }
 
 #[test]
