@@ -193,7 +193,7 @@ fn is_said(site: &Site, is_short: bool) -> Result<()> {
     wait("the status tells of scarce ports", || {
         let status = status(site)?;
         let findings = status["findings"].to_string();
-        let named = findings.contains("Service default/web: most of the 256 source ports");
+        let named = findings.contains("Service default/web: source ports: most of the 256 ");
         check(named == is_short, || findings.clone())?;
         let ports = status["ports_in_use"][0]["ports"].as_u64().unwrap_or_default();
         check(!is_short || ports >= LIVE as u64, || status["ports_in_use"].to_string())
