@@ -118,8 +118,15 @@ fn payload(length: usize, first: u8) -> Vec<u8> {
     (0..length).map(byte).collect()
 }
 
-/// Asks from one port of the client; what came back.
+/// Asks from one port of the client, and if no answer comes once more from another; what came back. Ids of
+/// packets are 16 bits in IPv4, and those that the kernel draws may be ones that [`send_reversed`] gave
+/// a moment ago: then nobody can tell the fragments of both apart (RFC 6864).
 fn ask(site: &Site, target: SocketAddr, question: &[u8], reversed: bool) -> Result<Vec<u8>> {
+    ask_once(site, target, question, reversed)
+        .or_else(|_| ask_once(site, target, question, reversed))
+}
+
+fn ask_once(site: &Site, target: SocketAddr, question: &[u8], reversed: bool) -> Result<Vec<u8>> {
     let from = site.lab.client().sources(target.ip())[0];
     site.lab.client().namespace().run(|| -> Result<Vec<u8>> {
         let socket = UdpSocket::bind(SocketAddr::new(from, 0))?;
