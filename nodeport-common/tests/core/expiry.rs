@@ -1,21 +1,9 @@
 //! Flows that have been silent for too long, and those that only seem so.
 
 use nodeport_common::abi::{Flow, FlowState, IPPROTO_TCP};
-use nodeport_common::core::expiry::{Limits, age};
+use nodeport_common::core::expiry::age;
 
-const HZ: u32 = 250;
-
-fn limits() -> Limits {
-    Limits {
-        tcp: 8_000 * HZ,
-        tcp_answered: 60 * HZ,
-        tcp_opening: 30 * HZ,
-        tcp_closed: 10 * HZ,
-        tcp_doubted: 120 * HZ,
-        udp: 120 * HZ,
-        udp_opening: 30 * HZ,
-    }
-}
+use crate::support::{HZ, limits};
 
 const NOW: u32 = 10_000_000;
 

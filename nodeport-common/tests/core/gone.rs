@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use nodeport_common::abi::{BACKEND_DRAINING, FlowState, IPPROTO_TCP, IPPROTO_UDP, Reason};
 use nodeport_common::core::env::Hook;
-use nodeport_common::core::expiry::{Limits, end};
+use nodeport_common::core::expiry::end;
 use nodeport_common::core::host::{At, Checksum, SkbFrame, World, XDP};
 use nodeport_common::core::state::{ACK, FIN, RST, SYN};
 use nodeport_common::core::verdict::Action;
@@ -210,19 +210,6 @@ fn what_the_backend_still_sends_does_not_reach_the_client<F: Net>() {
     assert_eq!(node.egress(&udp(local::<F>(), client::<F>())).action, Action::Drop);
 }
 in_both_families!(what_the_backend_still_sends_does_not_reach_the_client);
-
-/// What the agent has by default.
-fn limits() -> Limits {
-    Limits {
-        tcp: 8_000 * HZ,
-        tcp_answered: 60 * HZ,
-        tcp_opening: 30 * HZ,
-        tcp_closed: 10 * HZ,
-        tcp_doubted: 120 * HZ,
-        udp: 120 * HZ,
-        udp_opening: 30 * HZ,
-    }
-}
 
 /// Whether the flow ends now, asked as the agent asks.
 fn ends<F: Net>(node: &Node, protocol: u8, src: SocketAddr, dst: SocketAddr) -> bool {

@@ -9,6 +9,7 @@ use nodeport_common::abi::{
     IPPROTO_UDP, NextHop, PORT_BACKEND, PORT_FRONTEND, PORT_SNAT, Tags,
 };
 use nodeport_common::core::env::Hook;
+use nodeport_common::core::expiry::Limits;
 use nodeport_common::core::family::{V4, V6};
 use nodeport_common::core::flow::partner_key;
 use nodeport_common::core::host::{Answer, SkbFrame, World, XdpFrame};
@@ -348,5 +349,18 @@ pub(crate) fn assert_paired<F: Net>(node: &Node) {
         assert_eq!(partner_key(&other_key, other), *key);
         assert_ne!(is_reply(flow), is_reply(other));
         assert_eq!(flow.flags & FLOW_SETTLED, other.flags & FLOW_SETTLED);
+    }
+}
+
+/// What the agent has by default.
+pub(crate) fn limits() -> Limits {
+    Limits {
+        tcp: 8_000 * HZ,
+        tcp_answered: 60 * HZ,
+        tcp_opening: 30 * HZ,
+        tcp_closed: 10 * HZ,
+        tcp_doubted: 120 * HZ,
+        udp: 120 * HZ,
+        udp_opening: 30 * HZ,
     }
 }
