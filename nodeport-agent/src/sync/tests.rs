@@ -1,6 +1,9 @@
 //! Following a plan, against the maps in memory. The fake checks after every write that no
 //! packet meets an inconsistent state; these tests check what it all comes to.
 
+mod addresses;
+mod weights;
+
 use std::sync::Arc;
 
 use foldhash::HashMap;
@@ -579,151 +582,6 @@ fn frontends_that_point_nowhere_are_written_anew() {
     second.check();
     second.rest();
     assert_eq!(fake.maps().live(), 2);
-}
-
-#[test]
-fn addresses_of_the_node_follow_it_and_outlive_its_object() {
-    let fake = Fake::new(SLOTS);
-    let mut agent = Agent::new(&fake);
-    agent.set([]);
-    agent.node = node("n1", &["192.0.2.7"]);
-    agent.set([]);
-    assert_eq!(fake.maps().addresses4, [([192, 0, 2, 7], ADDRESS_SERVED)].into());
-    assert_eq!(fake.maps().addresses6.len(), 0);
-    agent.node = node("n1", &[]);
-    agent.set([]);
-    assert_eq!(fake.maps().addresses4.len(), 1);
-}
-
-/// Shares of the table's slots, by address, in percent.
-fn shares(agent: &Agent) -> BTreeMap<String, u32> {
-    let maps = agent.fake.maps();
-    let frontend = *maps.frontends4.values().next().unwrap();
-    let (first, len) = (frontend.slots_offset as usize, frontend.slots_len as usize);
-    let mut shares = BTreeMap::new();
-    for index in &maps.slots[first..first + len] {
-        let address = std::net::Ipv4Addr::from(maps.backends4[index].address).to_string();
-        *shares.entry(address).or_insert(0) += 1;
-    }
-    shares.values_mut().for_each(|count| *count = (*count * 100 + len as u32 / 2) / len as u32);
-    shares
-}
-
-fn weighted(weights: &str, algorithm: &str) -> Entry {
-    let ports = json!([{"port": 80, "nodePort": 30007}]);
-    let annotations = json!({"nodeport.dev/weights": weights, "nodeport.dev/algorithm": algorithm});
-    let slices = vec![slice("web", 1, json!([{"port": 8080}]), two())];
-    entry(annotated("web", ports, annotations), slices)
-}
-
-#[test]
-fn slots_and_backends_follow_weights() {
-    let fake = Fake::new(SLOTS);
-    let mut agent = Agent::new(&fake);
-    let of = |one, other| [("10.0.0.1".to_owned(), one), ("10.0.0.2".to_owned(), other)].into();
-    agent.set([("web", weighted("", "maglev"))]);
-    assert_eq!(shares(&agent), of(50, 50));
-    let before = agent.sync.place(&key()).unwrap();
-    fake.take_written();
-    agent.set([("web", weighted("*=7", "maglev"))]);
-    let writes = fake.take_written();
-    let only_backends = writes.iter().all(|op| matches!(op, Op::PutBackend4(..)));
-    assert!(only_backends && writes.len() == 2, "the table stays: {writes:?}");
-    agent.set([("web", weighted("10.0.0.1=3", "maglev"))]);
-    assert_eq!(shares(&agent), of(75, 25));
-    let weights: Vec<_> = fake.maps().backends4.values().map(|one| one.weight).collect();
-    assert_eq!(weights, [3, 1]);
-    agent.set([("web", weighted("10.0.0.1=0", "maglev"))]);
-    agent.rest();
-    assert_eq!(shares(&agent), [("10.0.0.2".to_owned(), 100)].into());
-    assert_eq!(states(&agent)[0], ("10.0.0.1".into(), BACKEND_DRAINING));
-    agent.set([("web", weighted("", "maglev"))]);
-    agent.rest();
-    assert_eq!(agent.sync.place(&key()).unwrap(), before, "its flows have gone on");
-}
-
-#[test]
-fn another_algorithm_writes_the_frontend_alone() {
-    use nodeport_common::abi::{FRONTEND_LEAST, FRONTEND_RANDOM};
-    let fake = Fake::new(SLOTS);
-    let mut agent = Agent::new(&fake);
-    agent.set([("web", weighted("node/n1=3", "maglev"))]);
-    agent.rest();
-    fake.take_written();
-    for (algorithm, flags) in
-        [("random", FRONTEND_RANDOM), ("least", FRONTEND_LEAST), ("maglev", 0)]
-    {
-        agent.set([("web", weighted("node/n1=3", algorithm))]);
-        let written = fake.take_written();
-        let [Op::PutFrontend4(_, frontend)] = written[..] else { panic!("{written:?}") };
-        assert_eq!(frontend.flags, flags, "{algorithm}");
-    }
-}
-
-#[test]
-fn taking_over_knows_tables_with_weights() {
-    let fake = Fake::new(SLOTS);
-    let mut first = Agent::new(&fake);
-    first.set([("web", weighted("10.0.0.1=3", "least"))]);
-    first.rest();
-    fake.take_written();
-    drop(first);
-    let mut second = Agent::new(&fake);
-    second.set([("web", weighted("10.0.0.1=3", "least"))]);
-    second.rest();
-    assert_eq!(fake.take_written(), [Op::Barrier]);
-    drop(second);
-    // Another weight meanwhile: the table is made anew, and no backend.
-    let mut third = Agent::new(&fake);
-    third.set([("web", weighted("10.0.0.2=3", "least"))]);
-    third.rest();
-    let share = shares(&third);
-    assert_eq!((share["10.0.0.1"], share["10.0.0.2"]), (25, 75));
-    assert_eq!(fake.maps().live(), 2);
-}
-
-#[test]
-fn addresses_that_frontends_name_are_known_as_long_as_one_does() {
-    let fake = Fake::new(SLOTS);
-    let mut agent = Agent::new(&fake);
-    let ports = || json!([{"name": "a", "port": 80}, {"name": "b", "port": 81}]);
-    let balancer = || {
-        let slice = slice("web", 1, ports(), two());
-        entry(balanced("web", ports(), &["203.0.113.5"], &[]), vec![slice])
-    };
-    agent.set([("web", balancer())]);
-    let (node, vip) = ([192, 0, 2, 1], [203, 0, 113, 5]);
-    let known = [(node, ADDRESS_SERVED), (vip, ADDRESS_NAMED)];
-    assert_eq!(fake.maps().addresses4, known.into());
-    // The node gets that address: both are told of it.
-    agent.sync.set_own_addresses(&[IpAddr::from(node), IpAddr::from(vip)].into());
-    agent.set([]);
-    let known = [(node, ADDRESS_SERVED | ADDRESS_OWN), (vip, ADDRESS_NAMED | ADDRESS_OWN)];
-    assert_eq!(fake.maps().addresses4, known.into());
-    // Another agent finds it so, and writes nothing.
-    fake.take_written();
-    let mut second = Agent::new(&fake);
-    second.sync.set_own_addresses(&[IpAddr::from(node), IpAddr::from(vip)].into());
-    second.set([("web", balancer())]);
-    let of_addresses =
-        |op: &Op| matches!(op, Op::PutAddress4(..) | Op::RemoveAddress4(_) | Op::PutAddress6(..));
-    assert!(!fake.take_written().iter().any(of_addresses));
-    // What nothing speaks for any more is forgotten.
-    second.sync.set_own_addresses(&[IpAddr::from(node)].into());
-    second.set([("web", Entry::default())]);
-    assert_eq!(fake.maps().addresses4, [(node, ADDRESS_SERVED | ADDRESS_OWN)].into());
-}
-
-#[test]
-fn addresses_that_could_not_be_written_are_tried_again() {
-    let fake = Fake::new(SLOTS);
-    let mut agent = Agent::new(&fake);
-    fake.fail(|op| matches!(op, Op::PutAddress4(..)));
-    assert_eq!(agent.set([]).failed.len(), 1);
-    assert_eq!(fake.maps().addresses4.len(), 0);
-    fake.fail(|_| false);
-    agent.rest();
-    assert_eq!(fake.maps().addresses4, [([192, 0, 2, 1], ADDRESS_SERVED)].into());
 }
 
 /// What one endpoint's change costs depends on its service alone, however many others there are.
