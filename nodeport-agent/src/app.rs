@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use crate::addresses;
 use crate::config::{self, Config, HostListeners, Instance};
-use crate::dataplane::Dataplane;
+use crate::dataplane::{Dataplane, give_back_pages};
 use crate::health;
 use crate::listeners::Watch;
 use crate::plan::{Held, SeedRule, Settings};
@@ -100,6 +100,8 @@ async fn serving(
     attached.await?;
     info!("the programs are attached");
     listed.notified().await;
+    // The kernel's types and the first lists were read for this, and are needed no more.
+    give_back_pages();
     info!("serving: the maps follow");
     std::future::pending().await
 }

@@ -14,6 +14,7 @@ use nodeport_agent::{app, dataplane, inspect, telemetry};
 use tracing::info;
 
 fn main() -> ExitCode {
+    dataplane::give_back_large_blocks();
     let Cli { common, command } = Cli::parse();
     match execute(&common, &command) {
         Ok(()) => ExitCode::SUCCESS,

@@ -37,7 +37,8 @@ pub use object::is_built_in;
 pub use open::{Opening, begin, open, open_on};
 pub use preflight::Kernel;
 pub use snat_ports::{PortReport, Scarce};
-pub(crate) use sys::wire;
+pub use sys::give_back_large_blocks;
+pub(crate) use sys::{give_back_pages, wire};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! System calls that aya and the other crates do not offer, and memory that is shared with the
 //! kernel. The only place of the agent where `unsafe` is allowed.
 
+mod allocator;
 mod bpf;
 mod jiffies;
 mod memory;
@@ -8,6 +9,8 @@ mod table;
 mod test_run;
 pub(crate) mod wire;
 
+pub use allocator::give_back_large_blocks;
+pub(crate) use allocator::give_back_pages;
 pub(crate) use bpf::{
     LinkKind, get_pinned, link_create, link_detach, link_info, link_update, pin, program_info,
 };
