@@ -1,5 +1,5 @@
 //! As much of a cluster's control plane as an agent sees: etcd and a real API server, inside a node's
-//! namespace, for as long as the value lives.
+//! namespace, for as long as the value lives; and, where a test wants them, controllers and kube-proxies.
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,6 +17,10 @@ use crate::command::capture;
 const ASSETS: &str = "KUBEBUILDER_ASSETS";
 /// What must be in it.
 const PROGRAMS: [&str; 3] = ["etcd", "kube-apiserver", "kubectl"];
+/// What makes EndpointSlices of Services and Pods.
+pub const CONTROLLERS: &str = "kube-controller-manager";
+/// What serves Services where we do not, or did not yet.
+pub const KUBE_PROXY: &str = "kube-proxy";
 /// How long the API server may take until it serves.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
@@ -52,7 +56,7 @@ impl User {
 }
 
 /// Feature gates that tests of slices need of old servers, which new ones know no more.
-pub(crate) const GATES: &str = "EndpointSliceNodeName=true,EndpointSliceTerminatingCondition=true";
+const GATES: &str = "EndpointSliceNodeName=true,EndpointSliceTerminatingCondition=true";
 
 /// The folder with all that is needed, and `more`.
 ///
@@ -134,11 +138,51 @@ impl ControlPlane {
     /// # Errors
     /// If it cannot be started.
     pub fn launch(&self, program: &str, arguments: &[String]) -> Result<Process> {
-        let log = self.folder.join(format!("{program}.log"));
+        self.launch_on(&self.node, program, arguments)
+    }
+
+    fn launch_on(&self, node: &Node, program: &str, arguments: &[String]) -> Result<Process> {
+        let log = node.folder().join(format!("{program}.log"));
         let mut command = Command::new(self.bin.join(program));
         let path = std::env::var("PATH").unwrap_or_default();
         command.args(arguments).env("PATH", format!("/usr/sbin:/sbin:{path}"));
-        Process::start(self.node.namespace(), &mut command, &log)
+        Process::start(node.namespace(), &mut command, &log)
+    }
+
+    /// Starts the controllers that keep EndpointSlices true to Services and Pods.
+    ///
+    /// # Errors
+    /// If they cannot be started.
+    pub fn controllers(&self) -> Result<Process> {
+        let arguments = [
+            format!("--kubeconfig={}", self.kubeconfig(User::Admin).display()),
+            "--controllers=endpoint,endpointslice".to_owned(),
+            "--leader-elect=false".to_owned(),
+            "--port=0".to_owned(),
+            "--secure-port=0".to_owned(),
+            format!("--feature-gates={GATES}"),
+        ];
+        self.launch(CONTROLLERS, &arguments)
+    }
+
+    /// Starts a kube-proxy in its iptables mode on any node that reaches the control plane's; `pods` is
+    /// the network of all pods.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn kube_proxy(&self, node: &Node, pods: &str) -> Result<Process> {
+        let arguments = [
+            format!("--kubeconfig={}", self.kubeconfig(User::Admin).display()),
+            "--proxy-mode=iptables".to_owned(),
+            format!("--hostname-override={}", node.name()),
+            format!("--cluster-cidr={pods}"),
+            // The machine's limits stay as they are.
+            "--conntrack-max-per-core=0".to_owned(),
+            "--conntrack-tcp-timeout-established=0".to_owned(),
+            "--conntrack-tcp-timeout-close-wait=0".to_owned(),
+            format!("--feature-gates={GATES}"),
+        ];
+        self.launch_on(node, KUBE_PROXY, &arguments)
     }
 
     fn write_credentials(&self) -> Result<()> {
@@ -147,7 +191,7 @@ impl ControlPlane {
         };
         write("tokens.csv", &User::ALL.map(User::listed).concat())?;
         for user in User::ALL {
-            write(&format!("{}.kubeconfig", user.token()), &kubeconfig(user))?;
+            write(&format!("{}.kubeconfig", user.token()), &self.kubeconfig_of(user))?;
         }
         let key = ["ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out"];
         let mut openssl = Command::new("openssl");
@@ -171,7 +215,8 @@ impl ControlPlane {
     fn api_server(&self) -> Vec<String> {
         let mut arguments: Vec<String> = [
             "--etcd-servers=http://127.0.0.1:2379",
-            "--bind-address=127.0.0.1",
+            // Of this namespace alone.
+            "--bind-address=0.0.0.0",
             "--secure-port=6443",
             "--endpoint-reconciler-type=none",
             "--authorization-mode=RBAC",
@@ -192,6 +237,18 @@ impl ControlPlane {
         arguments
     }
 
+    /// The server's certificate is its own, and nobody else is in the lab.
+    fn kubeconfig_of(&self, user: User) -> String {
+        format!(
+            "apiVersion: v1\nkind: Config\nclusters:\n- name: lab\n  cluster: {{server: \
+             'https://{}:6443', insecure-skip-tls-verify: true}}\nusers:\n- name: lab\n  \
+             user: {{token: {}}}\ncontexts:\n- name: lab\n  context: {{cluster: lab, user: \
+             lab}}\ncurrent-context: lab\n",
+            self.node.address().v4,
+            user.token()
+        )
+    }
+
     fn wait(&self, server: &mut Process) -> Result<()> {
         let deadline = Instant::now() + READY_WITHIN;
         loop {
@@ -207,15 +264,4 @@ impl ControlPlane {
             }
         }
     }
-}
-
-/// The server's certificate is its own, and nobody else is in the namespace.
-fn kubeconfig(user: User) -> String {
-    format!(
-        "apiVersion: v1\nkind: Config\nclusters:\n- name: lab\n  cluster: {{server: \
-         'https://127.0.0.1:6443', insecure-skip-tls-verify: true}}\nusers:\n- name: lab\n  \
-         user: {{token: {}}}\ncontexts:\n- name: lab\n  context: {{cluster: lab, user: \
-         lab}}\ncurrent-context: lab\n",
-        user.token()
-    )
 }

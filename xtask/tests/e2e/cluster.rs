@@ -5,11 +5,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::Value;
-use xtask::lab::control_plane::{ControlPlane, User, assets};
+use xtask::lab::control_plane::{CONTROLLERS, ControlPlane, KUBE_PROXY, User, assets};
 use xtask::lab::{Lab, Process, Topology};
 use xtask::workspace;
 
 use super::site::{check, wait};
+use super::together;
 
 const NODE: &str = "node1";
 /// What the agent says when it serves.
@@ -35,7 +36,13 @@ pub(crate) fn trials() -> Vec<Trial> {
         println!("tests with a real API server skipped: {reason:#}");
         return Vec::new();
     }
-    CASES.iter().map(|(name, case)| super::trial((*name).to_owned(), *case)).collect()
+    let mut trials: Vec<_> =
+        CASES.iter().map(|(name, case)| super::trial((*name).to_owned(), *case)).collect();
+    match assets(&[CONTROLLERS, KUBE_PROXY]) {
+        Ok(_) => trials.push(super::trial(together::NAME.to_owned(), together::case)),
+        Err(reason) => println!("test with controllers and kube-proxies skipped: {reason:#}"),
+    }
+    trials
 }
 
 /// A cluster of one node with one pod, and an agent on it.

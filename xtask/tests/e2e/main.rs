@@ -22,6 +22,7 @@ mod paths;
 mod rules;
 mod scale;
 mod site;
+mod together;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;

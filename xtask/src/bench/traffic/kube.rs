@@ -8,11 +8,8 @@ use anyhow::Result;
 use super::cluster::Service;
 use super::manifests::manifests;
 use super::measure::Family;
-use crate::lab::control_plane::{self, ControlPlane, GATES, User};
+use crate::lab::control_plane::{self, ControlPlane, KUBE_PROXY};
 use crate::lab::{Line, Process};
-
-/// The program beside those of the control plane.
-const KUBE_PROXY: &str = "kube-proxy";
 
 /// What it serves: one family needs nothing of a control plane that is not there by default.
 pub(super) const FAMILIES: [Family; 1] = [Family::V4];
@@ -40,16 +37,6 @@ pub(super) fn start(line: &Line, services: &[Service]) -> Result<KubeProxy> {
     for (name, text) in manifests(services, &FAMILIES, line.backend_node(), services.len()) {
         plane.apply(&name, &text)?;
     }
-    let arguments = [
-        format!("--kubeconfig={}", plane.kubeconfig(User::Admin).display()),
-        "--proxy-mode=iptables".to_owned(),
-        format!("--hostname-override={}", line.node().name()),
-        format!("--cluster-cidr={}", super::cluster::pod_net(Family::V4)),
-        // The machine's limits stay as they are.
-        "--conntrack-max-per-core=0".to_owned(),
-        "--conntrack-tcp-timeout-established=0".to_owned(),
-        "--conntrack-tcp-timeout-close-wait=0".to_owned(),
-        format!("--feature-gates={GATES}"),
-    ];
-    Ok(KubeProxy { _proxy: plane.launch(KUBE_PROXY, &arguments)?, _plane: plane })
+    let proxy = plane.kube_proxy(line.node(), super::cluster::pod_net(Family::V4))?;
+    Ok(KubeProxy { _proxy: proxy, _plane: plane })
 }
