@@ -23,6 +23,11 @@ const UNTIL_CLOSED: u32 = 2;
 /// among the closed flows of busy clients it would be met by chance.
 const UNTIL_NEWCOMERS: u32 = 5;
 
+/// The part of a second for which a newcomer's client may be answering: so long after its last packet it
+/// keeps its port, and its handshake ends well. Under a flood of `n` SYNs a second whoever gets a port has
+/// it for that long; without it, nobody whose answer takes longer than `ports / n` would ever get through.
+const HANDSHAKES_PER_SECOND: u32 = 8;
+
 /// Steps between two candidates, one of which a flow draws: with one for all, taken ports would lie in
 /// a row along it, and tries would seldom leave that. Primes above all ports, so that no range is a
 /// multiple of one, and all tries are of different ports.
@@ -141,6 +146,9 @@ fn oust<F: Family, W: World<F>>(world: &W, work: &mut Work<F::Addr>, newcomers: 
     }
     // A client proves itself by that half; the news reaches this one a moment later.
     if !newcomers || is_whole && work.other.flags & FLOW_PROVED != 0 {
+        return false;
+    }
+    if expiry::age(work.other.last_seen, world.now()) < work.control.hz / HANDSHAKES_PER_SECOND {
         return false;
     }
     // The backend's half first: its SYN-ACK may be on another CPU in this instant. It finds this

@@ -194,6 +194,7 @@ fn a_flood_keeps_nobody_out<F: Net>() {
         if is_answered {
             node.xdp(&tcp(remote::<F>(), seen, SYN | ACK)).view();
         }
+        node.world.wait(HZ / 8);
         assert_eq!(node.connect::<F>(client::<F>()), seen);
         assert!(node.half::<F>(IPPROTO_TCP, nth_client::<F>(1), frontend::<F>()).is_none());
         assert_eq!(node.halves::<F>().len(), 2);
@@ -203,6 +204,20 @@ fn a_flood_keeps_nobody_out<F: Net>() {
     }
 }
 in_both_families!(a_flood_keeps_nobody_out);
+
+/// Whoever was sent a SYN-ACK a moment ago finishes its handshake, however many want its port.
+fn a_handshake_under_way_keeps_its_port<F: Net>() {
+    let node = with_range(1);
+    let seen = node.xdp(&tcp(client::<F>(), frontend::<F>(), SYN)).view().src;
+    node.xdp(&tcp(remote::<F>(), seen, SYN | ACK)).view();
+    node.world.wait(HZ / 8 - 1);
+    let next = tcp(nth_client::<F>(1), frontend::<F>(), SYN);
+    assert_eq!(node.xdp(&next).action, Action::Drop);
+    assert_eq!(node.world.count_of(Reason::NoPort), 1);
+    node.xdp(&tcp(client::<F>(), frontend::<F>(), ACK)).view();
+    assert_paired::<F>(&node);
+}
+in_both_families!(a_handshake_under_way_keeps_its_port);
 
 /// Closed flows hold most ports: they give them away, and a newcomer among them finishes its handshake.
 fn closed_flows_give_their_ports_away_before_newcomers<F: Net>() {
@@ -263,6 +278,7 @@ fn the_one_newcomer_among_the_established_is_found_in_a_few_tries() {
         node.connect::<V4>(nth_client::<V4>(number));
     }
     for number in 3..50 {
+        node.world.wait(HZ / 8);
         let out = node.xdp(&tcp(nth_client::<V4>(number), frontend::<V4>(), SYN));
         assert_eq!(out.action, Action::Send(INSIDE), "newcomer {number}");
     }
@@ -293,6 +309,7 @@ fn taking_a_port_over_from_an_orphan_ends_no_other_flow<F: Net>() {
     node.set_slot(0, OTHER_BACKEND);
     let elsewhere = node.xdp(&tcp(client::<F>(), frontend::<F>(), SYN)).view();
     node.set_slot(0, REMOTE_BACKEND);
+    node.world.wait(HZ / 8);
     let out = node.xdp(&tcp(nth_client::<F>(1), frontend::<F>(), SYN)).view();
     assert_eq!(out.dst, remote::<F>(), "the port was the orphan's");
     let (_, alive) = node.half::<F>(IPPROTO_TCP, client::<F>(), frontend::<F>()).expect("alive");
@@ -312,6 +329,7 @@ fn what_proves_itself_in_this_instant_keeps_its_port<F: Net>() {
         set_state(&mut half, FlowState::Established);
         Some(half)
     });
+    node.world.wait(HZ / 8);
     assert_eq!(node.xdp(&tcp(client::<F>(), frontend::<F>(), SYN)).action, Action::Drop);
     assert_eq!(node.world.count_of(Reason::NoPort), 1);
     node.xdp(&tcp(nth_client::<F>(1), frontend::<F>(), ACK)).view();
@@ -329,6 +347,7 @@ fn a_client_that_has_just_proved_itself_keeps_its_port<F: Net>() {
     let (_, key, _) = halves.iter().find(|(_, _, half)| !is_reply(half)).unwrap();
     let flows = &F::maps(&node.world).flows;
     assert!(flows.change(key, |half| set_state(half, FlowState::Established)));
+    node.world.wait(HZ / 8);
     assert_eq!(node.xdp(&tcp(client::<F>(), frontend::<F>(), SYN)).action, Action::Drop);
     assert_eq!(node.world.count_of(Reason::NoPort), 1);
     assert_eq!(node.halves::<F>().len(), 2);

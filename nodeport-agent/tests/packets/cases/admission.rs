@@ -270,6 +270,10 @@ fn refusals<F: Net>(table: &mut CaseTable) {
             back::<F>(hook, SYN | ACK),
             // Neither an answer nor a segment that does not acknowledge it proves anything.
             Step::becomes(hook, &blind, Action::Send(IN), &onward).into(),
+            // A handshake under way keeps its port.
+            Step::dropped(hook, &tcp(second, frontend::<F>(REMOTE), SYN)).into(),
+            // As if its time were over: an eighth of a second is no jiffy now.
+            Event::Write(|state| state.control.hz = 4),
             Step::becomes(hook, &tcp(second, frontend::<F>(REMOTE), SYN), Action::Send(IN), &taken)
                 .into(),
             passed(hook, &tcp(client::<F>(), frontend::<F>(REMOTE), ACK)),
