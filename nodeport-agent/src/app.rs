@@ -50,7 +50,7 @@ pub async fn run(
     attached: impl Future<Output = anyhow::Result<()>>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let sync = Sync::start(dataplane)?;
+    let sync = Sync::start(dataplane)?.lingering(config.timeouts.without_backend());
     let seed = seed_rule(config, sync.seed());
     let settings = Settings {
         node_name: config.node_name.as_str().into(),

@@ -203,6 +203,16 @@ pub struct Timeouts {
     pub udp: Duration,
 }
 
+impl Timeouts {
+    /// The longest that a flow lives without a packet when its backend is gone, with a minute for the sweep.
+    #[must_use]
+    pub fn without_backend(&self) -> Duration {
+        let Self { tcp: _, tcp_transient, tcp_closed, tcp_doubted, unanswered, udp } = self;
+        let longest = [tcp_transient, tcp_closed, tcp_doubted, unanswered, udp].into_iter().max();
+        longest.copied().unwrap_or_default() + Duration::from_secs(60)
+    }
+}
+
 impl Instance {
     /// Checks what every command was given.
     ///

@@ -251,7 +251,7 @@ fn give_up(state: &mut State, changes: &mut Changes<'_>, failed: &Failed) {
     changes.retain_mut(|(key, change)| {
         let goes_on = !has_failed(failed, key);
         if !goes_on {
-            state.maps.ports.doubtful.extend(change.ports.iter().map(|(port, _)| *port));
+            state.maps.ports.doubt(change.ports.iter().map(|(port, _)| *port));
         }
         if let Some(new) = change.table.take_if(|_| !goes_on) {
             state.regions.free(new.table.region);

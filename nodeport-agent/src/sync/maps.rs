@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 
 use foldhash::HashMap;
 use ipnet::IpNet;
-use nodeport_common::abi::{BACKEND_GONE, Frontend, PORT_BACKEND, PORT_FRONTEND};
+use nodeport_common::abi::{BACKEND_GONE, Frontend};
 
 use super::addresses::Addresses;
 use super::ops::BackendValue;
+use super::ports::Ports;
 use crate::model::Family;
 use crate::plan::FrontendAt;
 
@@ -33,16 +34,6 @@ pub(super) struct Maps {
     ranges: HashMap<RangesOf, BTreeSet<IpNet>>,
     /// How many frontends point to the table at an offset.
     references: HashMap<u32, u32>,
-}
-
-/// Bits of ports, and how many hold each up.
-#[derive(Debug, Default)]
-pub(super) struct Ports {
-    bits: HashMap<u16, u8>,
-    frontends: HashMap<u16, u32>,
-    backends: HashMap<u16, u32>,
-    /// Ports that may have bits which nothing holds up any more.
-    pub(super) doubtful: BTreeSet<u16>,
 }
 
 impl Maps {
@@ -83,7 +74,7 @@ impl Maps {
     pub(super) fn put_frontend(&mut self, at: FrontendAt, value: Frontend) {
         self.remove_frontend(&at);
         self.frontends.insert(at, value);
-        hold(&mut self.ports.frontends, at.port);
+        self.ports.hold_frontend(at.port);
         self.addresses.name(at.address);
         if value.slots_len > 0 {
             hold(&mut self.references, value.slots_offset);
@@ -96,9 +87,7 @@ impl Maps {
         if old.slots_len > 0 {
             release(&mut self.references, old.slots_offset);
         }
-        if release(&mut self.ports.frontends, at.port) {
-            self.ports.doubtful.insert(at.port);
-        }
+        self.ports.release_frontend(at.port);
     }
 
     /// The source ranges of a service port; empty if it has none.
@@ -142,12 +131,10 @@ impl Maps {
         }
         let old = backends[index].replace(value);
         if value.may_answer_here() {
-            hold(&mut self.ports.backends, value.at.port());
+            self.ports.hold_backend(value.at.port());
         }
-        if let Some(old) = old.filter(BackendValue::may_answer_here)
-            && release(&mut self.ports.backends, old.at.port())
-        {
-            self.ports.doubtful.insert(old.at.port());
+        if let Some(old) = old.filter(BackendValue::may_answer_here) {
+            self.ports.release_backend(old.at.port());
         }
     }
 
@@ -159,32 +146,6 @@ impl Maps {
     /// Whether the index has a backend.
     pub(super) fn is_live(&self, id: BackendId) -> bool {
         self.backend(id).is_some_and(|value| value.state != BACKEND_GONE)
-    }
-}
-
-impl Ports {
-    pub(super) fn bits(&self, port: u16) -> u8 {
-        self.bits.get(&port).copied().unwrap_or(0)
-    }
-
-    pub(super) fn set(&mut self, port: u16, bits: u8) {
-        match bits {
-            0 => self.bits.remove(&port),
-            bits => self.bits.insert(port, bits),
-        };
-    }
-
-    /// Doubts all ports whose bits are not held up.
-    pub(super) fn doubt_all(&mut self) {
-        let wrong = self.bits.iter().filter(|(port, bits)| self.held(**port) != **bits);
-        self.doubtful = wrong.map(|(port, _)| *port).collect();
-    }
-
-    /// The bits that something holds up.
-    pub(super) fn held(&self, port: u16) -> u8 {
-        let frontend = if self.frontends.contains_key(&port) { PORT_FRONTEND } else { 0 };
-        let backend = if self.backends.contains_key(&port) { PORT_BACKEND } else { 0 };
-        frontend | backend
     }
 }
 

@@ -16,6 +16,7 @@ mod indices;
 mod maps;
 mod ops;
 mod placed;
+mod ports;
 #[cfg(test)]
 mod properties;
 mod regions;
@@ -47,6 +48,9 @@ const GATHER: Duration = Duration::from_millis(20);
 /// Pause between two looks whether a barrier has ended.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// How long ports keep their bits when their services have gone, if [`Sync::lingering`] does not tell.
+const LINGER: Duration = Duration::from_secs(180);
+
 /// Keeps the maps true to the plan.
 pub struct Sync {
     dataplane: Counted,
@@ -55,6 +59,8 @@ pub struct Sync {
     tidy_at: Option<Instant>,
     /// When to look whether the barrier that goes on has ended.
     look_at: Option<Instant>,
+    /// How long ports keep their bits when their services have gone.
+    linger: Duration,
 }
 
 /// How a round went.
@@ -93,7 +99,22 @@ impl Sync {
     pub fn start(dataplane: Box<dyn Dataplane>) -> anyhow::Result<Self> {
         let mut dataplane = Counted::new(dataplane);
         let state = adopt::adopt(&mut dataplane)?;
-        Ok(Self { dataplane, state, retries: Retries::default(), tidy_at: None, look_at: None })
+        Ok(Self {
+            dataplane,
+            state,
+            retries: Retries::default(),
+            tidy_at: None,
+            look_at: None,
+            linger: LINGER,
+        })
+    }
+
+    /// Ports keep their bits for so long when their services have gone: as long as flows may be silent
+    /// whose backend is gone.
+    #[must_use]
+    pub const fn lingering(mut self, linger: Duration) -> Self {
+        self.linger = linger;
+        self
     }
 
     /// The seed of the choice of backends; at the start, the one in the maps.
@@ -131,6 +152,7 @@ impl Sync {
         }
         self.addresses(desired, &mut round);
         self.tidy_in_time(&mut round);
+        self.forget_ports(&mut round);
         self.report(round)
     }
 
@@ -162,7 +184,9 @@ impl Sync {
     /// When [`Sync::follow`] has something to do even if nothing changes.
     #[must_use]
     pub fn wake_at(&self) -> Option<Instant> {
-        [self.tidy_at, self.look_at, self.retries.next()].into_iter().flatten().min()
+        // What could not be written is tried again in its own time.
+        let ports = self.state.maps.ports.next().filter(|_| !self.retries.has(&Subject::Leavings));
+        [self.tidy_at, self.look_at, self.retries.next(), ports].into_iter().flatten().min()
     }
 
     /// Frees everything that was replaced, now; before the end.
@@ -302,13 +326,23 @@ impl Sync {
 
     fn free(&mut self, round: &mut Round) {
         round.tried.insert(Subject::Leavings);
-        round.failed.extend(tidy::free(&mut self.state, &mut self.dataplane));
+        let linger = round.now + self.linger;
+        round.failed.extend(tidy::free(&mut self.state, &mut self.dataplane, linger));
     }
 
     fn tidy(&mut self, round: &mut Round) {
         round.tried.insert(Subject::Leavings);
-        round.failed.extend(tidy::tidy(&mut self.state, &mut self.dataplane));
+        let linger = round.now + self.linger;
+        round.failed.extend(tidy::tidy(&mut self.state, &mut self.dataplane, linger));
         self.tidy_at = None;
+    }
+
+    fn forget_ports(&mut self, round: &mut Round) {
+        let is_due = self.state.maps.ports.next().is_some_and(|at| at <= round.now);
+        if is_due && !self.retries.is_waiting(&Subject::Leavings, round.now) {
+            round.tried.insert(Subject::Leavings);
+            round.failed.extend(tidy::ports(&mut self.state, &mut self.dataplane, round.now));
+        }
     }
 
     fn report(&mut self, round: Round) -> Report {

@@ -34,6 +34,11 @@ impl Retries {
         self.waiting.remove(subject).is_some()
     }
 
+    /// Whether it has failed and has not succeeded since.
+    pub(super) fn has(&self, subject: &Subject) -> bool {
+        self.waiting.contains_key(subject)
+    }
+
     /// Whether it has failed and shall not be tried yet.
     pub(super) fn is_waiting(&self, subject: &Subject, now: Instant) -> bool {
         self.waiting.get(subject).is_some_and(|retry| retry.at > now)

@@ -140,7 +140,7 @@ impl State {
     /// Whether something waits for packets to have left what was replaced.
     pub(super) fn has_leavings(&self) -> bool {
         let Self { maps, departures, retired, .. } = self;
-        !departures.is_empty() || !retired.is_empty() || !maps.ports.doubtful.is_empty()
+        !departures.is_empty() || !retired.is_empty() || maps.ports.has_doubtful()
     }
 
     /// Whether some of it waits for a barrier that has not ended.

@@ -610,3 +610,35 @@ fn writes_for_a_change_do_not_grow_with_the_number_of_services() {
     // The backend that came, the slots, the frontend, the backend that went.
     assert!(alone.len() <= 5, "{alone:?}");
 }
+
+/// A client whose service is gone is told at its next packet, and what its pod still sends is held back:
+/// for as long as such flows live, under the next agent as well.
+#[test]
+fn ports_of_a_service_that_went_are_known_as_long_as_its_flows_live() {
+    let fake = Fake::new(SLOTS);
+    let mut agent = Agent::new(&fake);
+    agent.set([("web", web_at(30007, two()))]);
+    agent.rest();
+    let ports = fake.maps().ports.clone();
+    agent.set([("web", Entry::default())]);
+    let (pass, gone) = (Duration::from_secs(1), agent.now);
+    while agent.now - gone < LINGER - pass {
+        agent.now += pass;
+        agent.set([]);
+        assert_eq!(fake.maps().ports, ports);
+    }
+    let mut next = Agent::new(&fake);
+    next.set([]);
+    for wait in [pass, LINGER - pass] {
+        next.now += wait;
+        next.set([]);
+        assert_eq!(fake.maps().ports, ports, "its time begins anew");
+    }
+    fake.fail(|op| matches!(op, Op::SetPort(30007, 0)));
+    next.now += 2 * pass;
+    assert_eq!(next.set([]).failed.len(), 1);
+    assert_eq!(fake.maps().ports.keys().copied().collect::<Vec<_>>(), [30007]);
+    fake.fail(|_| false);
+    next.rest();
+    assert!(fake.maps().ports.is_empty());
+}

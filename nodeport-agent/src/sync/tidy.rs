@@ -6,6 +6,8 @@
 //! so it is done for many changes at once, after them, and changes go on meanwhile: what they
 //! replace waits for the next barrier.
 
+use std::time::Instant;
+
 use super::batch::{Batch, Outcome, Subject};
 use super::carry::Failed;
 use super::maps::BackendId;
@@ -14,8 +16,9 @@ use super::state::{Departure, State};
 use crate::dataplane::{Dataplane, Op};
 use nodeport_common::abi::BACKEND_GONE;
 
-/// Waits for all CPUs, then frees what was replaced before.
-pub(super) fn tidy(state: &mut State, dataplane: &mut dyn Dataplane) -> Failed {
+/// Waits for all CPUs, then frees what was replaced before. Ports that nothing holds up any more keep
+/// their bits until `linger`.
+pub(super) fn tidy(state: &mut State, dataplane: &mut dyn Dataplane, linger: Instant) -> Failed {
     if !state.has_leavings() {
         return Failed::default();
     }
@@ -27,11 +30,11 @@ pub(super) fn tidy(state: &mut State, dataplane: &mut dyn Dataplane) -> Failed {
         return failed;
     }
     state.barriers.set_ended(number);
-    free(state, dataplane)
+    free(state, dataplane, linger)
 }
 
 /// Frees what waits for no barrier any more.
-pub(super) fn free(state: &mut State, dataplane: &mut dyn Dataplane) -> Failed {
+pub(super) fn free(state: &mut State, dataplane: &mut dyn Dataplane, linger: Instant) -> Failed {
     let State { retired, regions, barriers, .. } = state;
     retired.retain(|(number, region)| {
         let waits = !barriers.has_ended(*number);
@@ -40,8 +43,8 @@ pub(super) fn free(state: &mut State, dataplane: &mut dyn Dataplane) -> Failed {
         }
         waits
     });
-    let mut failed = departures(state, dataplane);
-    failed.extend(ports(state, dataplane));
+    let failed = departures(state, dataplane);
+    state.maps.ports.linger(linger);
     failed
 }
 
@@ -77,21 +80,16 @@ fn depart(state: &mut State, id: BackendId, departure: Departure) {
     }
 }
 
-/// Bits that nothing holds up any more.
-fn ports(state: &mut State, dataplane: &mut dyn Dataplane) -> Failed {
+/// Takes bits away that nothing holds up, and whose time is over.
+pub(super) fn ports(state: &mut State, dataplane: &mut dyn Dataplane, now: Instant) -> Failed {
     let mut batch = Batch::new();
-    for port in &state.maps.ports.doubtful {
-        let held = state.maps.ports.held(*port);
-        if state.maps.ports.bits(*port) != held {
-            batch.push(Subject::Leavings, Op::SetPort(*port, held), (*port, held));
-        }
+    for (port, held) in state.maps.ports.over(now) {
+        batch.push(Subject::Leavings, Op::SetPort(port, held), (port, held));
     }
     let Outcome { done, failed } = batch.apply(dataplane);
     for (port, held) in done {
         state.maps.ports.set(port, held);
-    }
-    if failed.is_empty() {
-        state.maps.ports.doubtful.clear();
+        state.maps.ports.forget(port);
     }
     failed
 }
