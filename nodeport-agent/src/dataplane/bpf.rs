@@ -14,6 +14,7 @@ use nodeport_common::abi::{
 
 use super::control::Control;
 use super::counters::Counters;
+use super::least::Least;
 use super::maps::{Hash, hash, shared};
 use super::pins::{Lock, Pins};
 use super::ranges::Ranges;
@@ -37,7 +38,7 @@ pub struct Bpf {
 #[derive(Debug)]
 pub(super) struct Attached {
     // In this order: threads end before others may have the maps.
-    workers: OnceLock<[Worker; 4]>,
+    workers: OnceLock<[Worker; 3]>,
     pub(super) ports: Arc<snat_ports::Board>,
     _lock: Lock,
 }
@@ -47,7 +48,7 @@ impl Attached {
         Self { workers: OnceLock::new(), ports: Arc::default(), _lock: lock }
     }
 
-    pub(super) fn set(&self, workers: [Worker; 4]) {
+    pub(super) fn set(&self, workers: [Worker; 3]) {
         // It is set once: who attaches is used up by that.
         let _ = self.workers.set(workers);
     }
@@ -56,6 +57,8 @@ impl Attached {
 #[derive(Debug)]
 pub(super) struct Tables {
     control: Arc<Control>,
+    /// The frontends in the maps whose backends' loads are to be known.
+    least: Least,
     counters: Counters,
     frontends4: Hash<FrontendKey<Addr4>, Frontend>,
     frontends6: Hash<FrontendKey<Addr6>, Frontend>,
@@ -120,6 +123,7 @@ impl Tables {
     pub(super) fn open(pins: &Pins, control: Arc<Control>) -> anyhow::Result<Self> {
         Ok(Self {
             control,
+            least: Least::default(),
             counters: Counters::open(pins)?,
             frontends4: hash(pins, maps::FRONTENDS4)?,
             frontends6: hash(pins, maps::FRONTENDS6)?,
@@ -133,12 +137,13 @@ impl Tables {
         })
     }
 
-    fn observe(&self) -> anyhow::Result<Observed> {
+    fn observe(&mut self) -> anyhow::Result<Observed> {
         let frontends4 = entries(&self.frontends4).context(maps::FRONTENDS4)?;
         let frontends6 = entries(&self.frontends6).context(maps::FRONTENDS6)?;
-        let values4 = frontends4.iter().map(|(_, value)| value);
-        let values6 = frontends6.iter().map(|(_, value)| value);
-        values4.chain(values6).for_each(|value| self.control.note_frontend(value));
+        self.least = Least::default();
+        frontends4.iter().for_each(|(key, value)| self.least.put4(key, value));
+        frontends6.iter().for_each(|(key, value)| self.least.put6(key, value));
+        self.control.want_loads(self.least.any());
         Ok(Observed {
             seed: self.control.read().hash_seed,
             frontends4,
@@ -204,20 +209,10 @@ impl Tables {
     fn apply(&mut self, op: &Op) -> anyhow::Result<()> {
         match op {
             Op::SetSeed(seed) => self.control.set_seed(*seed),
-            Op::PutFrontend4(key, value) => {
-                self.control.note_frontend(value);
-                put(&mut self.frontends4, maps::FRONTENDS4, *key, *value, &shown(key))
-            }
-            Op::PutFrontend6(key, value) => {
-                self.control.note_frontend(value);
-                put(&mut self.frontends6, maps::FRONTENDS6, *key, *value, &shown(key))
-            }
-            Op::RemoveFrontend4(key) => {
-                remove(&mut self.frontends4, maps::FRONTENDS4, *key, &shown(key))
-            }
-            Op::RemoveFrontend6(key) => {
-                remove(&mut self.frontends6, maps::FRONTENDS6, *key, &shown(key))
-            }
+            Op::PutFrontend4(..)
+            | Op::PutFrontend6(..)
+            | Op::RemoveFrontend4(_)
+            | Op::RemoveFrontend6(_) => self.change_frontend(op),
             Op::AddRange(service, range) => self.ranges.add(*service, range),
             Op::RemoveRange(service, range) => self.ranges.remove(*service, range),
             Op::PutBackend4(index, value) => set(&self.backends4, maps::BACKENDS4, *index, *value),
@@ -239,6 +234,21 @@ impl Tables {
             }
             Op::Barrier => sys::wait_for_programs(),
         }
+    }
+
+    /// Makes, replaces or removes a frontend, and heeds what it wants once that is done.
+    fn change_frontend(&mut self, op: &Op) -> anyhow::Result<()> {
+        let Self { frontends4: of4, frontends6: of6, least, .. } = self;
+        match op {
+            Op::PutFrontend4(key, value) => put(of4, maps::FRONTENDS4, *key, *value, &shown(key))?,
+            Op::PutFrontend6(key, value) => put(of6, maps::FRONTENDS6, *key, *value, &shown(key))?,
+            Op::RemoveFrontend4(key) => remove(of4, maps::FRONTENDS4, *key, &shown(key))?,
+            Op::RemoveFrontend6(key) => remove(of6, maps::FRONTENDS6, *key, &shown(key))?,
+            _ => {}
+        }
+        least.heed(op);
+        self.control.want_loads(least.any());
+        Ok(())
     }
 
     /// Sets the control side's bits of a port; whether it is in the SNAT range is not its matter.

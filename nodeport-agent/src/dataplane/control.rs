@@ -5,8 +5,8 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::ensure;
 use nodeport_common::abi::{
-    self, FRONTEND_LEAST, NO_BACKEND_DROPS, NO_BACKEND_REFUSES, NO_BACKEND_RESETS, PORT_SNAT,
-    PORTS_PER_LINE, PortLine, maps,
+    self, NO_BACKEND_DROPS, NO_BACKEND_REFUSES, NO_BACKEND_RESETS, PORT_SNAT, PORTS_PER_LINE,
+    PortLine, maps,
 };
 
 use super::maps::shared;
@@ -25,7 +25,7 @@ pub(crate) struct Control {
     memory: SharedArray<abi::Control>,
     /// Held for a change: it is read, made and written, and two threads make them.
     changing: Mutex<()>,
-    /// Some frontend of this run wants its backends' loads to be known.
+    /// Some frontend in the maps wants its backends' loads to be known.
     counts_loads: AtomicBool,
 }
 
@@ -81,14 +81,12 @@ impl Control {
         self.change(|control| control.epoch = following(control.epoch));
     }
 
-    /// Notes what a frontend in the maps, or one on its way there, wants of us.
-    pub(super) fn note_frontend(&self, frontend: &abi::Frontend) {
-        if frontend.flags & FRONTEND_LEAST != 0 {
-            self.counts_loads.store(true, Ordering::Relaxed);
-        }
+    /// Says whether some frontend wants its backends' loads to be known.
+    pub(super) fn want_loads(&self, wants: bool) {
+        self.counts_loads.store(wants, Ordering::Relaxed);
     }
 
-    /// Whether some frontend has wanted its backends' loads to be known.
+    /// Whether some frontend wants its backends' loads to be known.
     pub(super) fn counts_loads(&self) -> bool {
         self.counts_loads.load(Ordering::Relaxed)
     }

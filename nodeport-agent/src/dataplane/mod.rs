@@ -3,6 +3,7 @@
 
 pub(crate) mod attach;
 mod bpf;
+mod census;
 mod cleanup;
 pub(crate) mod control;
 pub(crate) mod counters;
@@ -12,8 +13,8 @@ mod expiry;
 mod filters;
 mod follow;
 pub(crate) mod fragments;
+mod least;
 mod load;
-mod loads;
 pub(crate) mod maps;
 pub(crate) mod net;
 mod object;

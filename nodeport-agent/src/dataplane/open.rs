@@ -9,6 +9,7 @@ use nodeport_common::abi::{Device, maps};
 
 use super::attach::Attacher;
 use super::bpf::{Attached, Bpf, Tables};
+use super::census::Census;
 use super::control::{self, Control};
 use super::exits::Exits;
 use super::expiry::{Sweeping, limits};
@@ -16,7 +17,6 @@ use super::filters::Filters;
 use super::follow::Following;
 use super::fragments;
 use super::load::{expire_program, load_programs, make_maps};
-use super::loads::Counting;
 use super::maps::{Hash, hash};
 use super::net::Listener;
 use super::object;
@@ -138,7 +138,7 @@ impl Opening {
         fragments::prepare(&pins, config.fragment_timeout, control.read().hz)?;
         let reservation =
             Reservation::new(vec![config.snat_ports, config.node_ports], &config.instance.run_dir);
-        let ports = snat_ports::Watching::new(&pins, reservation, attached.ports.clone());
+        let ports = snat_ports::Watching::new(reservation, attached.ports.clone());
         let overload = Overload::open(&pins, config.instance.clone())?;
         let limits = limits(&config.timeouts, control.read().hz);
         let sweeping = Sweeping::open(&pins, expire, limits, overload)?;
@@ -153,12 +153,12 @@ impl Opening {
             tcx: kernel.tcx,
             filters: Filters::of(&config.instance.name),
         };
-        let counting = Counting::open(&pins, control.clone())?;
+        let census = Census::open(&pins, control.clone(), ports)?;
         let mut following = following(&config, &pins, attacher, control, events)?;
         following.begin()?;
         pins.remove_other_layouts()?;
-        let (sweeper, ports, counter) = (sweeping.start()?, ports.start()?, counting.start()?);
-        attached.set([following.start(listener)?, sweeper, ports, counter]);
+        let (sweeper, census) = (sweeping.start()?, census.start()?);
+        attached.set([following.start(listener)?, sweeper, census]);
         Ok(())
     }
 }

@@ -1,24 +1,13 @@
 //! Watches over the ports by which backends on other nodes know our flows: how many are in use
 //! towards each backend, and that the kernel keeps them free of the node's own connections.
 
-mod count;
-
 use std::collections::BTreeSet;
-use std::io::PipeReader;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::control::Control;
-use super::pins::Pins;
+pub(crate) use super::census::{Key, Use, in_use};
 use super::reserve::Reservation;
-use super::worker::{Worker, has_ended};
-use count::Tables;
-pub(crate) use count::{Key, Use, in_use};
 
-/// Between two rounds through the flows, at least.
-const ROUND: Duration = Duration::from_secs(2);
-/// After each step the thread rests for so many times what the step took.
-const REST: u32 = 19;
 /// Between two looks at what the kernel keeps free.
 const LOOK: Duration = Duration::from_secs(60);
 /// A backend towards which so many percent of the ports are in use is reported ...
@@ -63,9 +52,8 @@ impl Board {
     }
 }
 
-/// What the thread works with.
+/// Who watches.
 pub(super) struct Watching {
-    pins: Pins,
     reservation: Reservation,
     board: Arc<Board>,
     unreserved: Option<String>,
@@ -74,47 +62,32 @@ pub(super) struct Watching {
 }
 
 impl Watching {
-    pub(super) fn new(pins: &Pins, reservation: Reservation, board: Arc<Board>) -> Self {
+    pub(super) fn new(reservation: Reservation, board: Arc<Board>) -> Self {
         let (unreserved, looked, scarce) = (None, None, BTreeSet::new());
-        Self { pins: pins.clone(), reservation, board, unreserved, looked, scarce }
+        Self { reservation, board, unreserved, looked, scarce }
     }
 
-    /// Starts the thread, after a first look at what the kernel keeps free.
-    pub(super) fn start(mut self) -> anyhow::Result<Worker> {
+    /// Takes a first look at what the kernel keeps free.
+    pub(super) fn begin(&mut self) {
         self.look();
-        self.board
-            .write(PortReport { unreserved: self.unreserved.clone(), ..PortReport::default() });
-        let without = "ports towards backends are watched no more";
-        Worker::start("snat-ports", without, move |stop| self.run(stop))
+        let unreserved = self.unreserved.clone();
+        self.board.write(PortReport { unreserved, ..PortReport::default() });
     }
 
-    fn run(mut self, stop: &PipeReader) -> anyhow::Result<()> {
-        let control = Control::open(&self.pins)?;
-        let tables = Tables::open(&self.pins)?;
-        loop {
-            let began = Instant::now();
-            let Some(uses) = tables.count(|took| has_ended(stop, took * REST))? else {
-                return Ok(());
-            };
-            if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
-                self.look();
-            }
-            self.publish(&uses, control.read().snat_count.into());
-            if has_ended(stop, ROUND.saturating_sub(began.elapsed()))? {
-                return Ok(());
-            }
+    /// Takes up a count: of so many ports, these are in use. Looks at what the kernel keeps free, if it is
+    /// time to.
+    pub(super) fn heed(&mut self, uses: &[Use], ports: u32) {
+        if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
+            self.look();
         }
+        let scarce = scarce(uses, &self.scarce, ports);
+        self.scarce = scarce.iter().map(|one| one.to).collect();
+        self.board.write(PortReport { ports, scarce, unreserved: self.unreserved.clone() });
     }
 
     fn look(&mut self) {
         self.unreserved = self.reservation.keep().err().map(|error| format!("{error:#}"));
         self.looked = Some(Instant::now());
-    }
-
-    fn publish(&mut self, uses: &[Use], ports: u32) {
-        let scarce = scarce(uses, &self.scarce, ports);
-        self.scarce = scarce.iter().map(|one| one.to).collect();
-        self.board.write(PortReport { ports, scarce, unreserved: self.unreserved.clone() });
     }
 }
 
