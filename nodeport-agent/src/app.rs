@@ -20,6 +20,7 @@ use crate::config::{self, Config, HostListeners, Instance};
 use crate::dataplane::{Dataplane, give_back_pages};
 use crate::health;
 use crate::listeners::Watch;
+use crate::metrics::{self, Metrics, Sources};
 use crate::plan::{Held, SeedRule, Settings};
 use crate::reconcile::Reconciler;
 use crate::state_file::State;
@@ -50,6 +51,7 @@ pub async fn run(
     attached: impl Future<Output = anyhow::Result<()>>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
+    let traffic = dataplane.traffic();
     let sync = Sync::start(dataplane)?.lingering(config.timeouts.without_backend());
     let seed = seed_rule(config, sync.seed());
     let settings = Settings {
@@ -61,6 +63,17 @@ pub async fn run(
     let (store, mut tasks) = watching.follow(sync.has_adopted());
     let reconciler = Reconciler::new(store.clone(), settings, sync, seed).telling(events);
     tasks.spawn(health::serve(reconciler.health().clone(), store.clone(), config.health));
+    let sources = Sources {
+        instance: config.instance.clone(),
+        detail: config.metrics.detail,
+        store: store.clone(),
+        health: reconciler.health().clone(),
+        progress: reconciler.progress().clone(),
+        directory: reconciler.directory().clone(),
+        traffic,
+    };
+    let metrics = Arc::new(Metrics::new(sources));
+    tasks.spawn(metrics::serve(metrics, store.clone(), config.metrics.at));
     let reconciler = heeding(config.host_listeners, reconciler, &store)?;
     let wake = store.clone();
     let addresses = addresses::Watch::start(move || wake.wake())?;

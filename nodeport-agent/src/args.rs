@@ -134,6 +134,23 @@ pub struct Run {
         env = "NODEPORT_SERVICE_HEALTH_CHECKS"
     )]
     pub service_health_checks: SwitchArg,
+    /// Where to tell of metrics (/metrics): an address and a port; a port, at all addresses; or off. They
+    /// name Services, so others than this node see them only if that is asked for.
+    #[arg(
+        long,
+        default_value = "127.0.0.1:10269",
+        env = "NODEPORT_METRICS_ADDRESS",
+        value_name = "ADDRESS"
+    )]
+    pub metrics_address: String,
+    /// Of what metrics tell: of the node alone; of Services too; or of each backend as well.
+    #[arg(
+        long,
+        value_enum,
+        default_value_t = MetricsDetailArg::Backends,
+        env = "NODEPORT_METRICS_DETAIL"
+    )]
+    pub metrics_detail: MetricsDetailArg,
     /// Ports for connections to backends on other nodes.
     #[arg(long, default_value = "10000-29999", value_name = "FIRST-LAST")]
     pub snat_ports: String,
@@ -235,6 +252,17 @@ pub enum HostListenersArg {
     Yield,
     /// Nothing is looked for.
     Ignore,
+}
+
+/// Value of `--metrics-detail`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MetricsDetailArg {
+    /// Of the node alone.
+    Node,
+    /// Of Services too.
+    Services,
+    /// Of backends as well.
+    Backends,
 }
 
 /// Value of what is on or off.

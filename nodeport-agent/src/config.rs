@@ -18,9 +18,12 @@ pub use ports::PortRange;
 use time::duration;
 
 use crate::args::{
-    Common, HostListenersArg, LocalModeArg, ModeArg, NoBackendArg, Run, SourceRangesArg, SwitchArg,
+    Common, HostListenersArg, LocalModeArg, MetricsDetailArg, ModeArg, NoBackendArg, Run,
+    SourceRangesArg, SwitchArg,
 };
 use crate::health::Ports;
+use crate::http::Listen;
+use crate::metrics::{Detail, Serving};
 
 /// Folder of all instances' runtime files, if the user names none.
 pub(crate) const RUN_DIR: &str = "/run/nodeport";
@@ -71,6 +74,8 @@ pub struct Config {
     pub host_listeners: HostListeners,
     /// Where health is told.
     pub health: Ports,
+    /// Where metrics are told.
+    pub metrics: Serving,
     /// Ports for connections to backends on other nodes; apart from `node_ports`.
     pub snat_ports: PortRange,
     /// Seed of the choice of backends, unless the source gives one.
@@ -267,6 +272,7 @@ impl Config {
                 HostListenersArg::Ignore => HostListeners::Ignore,
             },
             health: health(run)?,
+            metrics: metrics(run)?,
             snat_ports,
             seed: run.seed.unwrap_or(DEFAULT_SEED),
             sizes: sizes(run)?,
@@ -277,14 +283,32 @@ impl Config {
 }
 
 fn health(run: &Run) -> anyhow::Result<Ports> {
-    let own = match run.healthz_address.as_str() {
-        "off" => None,
-        text => {
-            let wrong = |problem| anyhow::anyhow!("--healthz-address {problem}, or off");
-            Some(text.parse().map_err(wrong)?)
-        }
-    };
+    let own = listen("--healthz-address", &run.healthz_address)?;
     Ok(Ports { own, services: run.service_health_checks == SwitchArg::On })
+}
+
+fn metrics(run: &Run) -> anyhow::Result<Serving> {
+    let at = listen("--metrics-address", &run.metrics_address)?;
+    ensure!(
+        at.is_none() || run.metrics_address != run.healthz_address,
+        "--metrics-address and --healthz-address are both {}: choose another port for one",
+        run.metrics_address
+    );
+    let detail = match run.metrics_detail {
+        MetricsDetailArg::Node => Detail::Node,
+        MetricsDetailArg::Services => Detail::Services,
+        MetricsDetailArg::Backends => Detail::Backends,
+    };
+    Ok(Serving { at, detail })
+}
+
+/// Where a server listens, if anywhere.
+fn listen(option: &str, text: &str) -> anyhow::Result<Option<Listen>> {
+    let wrong = |problem| anyhow::anyhow!("{option} {problem}, or off");
+    match text {
+        "off" => Ok(None),
+        text => Ok(Some(text.parse().map_err(wrong)?)),
+    }
 }
 
 fn source(run: &Run) -> anyhow::Result<Source> {

@@ -56,6 +56,17 @@ impl FromStr for Listen {
     }
 }
 
+impl Listen {
+    /// The port.
+    #[must_use]
+    pub const fn port(self) -> u16 {
+        match self {
+            Self::Everywhere(port) => port,
+            Self::At(at) => at.port(),
+        }
+    }
+}
+
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

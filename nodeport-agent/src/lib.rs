@@ -12,6 +12,7 @@ pub mod health;
 pub mod http;
 pub mod inspect;
 pub mod listeners;
+pub mod metrics;
 pub mod model;
 mod netlink;
 pub mod plan;

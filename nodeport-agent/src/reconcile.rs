@@ -1,6 +1,7 @@
 //! The loop's one step: what changed in the world becomes a plan, the plan becomes writes.
 
 mod addresses;
+mod directory;
 mod events;
 mod listeners;
 mod ports;
@@ -13,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use jiff::Timestamp;
 use nodeport_common::abi::LAYOUT_VERSION;
 use tracing::{debug, error, info, warn};
 
@@ -22,12 +24,14 @@ use crate::dataplane::PortReport;
 use crate::events::Events;
 use crate::health::Health;
 use crate::listeners::Watch;
+use crate::metrics::{Progress, Situation, Trigger};
 use crate::plan::{Changed, GroupKey, Planner, SeedRule, Settings, check};
 use crate::state_file::State;
 use crate::sync::{Report, Subject, Sync};
 use crate::telemetry::{self, Board, Scope};
 use crate::watch::{Snapshot, Store};
 use addresses::Addresses;
+pub use directory::{Directory, Listed};
 use listeners::Listeners;
 use seed::SeedKeeper;
 use services::Services;
@@ -44,6 +48,7 @@ pub struct Reconciler {
     addresses: Addresses,
     failures: BTreeMap<Subject, String>,
     health: Arc<Health>,
+    progress: Arc<Progress>,
     ports: Arc<PortReport>,
     node_name: Arc<str>,
     events: Events,
@@ -68,6 +73,7 @@ impl Reconciler {
             listeners: Listeners::new(None, HostListeners::Ignore),
             addresses: Addresses::new(None, NodePortAddresses::Primary, node_name.clone()),
             failures: BTreeMap::new(),
+            progress: Arc::default(),
             ports: Arc::default(),
             node_name,
             events: Events::default(),
@@ -96,6 +102,18 @@ impl Reconciler {
         &self.health
     }
 
+    /// How its work goes.
+    #[must_use]
+    pub const fn progress(&self) -> &Arc<Progress> {
+        &self.progress
+    }
+
+    /// The services that have a place in the maps.
+    #[must_use]
+    pub const fn directory(&self) -> &Arc<Directory> {
+        self.services.directory()
+    }
+
     /// Heeds the addresses of the node's interfaces, as `rule` says.
     #[must_use]
     pub fn serving_on(mut self, watch: AddressWatch, rule: NodePortAddresses) -> Self {
@@ -106,11 +124,13 @@ impl Reconciler {
     /// Takes a step. It needs no reason: without a change there is nothing to do.
     pub fn step(&mut self, now: Instant) {
         self.heed_ports();
-        let Some(Snapshot { mut update, complete, since, problems }) = self.store.take(now) else {
+        let Some(snapshot) = self.store.take(now) else {
             // Why nothing is listed yet is worth knowing all the more.
             self.note(Scope::Source, self.store.problems());
+            self.tell_situation();
             return;
         };
+        let Snapshot { mut update, complete, since, triggers, problems } = snapshot;
         if let Some(since) = since {
             self.health.begin(since);
         }
@@ -131,14 +151,44 @@ impl Reconciler {
         self.sync.set_seed(self.seed.keep(self.planner.model()));
         let mut report = self.sync.follow(self.planner.desired(), &groups, complete, now);
         self.outdated |= report.wrote || !groups.is_empty();
+        let has_caught_up = !report.recovered.is_empty();
         self.log(&mut report, &groups);
         self.tell_health();
+        if since.is_some() || has_caught_up {
+            self.tell_progress(now, triggers);
+        }
         if !std::mem::replace(&mut self.started, true) {
             let services = self.planner.desired().groups.len();
             let milliseconds = now.elapsed().as_millis();
             info!(services, milliseconds, "all is listed and in the maps");
             self.outdated = true;
         }
+        self.tell_situation();
+    }
+
+    fn tell_progress(&self, began: Instant, triggers: Vec<Trigger>) {
+        let failing =
+            self.failures.keys().filter_map(|subject| Some(&subject.group()?.port.service));
+        let failing: BTreeSet<_> = failing.collect();
+        self.progress
+            .synced(began.elapsed(), Timestamp::now(), triggers, |name| failing.contains(name));
+    }
+
+    fn tell_situation(&self) {
+        if !self.outdated {
+            return;
+        }
+        let mut findings = BTreeMap::new();
+        for finding in self.board.iter() {
+            *findings.entry((finding.kind, finding.severity)).or_default() += 1;
+        }
+        self.progress.set(Situation {
+            started: self.started,
+            writes: self.sync.writes(),
+            failures: self.failures.len(),
+            findings,
+            listeners: self.listeners.all().cloned().collect(),
+        });
     }
 
     fn tell_health(&self) {
@@ -196,7 +246,6 @@ impl Reconciler {
         if !std::mem::take(&mut self.outdated) {
             return None;
         }
-        let desired = self.planner.desired();
         let failures = self.failures.iter().map(|(subject, why)| format!("{subject}: {why}"));
         Some(State {
             layout: LAYOUT_VERSION,
@@ -204,7 +253,7 @@ impl Reconciler {
             served_on: self.addresses.served().to_vec(),
             cluster_seed: self.seed.of_cluster(),
             map_writes: self.sync.writes(),
-            services: self.services.all(desired, &self.sync),
+            services: self.services.all(),
             host_listeners: self.listeners.all().cloned().collect(),
             findings: self.board.iter().cloned().collect(),
             failures: failures.collect(),
@@ -241,7 +290,8 @@ impl Reconciler {
     /// again.
     fn log(&mut self, report: &mut Report, groups: &BTreeSet<GroupKey>) {
         let mut is_news = false;
-        self.services.outdate(std::mem::take(&mut report.touched));
+        let touched = std::mem::take(&mut report.touched);
+        self.services.renew(touched, self.planner.desired(), &self.sync);
         for (subject, error) in &report.failed {
             let why = telemetry::line(error);
             if self.failures.get(subject) != Some(&why) {

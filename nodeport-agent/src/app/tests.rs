@@ -40,7 +40,7 @@ fn config(folder: &Path) -> Config {
     let (manifests, run) = (text(&folder.join("m")), text(&folder.join("run")));
     let words = ["nodeport-agent", "run", "--manifests", &manifests, "--run-dir", &run];
     // Tests run side by side on one machine.
-    let more = ["--node-name", "n1", "--healthz-address", "off"];
+    let more = ["--node-name", "n1", "--healthz-address", "off", "--metrics-address", "off"];
     let cli = Cli::try_parse_from(words.iter().chain(&more)).unwrap();
     let Command::Run(run) = &cli.command else { panic!("{cli:?}") };
     Config::new(&cli.common, run).unwrap()

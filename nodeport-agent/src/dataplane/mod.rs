@@ -14,6 +14,7 @@ mod filters;
 mod follow;
 pub(crate) mod fragments;
 mod least;
+pub(crate) mod levels;
 mod load;
 pub(crate) mod maps;
 pub(crate) mod net;
@@ -30,6 +31,7 @@ pub(crate) mod snat_ports;
 pub mod status;
 #[expect(unsafe_code, reason = "system calls, and memory shared with the kernel")]
 pub(crate) mod sys;
+mod traffic;
 pub(crate) mod worker;
 
 pub use bpf::Bpf;
@@ -40,6 +42,7 @@ pub use preflight::Kernel;
 pub use snat_ports::{PortReport, Scarce};
 pub use sys::give_back_large_blocks;
 pub(crate) use sys::{give_back_pages, wire};
+pub use traffic::{Carried, DIRECTIONS, Opened, Traffic, TrafficBoard};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -158,6 +161,11 @@ pub trait Dataplane: Send {
 
     /// What is known of SNAT ports; of none, if nobody watches over them.
     fn port_report(&self) -> Arc<PortReport> {
+        Arc::default()
+    }
+
+    /// Where it is told what flows carry; nothing, if nobody counts it.
+    fn traffic(&self) -> Arc<TrafficBoard> {
         Arc::default()
     }
 

@@ -2,6 +2,7 @@
 //! `healthCheckNodePort`.
 
 mod answers;
+mod counts;
 mod pulse;
 mod servers;
 
@@ -16,6 +17,7 @@ use crate::model::Name;
 use crate::plan::HealthCheck;
 use crate::watch::Store;
 use answers::Report;
+pub use counts::Counts;
 pub use pulse::{LIMIT, Pulse};
 pub use servers::{Ports, serve};
 
@@ -30,6 +32,8 @@ pub struct Health {
     /// The node is not about to be taken away; so while nothing is known of it.
     eligible: watch::Sender<bool>,
     checks: watch::Sender<Arc<Checks>>,
+    healthz: Counts,
+    livez: Counts,
 }
 
 impl Health {
@@ -41,6 +45,8 @@ impl Health {
             pulse: Mutex::default(),
             eligible: watch::Sender::new(true),
             checks: watch::Sender::default(),
+            healthz: Counts::default(),
+            livez: Counts::default(),
         }
     }
 
@@ -92,11 +98,31 @@ impl Health {
     }
 
     fn answer(&self, asked: Asked<'_>) -> Answer {
-        match asked.path {
-            "/healthz" => answers::healthz(&self.report()),
-            "/livez" => answers::livez(&self.report()),
-            _ => Answer::not_found(),
-        }
+        let (answer, counts) = match asked.path {
+            "/healthz" => (answers::healthz(&self.report()), &self.healthz),
+            "/livez" => (answers::livez(&self.report()), &self.livez),
+            _ => return Answer::not_found(),
+        };
+        counts.note(answer.status);
+        answer
+    }
+
+    /// When all was last in the maps.
+    #[must_use]
+    pub fn updated(&self) -> Option<SystemTime> {
+        self.pulse().updated()
+    }
+
+    /// How often `/healthz` was answered what.
+    #[must_use]
+    pub const fn healthz_counts(&self) -> &Counts {
+        &self.healthz
+    }
+
+    /// How often `/livez` was answered what.
+    #[must_use]
+    pub const fn livez_counts(&self) -> &Counts {
+        &self.livez
     }
 
     /// The answer about a service, whatever the path.

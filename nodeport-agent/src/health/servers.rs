@@ -10,6 +10,7 @@ use tracing::info;
 
 use super::{Checks, Health};
 use crate::http::{Answers, Listen, Server};
+use crate::listeners;
 use crate::model::{Finding, Kind, Name, Origin, Severity};
 use crate::watch::Store;
 
@@ -102,6 +103,11 @@ impl Servers {
 }
 
 fn own_failed(listen: Listen, error: &io::Error) -> Finding {
+    let holder = match error.kind() {
+        io::ErrorKind::AddrInUse => listeners::holder(listen.port()),
+        _ => None,
+    };
+    let holder = holder.map(|holder| format!(", by {holder}")).unwrap_or_default();
     Finding {
         severity: Severity::Error,
         origin: Origin::Api,
@@ -109,7 +115,7 @@ fn own_failed(listen: Listen, error: &io::Error) -> Finding {
         object: Name::new("", PART),
         field: "--healthz-address".to_owned(),
         problem: format!(
-            "{listen}: {error}: /healthz and /livez are not served; beside kube-proxy, which has port \
+            "{listen}: {error}{holder}: /healthz and /livez are not served; beside kube-proxy, which has port \
              10256, give another one (it is tried again)"
         ),
     }
@@ -198,6 +204,9 @@ mod tests {
         health.done();
         soon(port, "/livez", has(&["200 OK"])).await;
         soon(port, "/", has(&["404 "])).await;
+        assert_eq!(health.healthz_counts().by_code(), [("200", 1), ("503", 1)]);
+        let [well, unwell] = health.livez_counts().by_code().map(|(_, count)| count);
+        assert!(well >= 2 && unwell == 1, "{well} {unwell}");
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@
 mod cgroups;
 pub(crate) mod decide;
 pub mod diag;
+mod holder;
 pub mod owner;
 mod processes;
 mod watch;
@@ -17,6 +18,7 @@ use std::net::SocketAddr;
 
 pub use cgroups::paths as cgroup_paths;
 pub use decide::{HostListener, Outcome};
+pub use holder::holder;
 pub use owner::{Owner, Process};
 pub use processes::holders;
 pub use watch::{Found, Watch};

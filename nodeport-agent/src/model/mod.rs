@@ -26,7 +26,7 @@ pub use name::{Family, Name, PortName, Protocol};
 pub use node::Node;
 pub use raw::RawSlice;
 pub use service::{Rules, Service, ServicePort};
-pub use slice::{Endpoint, SERVICE_NAME_LABEL, Slice, SlicePort};
+pub use slice::{Endpoint, SERVICE_NAME_LABEL, Slice, SlicePort, Trigger};
 
 /// A service together with its slices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -52,6 +52,8 @@ pub(super) struct RawMetadata<'a> {
     #[serde(borrow)]
     pub(super) labels: Option<RawLabels<'a>>,
     #[serde(borrow)]
+    pub(super) annotations: Option<RawAnnotations<'a>>,
+    #[serde(borrow)]
     resource_version: Option<Text<'a>>,
 }
 
@@ -60,6 +62,13 @@ pub(super) struct RawLabels<'a> {
     // The same as `SERVICE_NAME_LABEL`, as a test holds.
     #[serde(borrow, rename = "kubernetes.io/service-name")]
     pub(super) service: Option<Text<'a>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct RawAnnotations<'a> {
+    // The same as `TRIGGER_ANNOTATION`, as a test holds.
+    #[serde(borrow, rename = "endpoints.kubernetes.io/last-change-trigger-time")]
+    pub(super) trigger: Option<Text<'a>>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -151,6 +160,8 @@ impl<'a> From<&'a discovery::EndpointSlice> for RawSlice<'a> {
         let text = |text: &'a Option<String>| text.as_deref().map(Text::of);
         let metadata = &slice.metadata;
         let label = metadata.labels.as_ref().and_then(|all| all.get(super::SERVICE_NAME_LABEL));
+        let trigger =
+            metadata.annotations.as_ref().and_then(|all| all.get(super::slice::TRIGGER_ANNOTATION));
         let port = |port: &'a discovery::EndpointPort| RawPort {
             name: text(&port.name),
             protocol: text(&port.protocol),
@@ -161,6 +172,7 @@ impl<'a> From<&'a discovery::EndpointSlice> for RawSlice<'a> {
                 name: text(&metadata.name),
                 namespace: text(&metadata.namespace),
                 labels: Some(RawLabels { service: label.map(|label| Text::of(label)) }),
+                annotations: Some(RawAnnotations { trigger: trigger.map(|at| Text::of(at)) }),
                 resource_version: text(&metadata.resource_version),
             }),
             address_type: Some(Text::of(&slice.address_type)),

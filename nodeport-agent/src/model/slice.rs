@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::address;
 use super::raw::{RawEndpoint, RawHint, RawSlice, Text};
 use super::service::name_in;
@@ -10,6 +12,20 @@ use super::{Family, Finding, Findings, Kind, Name, Origin, Protocol};
 
 /// The label that says to which Service a slice belongs.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+
+/// The annotation that says when what a slice was last written for happened.
+pub(super) const TRIGGER_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+
+/// When what a slice was last written for happened, if it says. Of two slices that are the same but for
+/// this, neither is news: any two of these are equal.
+#[derive(Clone, Copy, Debug, Default, Eq)]
+pub struct Trigger(pub Option<Timestamp>);
+
+impl PartialEq for Trigger {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
 
 /// What counts of an EndpointSlice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +42,8 @@ pub struct Slice {
     pub ports: Vec<SlicePort>,
     /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
+    /// When what it was last written for happened.
+    pub trigger: Trigger,
     /// What is wrong with it.
     pub findings: Vec<Finding>,
 }
@@ -82,6 +100,7 @@ impl Slice {
             endpoints: family
                 .map(|family| endpoints(slice, family, &mut findings))
                 .unwrap_or_default(),
+            trigger: trigger(slice),
             name,
             origin,
             findings: findings.finish(),
@@ -97,6 +116,12 @@ fn name(slice: &RawSlice<'_>) -> Name {
     let metadata = slice.metadata.as_ref();
     let namespace = metadata.and_then(|metadata| metadata.namespace.as_ref());
     name_in(text(namespace), text(metadata.and_then(|metadata| metadata.name.as_ref())))
+}
+
+/// Controllers write it for measurements; one that makes no sense harms nothing.
+fn trigger(slice: &RawSlice<'_>) -> Trigger {
+    let annotations = slice.metadata.as_ref().and_then(|metadata| metadata.annotations.as_ref());
+    Trigger(text(annotations.and_then(|all| all.trigger.as_ref())).parse().ok())
 }
 
 fn service(slice: &RawSlice<'_>, name: &Name, findings: &mut Findings) -> Option<Name> {
@@ -290,6 +315,24 @@ mod tests {
         };
         assert_eq!((of("FQDN").endpoints.len(), of("FQDN").findings.len()), (0, 0));
         assert_eq!(of("IPv5").findings[0].field, "addressType");
+    }
+
+    #[test]
+    fn when_it_was_triggered_is_told_and_no_news() {
+        let of = |annotations: serde_json::Value| {
+            slice(json!({
+                "metadata": {"name": "web-1", "labels": {SERVICE_NAME_LABEL: "web"},
+                             "annotations": annotations},
+                "addressType": "IPv4",
+            }))
+        };
+        let told = of(json!({"a": "b", TRIGGER_ANNOTATION: "2025-03-01T08:00:00.5Z"}));
+        assert_eq!(told.trigger.0.map(|at| at.as_millisecond()), Some(1_740_816_000_500));
+        for silent in [json!(null), json!({}), json!({TRIGGER_ANNOTATION: "soon"})] {
+            let silent = of(silent);
+            assert_eq!(silent.trigger.0, None);
+            assert_eq!(silent, told);
+        }
     }
 
     #[test]

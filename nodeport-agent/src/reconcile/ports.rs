@@ -22,14 +22,14 @@ impl Reconciler {
         self.ports = report;
     }
 
-    fn findings(&mut self, report: &PortReport) -> Vec<Finding> {
+    fn findings(&self, report: &PortReport) -> Vec<Finding> {
         let node = Name::new("", &self.node_name);
         let unreserved = report.unreserved.iter();
         let mut findings: Vec<_> = unreserved
             .map(|problem| finding(Kind::Node, node.clone(), RESERVED, problem.clone()))
             .collect();
         for one in &report.scarce {
-            let name = self.services.name(one.service, self.planner.desired(), &self.sync);
+            let name = self.services.name(one.service);
             let name = name.unwrap_or_else(|| Name::new("", &format!("#{}", one.service)));
             findings.push(finding(Kind::Service, name, SOURCE_PORTS, scarce(one, report.ports)));
         }

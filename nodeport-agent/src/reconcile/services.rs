@@ -1,10 +1,10 @@
 //! What other commands shall know of the services: the plan's names beside the maps' numbers.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use nodeport_common::abi::BACKEND_DRAINING;
 
+use super::directory::Directory;
 use crate::model::Name;
 use crate::plan::{Desired, Group, GroupKey};
 use crate::state_file::{Backend, Frontend, Service};
@@ -14,38 +14,43 @@ use crate::sync::{Member, Sync};
 /// of ten thousand, a few do.
 #[derive(Debug, Default)]
 pub(super) struct Services {
-    told: BTreeMap<GroupKey, Arc<Service>>,
-    /// Groups whose place may be another than was told.
-    outdated: BTreeSet<GroupKey>,
+    told: Arc<Directory>,
 }
 
 impl Services {
+    /// Where they can be read.
+    pub(super) const fn directory(&self) -> &Arc<Directory> {
+        &self.told
+    }
+
     /// The place of these groups may be another now.
-    pub(super) fn outdate(&mut self, groups: impl IntoIterator<Item = GroupKey>) {
-        self.outdated.extend(groups);
+    pub(super) fn renew(
+        &self,
+        groups: impl IntoIterator<Item = GroupKey>,
+        desired: &Desired,
+        sync: &Sync,
+    ) {
+        for key in groups {
+            let group = desired.groups.get(&key);
+            let now = group.and_then(|group| Some((service(&key, group, sync)?, group)));
+            match now {
+                Some((service, group)) => {
+                    let no_local = group.drops && group.usable.is_empty();
+                    self.told.put(key, service, no_local);
+                }
+                None => self.told.remove(&key),
+            }
+        }
     }
 
     /// The Service whose port has this id.
-    pub(super) fn name(&mut self, id: u32, desired: &Desired, sync: &Sync) -> Option<Name> {
-        self.renew(desired, sync);
-        let found = self.told.values().find(|service| service.id == id);
-        found.map(|service| service.service.clone())
+    pub(super) fn name(&self, id: u32) -> Option<Name> {
+        self.told.find(id).map(|service| service.service.clone())
     }
 
     /// All of them.
-    pub(super) fn all(&mut self, desired: &Desired, sync: &Sync) -> Vec<Arc<Service>> {
-        self.renew(desired, sync);
-        self.told.values().cloned().collect()
-    }
-
-    fn renew(&mut self, desired: &Desired, sync: &Sync) {
-        for key in std::mem::take(&mut self.outdated) {
-            let now = desired.groups.get(&key).and_then(|group| service(&key, group, sync));
-            match now {
-                Some(service) => self.told.insert(key, Arc::new(service)),
-                None => self.told.remove(&key),
-            };
-        }
+    pub(super) fn all(&self) -> Vec<Arc<Service>> {
+        self.told.services()
     }
 }
 

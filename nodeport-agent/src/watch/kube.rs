@@ -51,7 +51,7 @@ pub(super) async fn services(client: Client, rules: Rules, store: Arc<Store>) {
     let read = |service: ReducedService| Arc::new(Service::new(service.get(), Origin::Api, &rules));
     let config = watcher::Config::default().labels(OURS);
     let mut listed = Vec::new();
-    let events = events::<ReducedService>(Api::all(client), config, "Services");
+    let events = events::<ReducedService>(Api::all(client), config, "Services", &store);
     pin_mut!(events);
     while let Some(event) = events.next().await {
         match event {
@@ -68,7 +68,7 @@ pub(super) async fn services(client: Client, rules: Rules, store: Arc<Store>) {
 pub(super) async fn slices(client: Client, store: Arc<Store>) {
     let config = watcher::Config::default().labels(OURS);
     let mut listed = Vec::new();
-    let events = events::<ReducedSlice>(Api::all(client), config, "EndpointSlices");
+    let events = events::<ReducedSlice>(Api::all(client), config, "EndpointSlices", &store);
     pin_mut!(events);
     while let Some(event) = events.next().await {
         match event {
@@ -84,7 +84,7 @@ pub(super) async fn slices(client: Client, store: Arc<Store>) {
 /// Watches this machine's Node.
 pub(super) async fn node(client: Client, name: Arc<str>, store: Arc<Store>) {
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let events = events::<core::Node>(Api::all(client), config, "the Node");
+    let events = events::<core::Node>(Api::all(client), config, "the Node", &store);
     pin_mut!(events);
     let mut listed = false;
     while let Some(event) = events.next().await {
@@ -123,18 +123,31 @@ fn missing(name: &str) -> Finding {
     }
 }
 
+/// What metrics call what is watched.
+fn resource<K: kube::Resource<DynamicType = ()>>() -> &'static str {
+    match &*K::kind(&()) {
+        "Service" => "services",
+        "EndpointSlice" => "endpointslices",
+        "Node" => "nodes",
+        _ => "others",
+    }
+}
+
 /// What a watch tells, without its failures: they are logged, and it starts again by itself,
 /// after a while that grows.
 fn events<K>(
     api: Api<K>,
     config: watcher::Config,
     what: &'static str,
-) -> impl Stream<Item = Event<K>>
+    store: &Arc<Store>,
+) -> impl Stream<Item = Event<K>> + use<K>
 where
-    K: kube::Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+    K: kube::Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     let mut failing = false;
+    let (store, resource) = (store.clone(), resource::<K>());
     watcher(api, config).default_backoff().filter_map(move |event| {
+        store.watches().note(resource, event.is_ok());
         let event = match event {
             Ok(event) => {
                 if std::mem::take(&mut failing) {

@@ -4,6 +4,7 @@
 mod kube;
 pub mod manifests;
 mod store;
+mod tally;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 pub use store::{Snapshot, Store};
+pub use tally::{Tally, Watch, Watches};
 
 use crate::config::{self, Config};
 use crate::events::{self, Events};

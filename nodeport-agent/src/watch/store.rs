@@ -6,19 +6,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use foldhash::{HashMap, HashSet};
+use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use crate::model::{Entry, Finding, Name, Node, Service, Slice};
+use super::tally::{Tally, Watches};
+
+use crate::model::{Entry, Finding, Name, Node, Service, Slice, Trigger};
 use crate::plan::Update;
 
 /// For so long the first plan waits for the answer about this machine's Node.
 const NODE_WAIT: Duration = Duration::from_secs(5);
+
+/// Changes of endpoints whose times are kept until the next look.
+const MOST_TRIGGERS: usize = 4_096;
 
 /// All objects that matter, by name.
 #[derive(Debug, Default)]
 pub struct Store {
     inner: Mutex<Inner>,
     wake: Notify,
+    watches: Watches,
 }
 
 /// What changed since the last time, with its present state.
@@ -30,6 +37,8 @@ pub struct Snapshot {
     pub complete: bool,
     /// When the oldest of the changes came, if there are any.
     pub since: Option<Instant>,
+    /// When endpoints of Services changed, as changed slices say it; not of what was listed first.
+    pub triggers: Vec<(Name, Timestamp)>,
     /// What is wrong with the source itself.
     pub problems: Vec<Finding>,
 }
@@ -44,6 +53,8 @@ struct Inner {
     changed: HashSet<Name>,
     /// When the oldest of these changes came.
     changed_at: Option<Instant>,
+    triggers: Vec<(Name, Timestamp)>,
+    tally: Tally,
     problems: BTreeMap<&'static str, Vec<Finding>>,
     services_listed: bool,
     slices_listed: bool,
@@ -76,12 +87,14 @@ impl Store {
             return None;
         }
         inner.taken = true;
+        inner.tally.taken();
         let changed = std::mem::take(&mut inner.changed);
         let entries = changed.into_iter().map(|name| (name.clone(), inner.entry(&name))).collect();
         Some(Snapshot {
             update: Update { node: inner.node.clone(), entries },
             complete: !inner.incomplete,
             since: inner.changed_at.take(),
+            triggers: std::mem::take(&mut inner.triggers),
             problems: inner.all_problems(),
         })
     }
@@ -99,6 +112,18 @@ impl Store {
     pub fn waiting_since(&self) -> Option<Instant> {
         let inner = self.lock();
         inner.changed_at.filter(|_| inner.taken)
+    }
+
+    /// How many changes there were, and how many wait to be taken.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.lock().tally
+    }
+
+    /// How the watches of an API server do.
+    #[must_use]
+    pub const fn watches(&self) -> &Watches {
+        &self.watches
     }
 
     /// What is wrong with the source itself.
@@ -257,12 +282,14 @@ impl Inner {
         let name = service.name.clone();
         let old = self.services.insert(name.clone(), service.clone());
         if old.is_none_or(|old| old != service) {
+            self.tally.service_changed();
             self.changed.insert(name);
         }
     }
 
     fn remove_service(&mut self, name: &Name) {
         if self.services.remove(name).is_some() {
+            self.tally.service_changed();
             self.changed.insert(name.clone());
         }
     }
@@ -277,6 +304,7 @@ impl Inner {
         let slices = self.slices.entry(home.clone()).or_default();
         let old = slices.insert(slice.name.clone(), slice.clone());
         if old.is_none_or(|old| old != slice) {
+            self.note_slice(&home, slice.trigger);
             self.changed.insert(home);
         }
     }
@@ -289,7 +317,16 @@ impl Inner {
                 self.slices.remove(&home);
             }
         }
+        self.note_slice(&home, Trigger(None));
         self.changed.insert(home);
+    }
+
+    fn note_slice(&mut self, home: &Name, trigger: Trigger) {
+        self.tally.slice_changed();
+        // Nothing is held against the first listing: what it tells of may have happened long ago.
+        if let Some(at) = trigger.0.filter(|_| self.taken && self.triggers.len() < MOST_TRIGGERS) {
+            self.triggers.push((home.clone(), at));
+        }
     }
 
     fn set_problems(&mut self, part: &'static str, problems: Vec<Finding>) {
@@ -384,6 +421,36 @@ mod tests {
         store.list_services(vec![]);
         store.list_slices(vec![]);
         assert_eq!(changed(&store), [(name("web"), false, 0)]);
+    }
+
+    #[test]
+    fn changes_are_counted_and_those_after_the_first_listing_have_a_time() {
+        let at = |second| Trigger(Some(Timestamp::from_second(second).unwrap()));
+        let triggered = |trigger, address| {
+            let slice = slice("web", 1, json!([{"port": 80}]), json!([ready(address, "n1")]));
+            Arc::new(Slice { trigger, ..(*slice).clone() })
+        };
+        let counts = |store: &Store| {
+            let Tally { services, pending_services, slices, pending_slices, .. } = store.tally();
+            (services, pending_services, slices, pending_slices)
+        };
+        let store = Store::default();
+        assert_eq!(store.tally().last, None);
+        store.list_node();
+        store.list_services(vec![web()]);
+        store.list_slices(vec![triggered(at(5), "10.0.0.1")]);
+        assert_eq!(counts(&store), (1, 1, 1, 1));
+        assert_eq!(store.take(Instant::now()).unwrap().triggers, []);
+        assert_eq!(counts(&store), (1, 0, 1, 0));
+        store.set_slice(triggered(at(7), "10.0.0.1"));
+        assert_eq!(counts(&store), (1, 0, 1, 0), "nothing changed but the time");
+        store.set_slice(triggered(at(8), "10.0.0.2"));
+        store.set_slice(triggered(Trigger(None), "10.0.0.3"));
+        store.remove_slice(&part(1).name);
+        assert_eq!(counts(&store), (1, 0, 4, 3));
+        let triggers = store.take(Instant::now()).unwrap().triggers;
+        assert_eq!(triggers, [(name("web"), at(8).0.unwrap())]);
+        assert!(store.tally().last.is_some());
     }
 
     #[test]

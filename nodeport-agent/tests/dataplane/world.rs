@@ -14,6 +14,7 @@ use nodeport_agent::config::{
 };
 use nodeport_agent::dataplane::status::{self, DeviceMode, DeviceStatus};
 use nodeport_agent::health::Ports;
+use nodeport_agent::metrics::{Detail, Serving};
 use nodeport_common::abi::LAYOUT_VERSION;
 
 pub(crate) struct World {
@@ -87,6 +88,7 @@ impl World {
             no_backend: NoBackend::Refuse,
             host_listeners: HostListeners::Serve,
             health: Ports { own: None, services: false },
+            metrics: Serving { at: None, detail: Detail::Backends },
             snat_ports: PortRange::new(10_000, 10_099).unwrap(),
             seed: 1,
             sizes: Sizes { flows: 4_096, slots: 65_536, fragments: 64 },

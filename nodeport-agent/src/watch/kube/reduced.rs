@@ -188,6 +188,9 @@ mod tests {
             "metadata": {
                 "name": "web-1", "namespace": "shop", "uid": "u", "resourceVersion": "7",
                 "labels": {"kubernetes.io/service-name": "web"},
+                "annotations": {
+                    "endpoints.kubernetes.io/last-change-trigger-time": "2025-03-01T08:00:00Z",
+                },
                 "ownerReferences": [{"apiVersion": "v1", "kind": "Service", "name": "web", "uid": "s"}],
                 "managedFields": [{"manager": "m", "fieldsV1": {"f:ports": {}}}],
             },
@@ -211,7 +214,9 @@ mod tests {
         let reduced: ReducedSlice = serde_json::from_value(slice()).unwrap();
         assert_eq!(reduced.meta().resource_version.as_deref(), Some("7"));
         let slice = reduced.into_slice();
-        assert_eq!(*slice, model::Slice::new(&RawSlice::from(&whole), Origin::Api));
+        let expected = model::Slice::new(&RawSlice::from(&whole), Origin::Api);
+        assert_eq!((&*slice, slice.trigger.0), (&expected, expected.trigger.0));
+        assert!(slice.trigger.0.is_some());
         assert_eq!(slice.endpoints.len(), 2);
         assert_eq!(slice.endpoints[0].zones, ["a".into()]);
         let of = |text: &Option<Arc<str>>| text.as_deref().map(str::to_owned);
